@@ -1,0 +1,6 @@
+"""Model families: the only code that knows one diffusers pipeline from another."""
+
+from tastemaker.backbones.base import Backbone, Conditioning, select, stack
+from tastemaker.backbones.loading import load_backbone, model_identity
+
+__all__ = ["Backbone", "Conditioning", "load_backbone", "model_identity", "select", "stack"]

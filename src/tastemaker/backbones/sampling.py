@@ -1,0 +1,188 @@
+"""Draw a pool of candidates: prompts x draws, in shards that are the unit of resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from tastemaker.batching import batched
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from tastemaker.backbones.base import Backbone, Conditioning, stack
+from tastemaker.backbones.loading import load_backbone
+from tastemaker.config import SamplingConfig
+from tastemaker.images import encode_png
+from tastemaker.records import Pool, config_key, write_table
+from tastemaker.seeding import keyed_seed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Item:
+    """One candidate to draw: a prompt and the seed of its image."""
+
+    prompt: str
+    seed: int
+
+
+def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
+    """List the candidates of a pool, prompt by prompt.
+
+    An image's seed depends on the run's seed, its prompt and its draw alone: adding prompts or
+    draws leaves the other images as they are.
+
+    Args:
+        prompts: Unique prompts.
+        draws: Images a prompt.
+        seed: The run's seed.
+
+    Returns:
+        `len(prompts) * draws` items.
+    """
+    return [
+        Item(prompt, keyed_seed(seed, "image", prompt, draw))
+        for prompt in prompts
+        for draw in range(draws)
+    ]
+
+
+def sample_pool(
+    config: SamplingConfig,
+    model: str,
+    items: Sequence[Item],
+    folder: Path,
+    *,
+    keep_latents: bool,
+    shard_size: int,
+) -> int:
+    """Draw what is missing of a pool.
+
+    Shards are independent: each is cut into the same batches whether or not others exist, so that
+    a pool made in two goes, or by several processes, has the bytes of one made in one go.
+
+    Args:
+        config: Sampling options.
+        model: Name, hub id or folder.
+        items: What to draw, from `plan`.
+        folder: The pool's folder.
+        keep_latents: Store final latents beside the pictures.
+        shard_size: Candidates a shard.
+
+    Returns:
+        How many images this process drew.
+
+    Raises:
+        TastemakerError: The model cannot be loaded, or the disk is full.
+    """
+    pool = Pool(folder)
+    state = PartialState()
+    shards = list(enumerate(batched(items, shard_size)))
+    missing = [(i, part) for i, part in shards if not pool.shard(i).is_file()]
+    mine = [(i, part) for i, part in missing if i % state.num_processes == state.process_index]
+    if mine:
+        backbone = load_backbone(
+            model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
+        )
+        texts = {config.negative_prompt, *(item.prompt for _, part in mine for item in part)}
+        embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
+        number = sum(len(part) for _, part in mine)
+        with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
+            for index, part in mine:
+                table = _draw_shard(config, backbone, embeddings, part, keep_latents, bar)
+                write_table(pool.shard(index), table)
+    state.wait_for_everyone()
+    return sum(len(part) for _, part in mine)
+
+
+def _draw_shard(
+    config: SamplingConfig,
+    backbone: Backbone,
+    embeddings: dict[str, Conditioning],
+    items: Sequence[Item],
+    keep_latents: bool,
+    bar: Any,
+) -> pa.Table:
+    rows = []
+    for part in batched(items, config.batch_size):
+        latents = backbone.sample(
+            stack([embeddings[item.prompt] for item in part]),
+            stack([embeddings[config.negative_prompt]] * len(part)),
+            [item.seed for item in part],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            height=config.height,
+            width=config.width,
+        )
+        for item, image, latent in zip(part, backbone.decode_latents(latents), latents, strict=True):
+            row = _row(item, backbone.name, encode_png(image))
+            if keep_latents:
+                row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
+                row["latents_shape"] = list(latent.shape)
+            rows.append(row)
+        bar.update(len(part))
+    return candidate_table(rows)
+
+
+def _row(item: Item, model: str, image: bytes) -> dict[str, Any]:
+    prompt_id = config_key(item.prompt)
+    return {
+        "candidate_id": f"{prompt_id}-{config_key(model, item.seed)}",
+        "prompt_id": prompt_id,
+        "prompt": item.prompt,
+        "seed": item.seed,
+        "source": "generated",
+        "source_id": "",
+        "timestep": None,
+        "model": model,
+        "image": {"bytes": image, "path": None},
+    }
+
+
+def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Build a shard whose pictures open as pictures in `datasets.load_dataset("parquet", ...)`.
+
+    Args:
+        rows: One dict a candidate; `latents` and `latents_shape` in all or none.
+
+    Returns:
+        The table with the schema of candidates.
+    """
+    import pyarrow as pa
+
+    kinds = {
+        "candidate_id": pa.string(),
+        "prompt_id": pa.string(),
+        "prompt": pa.string(),
+        "seed": pa.int64(),
+        "source": pa.string(),
+        "source_id": pa.string(),
+        "timestep": pa.int32(),
+        "model": pa.string(),
+        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    }
+    if rows and "latents" in rows[0]:
+        kinds |= {"latents": pa.binary(), "latents_shape": pa.list_(pa.int32())}
+    features: dict[str, Any] = {
+        name: {"dtype": str(kind), "_type": "Value"} for name, kind in kinds.items()
+    }
+    features["image"] = {"_type": "Image"}
+    if "latents_shape" in kinds:
+        value = {"dtype": "int32", "_type": "Value"}
+        features["latents_shape"] = {"feature": value, "_type": "List"}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.Table.from_pylist(rows, schema=pa.schema(kinds.items(), metadata=metadata))
+
+
+def latents_of(row: dict[str, Any]) -> torch.Tensor | None:
+    """Read a candidate's stored latents, float32, or None where it has none."""
+    if row.get("latents") is None:
+        return None
+    flat = torch.frombuffer(bytearray(row["latents"]), dtype=torch.float32)
+    return flat.reshape(row["latents_shape"])

@@ -1,0 +1,189 @@
+"""The command line: one verb a room, and `run`, `report`, `doctor`. No logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tastemaker import __version__, config
+from tastemaker.errors import TastemakerError
+from tastemaker.records import RunDir
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after `tastemaker`; None takes the process's own.
+
+    Returns:
+        0 on success, 2 on a mistake that the user can mend, 130 when interrupted.
+    """
+    # Line by line, so that prints and progress bars come in order when output goes to a file.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.command(parsed)
+    except TastemakerError as error:
+        print(f"tastemaker: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tastemaker: interrupted; run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tastemaker", description="Teach text-to-image diffusion models what people prefer."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    rooms: tuple[tuple[str, str, type[config.Section], tuple[str, ...], Command], ...] = (
+        ("generate", "room 1: prompts to candidates", config.GenerateConfig, ("output",), _generate),
+        ("score", "room 2: candidates to scores", config.ScoreConfig, ("pool",), _score),
+        ("pair", "room 3: scores to pairs", config.PairConfig, ("pool", "output"), _pair),
+        ("train", "room 4: pairs to a trained model", config.TrainConfig, ("pairs", "output"), _train),
+        ("evaluate", "room 5: policy against base", config.EvaluateConfig, ("policy", "output"), _evaluate),
+    )  # fmt: skip
+    for verb, text, section, places, command in rooms:
+        room = _verb(verbs, verb, text, _options(section), command)
+        for place in places:
+            room.add_argument(place, help=PLACES[place])
+        room.add_argument("--config", metavar="FILE", help="YAML file with this room's options")
+        room.add_argument("overrides", nargs="*", metavar="key=value", help="options, see below")
+    shipped = ", ".join(config.shipped_runs())
+    run = _verb(verbs, "run", "a recipe from start to report", f"shipped runs: {shipped}", _run)
+    run.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=200")
+    page = _verb(verbs, "report", "make the page of a finished run again", None, _report)
+    page.add_argument("run", help="the run's folder, e.g. runs/demo")
+    _verb(verbs, "doctor", "versions, machine, and every registered name", None, _doctor)
+    return parser
+
+
+PLACES = {
+    "output": "folder to write",
+    "pool": "folder of candidates, from `generate`",
+    "pairs": "folder of pairs, from `pair`",
+    "policy": "the model to judge: a trained folder, pipeline folder, hub id or name",
+}
+
+
+def _verb(
+    verbs: Any, name: str, text: str, epilog: str | None, command: Command
+) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(command=command)
+    return verb
+
+
+def _options(section: type[BaseModel]) -> str:
+    """Write the help of a section: every key with its type, default and meaning."""
+    return "\n".join(
+        [
+            "options (key=value; `tastemaker doctor` lists every loss, rule, scorer and prompt set):",
+            *_lines(section, ""),
+        ]
+    )
+
+
+def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, config.Section):
+            yield from _lines(kind, f"{prefix}{name}.")
+            continue
+        yield f"  {prefix}{name}={_default(field)}"
+        yield f"      {field.description}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.default
+    if isinstance(value, config.Choice):
+        return value.name
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _section(kind: type[config.AnySection], parsed: argparse.Namespace) -> config.AnySection:
+    return config.section(kind, parsed.config, tuple(parsed.overrides))
+
+
+def _generate(parsed: argparse.Namespace) -> None:
+    from tastemaker.generate import generate
+
+    generate(_section(config.GenerateConfig, parsed), Path(parsed.output))
+
+
+def _score(parsed: argparse.Namespace) -> None:
+    from tastemaker.score import score
+
+    score(_section(config.ScoreConfig, parsed), Path(parsed.pool))
+
+
+def _pair(parsed: argparse.Namespace) -> None:
+    from tastemaker.pair import pair
+
+    pair(_section(config.PairConfig, parsed), Path(parsed.pool), Path(parsed.output))
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from tastemaker.train import train
+
+    train(_section(config.TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from tastemaker.evaluate import evaluate, summary
+
+    output = Path(parsed.output)
+    section = _section(config.EvaluateConfig, parsed)
+    report = output / "report.json"
+    evaluate(section, {"policy": parsed.policy}, output, report)
+    print(summary(report))
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from tastemaker.evaluate import summary
+    from tastemaker.recipes.runner import run
+
+    folder: RunDir = run(config.load(parsed.source, tuple(parsed.overrides)))
+    print(summary(folder.report_json))
+    print(f"\n{folder.report_json}\n{folder.report_html}")
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from tastemaker.recipes.runner import report_again
+
+    print(report_again(RunDir(Path(parsed.run))))
+
+
+def _doctor(parsed: argparse.Namespace) -> None:
+    from tastemaker.hardware import environment
+    from tastemaker.registry import TABLES
+
+    for name, value in environment().items():
+        print(f"{name:>14}  {value}")
+    for table in TABLES:
+        print(f"\nregistered as {table.kind}:")
+        for name in table.names():
+            print(f"  {name}: {table.describe(name)}")

@@ -1,0 +1,129 @@
+"""ROOM 5: policy against base on the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tastemaker.config import EvaluateConfig
+from tastemaker.errors import TastemakerError
+from tastemaker.metrics.win_rate import mean_and_stderr, win_rate
+from tastemaker.prompts import load_prompts
+from tastemaker.records import Pool, Stage, read_json, write_json
+
+SHARD_SIZE = 256
+
+
+def evaluate(
+    config: EvaluateConfig, models: Mapping[str, Path | str], output: Path, report: Path
+) -> Path:
+    """Draw every model's images of the held-out prompts, score them, compare them with the base's.
+
+    Args:
+        config: Base model, prompts, scorers and sampling options.
+        models: Name to model of what is to be judged, e.g. `{"policy": folder}`; "base" is taken.
+        output: Folder that holds one scored pool a model.
+        report: The `report.json` to write.
+
+    Returns:
+        `report`.
+
+    Raises:
+        TastemakerError: No prompts, no such model, a score that is NaN, a full disk.
+    """
+    if "base" in models:
+        raise TastemakerError("a judged model cannot be named 'base'; the base is config.base.")
+    prompts = load_prompts(config.prompts)
+
+    from tastemaker.scorers.pool import score_pool
+
+    pools = {
+        name: _draw(config, name, str(model), prompts, output / name)
+        for name, model in {"base": config.base, **models}.items()
+    }
+    for pool in pools.values():
+        score_pool(pool, config.scorers, device=config.device)
+    columns = [scorer.column for scorer in config.scorers]
+    write_json(report, compare(pools, columns, len(prompts)))
+    return report
+
+
+def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict[str, Any]:
+    """Summarise scored pools of equal prompts and seeds.
+
+    Args:
+        pools: Model name to pool; one is "base".
+        scorers: Columns to summarise.
+        prompts: Number of prompts.
+
+    Returns:
+        The content of `report.json`, schema 1.
+
+    Raises:
+        TastemakerError: The pools hold other prompts or seeds.
+    """
+    tables = {name: pool.scores() for name, pool in pools.items()}
+    rows = ("prompt_id", "seed")
+    for name, table in tables.items():
+        if any(table[key].to_pylist() != tables["base"][key].to_pylist() for key in rows):
+            raise TastemakerError(
+                f"pool of {name!r} has other prompts or seeds than the base's; make both anew."
+            )
+    models: dict[str, Any] = {}
+    for name, table in tables.items():
+        models[name] = {"scores": {}}
+        for scorer in scorers:
+            values = table[scorer].to_pylist()
+            mean, stderr = mean_and_stderr(values)
+            entry = {"mean": mean, "stderr": stderr}
+            if name != "base":
+                rate = win_rate(values, tables["base"][scorer].to_pylist())
+                entry |= {
+                    "win_rate": rate.value,
+                    "win_rate_low": rate.low,
+                    "win_rate_high": rate.high,
+                }
+            models[name]["scores"][scorer] = entry
+    return {"schema": 1, "base": "base", "prompts": prompts, "models": models}
+
+
+def _draw(
+    config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path
+) -> Pool:
+    from tastemaker.backbones import model_identity
+    from tastemaker.backbones.sampling import plan, sample_pool
+
+    settings = config.model_dump(mode="json", exclude={"device", "scorers", "base"})
+    inputs = {"model": model_identity(model), "prompts": prompts}
+    stage = Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
+    if not stage.begin().finished:
+        items = plan(prompts, config.num_images, config.seed)
+        sample_pool(config, model, items, folder, keep_latents=False, shard_size=SHARD_SIZE)
+        stage.finish(prompts=len(prompts), candidates=len(items))
+    return Pool(folder)
+
+
+def summary(report: Path) -> str:
+    """Put a `report.json` in words, a line a model and scorer.
+
+    Args:
+        report: The file.
+
+    Returns:
+        Lines with mean, standard error and win rate.
+
+    Raises:
+        TastemakerError: The file is missing.
+    """
+    data = read_json(report)
+    lines = [f"{data['prompts']} held-out prompts"]
+    for scorer in data["models"]["base"]["scores"]:
+        for name, model in data["models"].items():
+            score = model["scores"][scorer]
+            line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f} +- {score['stderr']:.4f}"
+            if "win_rate" in score:
+                low, high = score["win_rate_low"], score["win_rate_high"]
+                line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
+            lines.append(line)
+    return "\n".join(lines)

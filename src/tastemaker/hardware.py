@@ -1,0 +1,68 @@
+"""Where and in which precision to compute, and what machine a run was made on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.errors import TastemakerError
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("tastemaker", "torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow")
+
+
+def torch_device(name: str) -> torch.device:
+    """Turn a configured device into a torch device.
+
+    Args:
+        name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+
+    Returns:
+        The device; under `accelerate launch`, this process's own GPU.
+
+    Raises:
+        TastemakerError: The device is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((kind for kind, found in there.items() if found), "cpu")
+    elif not there.get(name, True):
+        raise TastemakerError(f"device {name!r} is not available here; set device=auto or cpu.")
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(name)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Turn a configured precision ("fp32", "bf16", "fp16") into a torch dtype."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def environment() -> dict[str, Any]:
+    """Describe versions and machine, for `environment.json` of a run."""
+    import torch
+
+    versions: dict[str, Any] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }

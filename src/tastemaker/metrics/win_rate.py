@@ -1,0 +1,74 @@
+"""How often the policy's image beats the base's, on the same prompt and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """A win rate with its 95% interval, all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+def win_rate(policy: Sequence[float], base: Sequence[float]) -> WinRate:
+    """Share of comparisons won, ties counted half, with the Wilson score interval.
+
+    `w = (#{p > b} + #{p = b} / 2) / n`; the interval is
+    `(w + z^2/2n +- z sqrt(w(1-w)/n + z^2/4n^2)) / (1 + z^2/n)`, `z = 1.96`.
+
+    Ties make the count no longer binomial; their variance is smaller than the interval assumes, so
+    that the interval is on the safe side.
+
+    Args:
+        policy: Scores of the policy's images.
+        base: Scores of the base's images of the same prompts and seeds, in the same order.
+
+    Returns:
+        The rate and its interval.
+
+    Raises:
+        ValueError: The lengths differ or are 0.
+
+    Example:
+        >>> win_rate([1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 2.0]).value
+        0.625
+
+    References:
+        Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    """
+    if len(policy) != len(base) or not policy:
+        raise ValueError(f"{len(policy)} and {len(base)} scores cannot be compared one by one")
+    n = len(policy)
+    w = sum((p > b) + 0.5 * (p == b) for p, b in zip(policy, base, strict=True)) / n
+    centre = (w + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * math.sqrt(w * (1 - w) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+    return WinRate(w, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of the mean (0 for a single value).
+
+    Args:
+        values: At least one.
+
+    Returns:
+        Mean, and sample standard deviation over sqrt(n).
+
+    Example:
+        >>> mean_and_stderr([1.0, 3.0])
+        (2.0, 1.0)
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, 0.0
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return mean, math.sqrt(variance / n)

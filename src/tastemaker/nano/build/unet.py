@@ -1,0 +1,134 @@
+"""Stage `unet`: the denoising U-Net, trained together with its text encoder."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from tastemaker.nano.build.averaging import Average, cosine, set_rate
+from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.latents import encoded
+from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet, unet
+from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
+from tastemaker.nano.build.vae import load
+from tastemaker.nano.captions import prompts
+
+BATCH = 32
+RATE = 1e-3
+DROPOUT = 0.1
+GAMMA = 5.0
+SNAPSHOTS = (0.08, 0.15, 0.22, 0.35, 0.5, 0.65, 0.8, 1.0)
+
+
+class Trainer:
+    """State of the training: both networks, their average, the optimizer and the clock."""
+
+    def __init__(self, work: Path) -> None:
+        """Build everything afresh, then go on from `work/unet.pt` where it exists."""
+        torch.manual_seed(0)
+        self.work = work
+        self.words: CLIPTokenizer = tokenizer(work)
+        self.unet: UNet2DConditionModel = unet()
+        self.text: CLIPTextModel = text_encoder(self.words)
+        self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
+        self.average = Average(self.both, 0.9995)
+        self.optimizer = torch.optim.AdamW(
+            self.both.parameters(), lr=RATE, weight_decay=0.01, foreach=True
+        )
+        self.abar: Tensor = scheduler().alphas_cumprod
+        self.empty = tokenize(self.words, [""])
+        self.step, self.spent = 0, 0.0
+        if (work / "unet.pt").exists():
+            self.restore(torch.load(work / "unet.pt", weights_only=True))
+        self.generator = torch.Generator().manual_seed(self.step)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        self.both.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.weights, self.average.steps = state["average"], state["step"]
+        self.step, self.spent = state["step"], state["spent"]
+
+    def save(self) -> None:
+        """Write the state so that a torn file is never read."""
+        state = {
+            "model": self.both.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.weights,
+            "step": self.step,
+            "spent": self.spent,
+        }
+        torch.save(state, self.work / "unet.tmp")
+        (self.work / "unet.tmp").replace(self.work / "unet.pt")
+
+    def loss(self, latents: Tensor, ids: Tensor) -> Tensor:
+        """Epsilon error of one batch, weighted by min(snr, 5) / snr (Min-SNR, arXiv:2303.09556).
+
+        Timesteps are stratified: one from each of `BATCH` equal intervals.
+        """
+        size = len(latents)
+        share = (torch.arange(size) + torch.rand(size, generator=self.generator)) / size
+        timesteps = (share * 1000).long()
+        dropped = torch.rand(size, 1, generator=self.generator) < DROPOUT
+        hidden = self.text(torch.where(dropped, self.empty, ids)).last_hidden_state
+        noise = torch.randn(latents.shape, generator=self.generator)
+        abar = self.abar[timesteps].view(-1, 1, 1, 1)
+        noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
+        errors = (self.unet(noisy, timesteps, hidden).sample - noise).square().mean((1, 2, 3))
+        snr = (abar / (1 - abar)).view(-1)
+        return (errors * snr.clamp(max=GAMMA) / snr).mean()
+
+    def update(self, loss: Tensor, progress: float) -> None:
+        """One optimizer step at the rate of this moment."""
+        set_rate(self.optimizer, RATE * cosine(progress, floor=0.01))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.both.parameters(), 1.0)
+        self.optimizer.step()
+        self.average.update(self.both)
+        self.step += 1
+
+    def snapshot(self, name: str) -> None:
+        """Save the averaged weights in fp16 and a sheet of held-out prompts drawn with them."""
+        (self.work / "snapshots").mkdir(exist_ok=True)
+        half = {key: value.half() for key, value in self.average.weights.items()}
+        save_file(half, self.work / "snapshots" / f"{name}.safetensors")
+        copy = nn.ModuleDict({"unet": unet(), "text": text_encoder(self.words)})
+        self.average.copy_to(copy)
+        pipe = assemble(load(self.work), self.words, copy["text"], copy["unet"])
+        captions = prompts("validation", 32)
+        pictures = draw(pipe, captions, list(range(len(captions))))
+        sheet(pictures, captions).save(self.work / "snapshots" / f"{name}.png")
+
+
+def train(work: Path, minutes: float) -> None:
+    """Train until the minutes are over; the cosine follows the clock, not the step count."""
+    if (work / "snapshots" / "100.safetensors").exists():
+        return
+    data, trainer, journal = encoded(work), Trainer(work), Journal(work / "unet.jsonl")
+    total, began = 60 * minutes, time.monotonic() - trainer.spent
+    left = [share for share in SNAPSHOTS if share > trainer.spent / total]
+    losses: list[float] = []
+    while left:
+        trainer.spent = time.monotonic() - began
+        progress = min(1.0, trainer.spent / total)
+        index = torch.randint(len(data["ids"]), (BATCH,), generator=trainer.generator)
+        mean, std = data["mean"][index].float(), data["std"][index].float()
+        latents = mean + std * torch.randn(mean.shape, generator=trainer.generator)
+        loss = trainer.loss(latents, data["ids"][index].long())
+        trainer.update(loss, progress)
+        losses.append(loss.item())
+        if trainer.step % 100 == 0:
+            journal.write(
+                step=trainer.step, progress=progress, loss=sum(losses[-100:]) / 100
+            )
+        if trainer.step % 1000 == 0:
+            trainer.save()
+        if progress >= left[0]:
+            trainer.save()
+            trainer.snapshot(f"{round(100 * left.pop(0)):03}")

@@ -1,0 +1,174 @@
+"""Stage `vae`: an AutoencoderKL, 64x64 RGB to 16x16 latents of four channels."""
+
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, l1_loss
+
+from tastemaker.nano.build.art import Sprites, sprites
+from tastemaker.nano.build.averaging import Average, cosine, psnr, set_rate
+from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.scenes import render
+from tastemaker.nano.captions import sample_scene
+
+BATCH = 8
+POOL = 6000
+KL = 5e-4
+
+
+def autoencoder() -> AutoencoderKL:
+    """A fresh autoencoder of just under a million parameters."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+
+
+def to_tensor(pictures: list[Image.Image]) -> Tensor:
+    """RGB pictures as one float tensor in [-1, 1], (pictures, 3, height, width)."""
+    array = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pictures(tensor: Tensor) -> list[Image.Image]:
+    """The inverse of `to_tensor`; values outside [-1, 1] are clipped."""
+    array = ((tensor.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(picture) for picture in array]
+
+
+def pool(art: Sprites, number: int, split: str, seed: int) -> Tensor:
+    """Rendered scenes as bytes, (number, 3, 64, 64)."""
+    rng = Random(f"vae/{split}/{seed}")
+    pictures = [render(sample_scene(rng, split), rng, art) for _ in range(number)]
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+
+def loss_of(picture: Tensor, target: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """L1 + L1/2 of the gradients + chroma at an eighth of the size + a little KL.
+
+    The chroma term keeps green and purple, which plain L1 loses early on plain backgrounds.
+    """
+    down = l1_loss(picture.diff(dim=2), target.diff(dim=2))
+    across = l1_loss(picture.diff(dim=3), target.diff(dim=3))
+    chroma = picture - picture.mean(1, keepdim=True), target - target.mean(1, keepdim=True)
+    colour = l1_loss(avg_pool2d(chroma[0], 8), avg_pool2d(chroma[1], 8))
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return l1_loss(picture, target) + 0.5 * (down + across) + colour + KL * divergence
+
+
+def load(work: Path) -> AutoencoderKL:
+    """The trained autoencoder, for inference."""
+    model: AutoencoderKL = AutoencoderKL.from_pretrained(work / "vae")
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def train(work: Path, minutes: float) -> None:
+    """Train until the minutes are over; goes on from `work/vae.pt` if it was stopped."""
+    if (work / "vae" / "config.json").exists():
+        return
+    torch.manual_seed(0)
+    art = sprites(work)
+    held_out = pool(art, 256, "validation", 0).float() / 127.5 - 1
+    model, journal = autoencoder(), Journal(work / "vae.jsonl")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4, foreach=True)
+    average = Average(model, 0.998)
+    step, spent = 0, 0.0
+    if (work / "vae.pt").exists():
+        state = torch.load(work / "vae.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.weights, average.steps = state["average"], state["step"]
+        step, spent = state["step"], state["spent"]
+    pictures = pool(art, POOL, "train", step)
+    generator = torch.Generator().manual_seed(step)
+    began, total = time.monotonic() - spent, 60 * minutes
+    while (spent := time.monotonic() - began) < total:
+        set_rate(optimizer, 2e-3 * cosine(spent / total))
+        index = torch.randint(len(pictures), (BATCH,), generator=generator)
+        target = pictures[index].float() / 127.5 - 1
+        posterior = model.encode(target).latent_dist
+        loss = loss_of(
+            model.decode(posterior.sample()).sample, target, posterior.mean, posterior.logvar
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model)
+        step += 1
+        if step % 500 == 0:
+            value = _held_out_psnr(model, average, held_out[:64])
+            journal.write(step=step, loss=loss.item(), psnr=value)
+            _save(work, model, optimizer, average, step, spent)
+    _finish(work, model, average, pictures, held_out, journal, step)
+
+
+def _finish(
+    work: Path,
+    model: AutoencoderKL,
+    average: Average,
+    pictures: Tensor,
+    held_out: Tensor,
+    journal: Journal,
+    step: int,
+) -> None:
+    average.copy_to(model)
+    model.eval()
+    with torch.no_grad():
+        spread = model.encode(pictures[:1024].float() / 127.5 - 1).latent_dist.sample().std()
+        decoded = model.decode(model.encode(held_out).latent_dist.mode()).sample
+    model.register_to_config(scaling_factor=round(1 / float(spread), 4))
+    journal.write(step=step, psnr=psnr(decoded, held_out), scaling_factor=1 / float(spread))
+    sheet(held_out[:32], decoded[:32]).save(work / "vae.png")
+    model.save_pretrained(work / "vae")
+
+
+def sheet(originals: Tensor, decoded: Tensor) -> Image.Image:
+    """Originals above what the autoencoder makes of them, eight a row, doubled in size."""
+    canvas = Image.new("RGB", (8 * 128, len(originals) // 8 * 264), "white")
+    pairs = zip(to_pictures(originals), to_pictures(decoded), strict=True)
+    for number, pair in enumerate(pairs):
+        for row, picture in enumerate(pair):
+            corner = (number % 8 * 128, number // 8 * 264 + row * 128)
+            canvas.paste(picture.resize((126, 126), Image.Resampling.NEAREST), corner)
+    return canvas
+
+
+@torch.no_grad()
+def _held_out_psnr(model: AutoencoderKL, average: Average, held_out: Tensor) -> float:
+    copy = autoencoder().eval()
+    average.copy_to(copy)
+    return psnr(copy.decode(copy.encode(held_out).latent_dist.mode()).sample, held_out)
+
+
+def _save(
+    work: Path,
+    model: AutoencoderKL,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+    step: int,
+    spent: float,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.weights,
+        "step": step,
+        "spent": spent,
+    }
+    torch.save(state, work / "vae.tmp")
+    (work / "vae.tmp").replace(work / "vae.pt")

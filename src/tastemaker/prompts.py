@@ -1,0 +1,112 @@
+"""Prompt sets: files of prompts, read into a list of unique, non-empty strings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tastemaker.config import Choice
+from tastemaker.errors import TastemakerError
+from tastemaker.records import read_table
+from tastemaker.registry import PROMPTS
+
+
+def load_prompts(choice: Choice) -> list[str]:
+    """Build a configured prompt set.
+
+    Args:
+        choice: A registered prompt set with its options.
+
+    Returns:
+        Stripped prompts in order, without repetition.
+
+    Raises:
+        TastemakerError: The set is empty or its file is unreadable.
+    """
+    prompts = PROMPTS.bind(choice.name, choice.options)()
+    unique = list(dict.fromkeys(text for prompt in prompts if (text := prompt.strip())))
+    if not unique:
+        where = choice.options.get("path", choice.name)
+        raise TastemakerError(f"{where} holds no prompts; add at least one line.")
+    return unique
+
+
+@PROMPTS.register("file")
+def prompt_file(
+    *,
+    path: Annotated[str, Field(description="A .txt, .jsonl, .csv, .tsv or .parquet file.")],
+    column: Annotated[str, Field(description="Column or key that holds the prompt.")] = "prompt",
+    number: Annotated[int | None, Field(ge=1, description="Take the first so many.")] = None,
+) -> list[str]:
+    """Read prompts from a file: a line each, or a named column.
+
+    Args:
+        path: The file; its ending tells the format.
+        column: Column (csv, tsv, parquet) or key (jsonl).
+        number: Take only the first so many.
+
+    Returns:
+        The prompts as they stand in the file.
+
+    Raises:
+        TastemakerError: The file is missing, of another kind, or lacks the column.
+    """
+    file = Path(path)
+    if not file.is_file():
+        known = ", ".join(PROMPTS.names())
+        raise TastemakerError(f"prompt file {path!r} does not exist (named sets: {known}).")
+    readers = {
+        ".txt": _lines,
+        ".jsonl": _json_lines,
+        ".csv": _delimited,
+        ".tsv": _delimited,
+        ".parquet": _parquet,
+    }
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise TastemakerError(f"{path}: prompts come as {', '.join(readers)}, not {file.suffix!r}.")
+    try:
+        return reader(file, column)[:number]
+    except UnicodeDecodeError as error:
+        raise TastemakerError(f"{path} is not UTF-8 text: {error}; save it as UTF-8.") from None
+
+
+def _lines(file: Path, column: str) -> list[str]:
+    return file.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _json_lines(file: Path, column: str) -> list[str]:
+    prompts = []
+    for number, line in enumerate(_lines(file, column), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TastemakerError(f"{file}, line {number} is not JSON: {error}.") from None
+        prompts.append(_text(row, column, f"{file}, line {number}"))
+    return prompts
+
+
+def _delimited(file: Path, column: str) -> list[str]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        return [_text(row, column, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
+
+
+def _parquet(file: Path, column: str) -> list[str]:
+    rows = read_table(file, (column,)).to_pylist()
+    return [_text(row, column, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
+
+
+def _text(row: Any, column: str, where: str) -> str:
+    if not isinstance(row, dict) or column not in row:
+        held = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise TastemakerError(f"{where} has no {column!r}; it has {held}. Set prompts.column.")
+    if not isinstance(row[column], str):
+        raise TastemakerError(f"{where}: {column!r} is {row[column]!r}, not text.")
+    return row[column]

@@ -1,0 +1,5 @@
+"""Recipes: the papers' methods, each a short function that calls rooms in the paper's order."""
+
+from tastemaker.recipes.diffusion_dpo import diffusion_dpo
+
+__all__ = ["diffusion_dpo"]

@@ -1,0 +1,38 @@
+"""Diffusion-DPO: draw candidates, score them, pair best with worst, train, judge."""
+
+from __future__ import annotations
+
+from tastemaker.config import RunConfig
+from tastemaker.evaluate import evaluate
+from tastemaker.generate import generate
+from tastemaker.pair import pair
+from tastemaker.records import RunDir
+from tastemaker.registry import RECIPES
+from tastemaker.report import report
+from tastemaker.score import score
+from tastemaker.train import train
+
+
+@RECIPES.register("diffusion_dpo")
+def diffusion_dpo(config: RunConfig, run: RunDir) -> None:
+    """Align a model with the preferences of a scorer, from its own samples.
+
+    1. Draw N candidates for every training prompt from the base model.
+    2. Score them.
+    3. Pair the candidates of a prompt by a rule.
+    4. Train the policy with the base as reference: `-logsigmoid(0.5 * beta * margin)`.
+    5. Judge policy against base on prompts that were not trained on, and show the result.
+
+    Args:
+        config: The run.
+        run: Its folder.
+
+    References:
+        Wallace et al., arXiv 2311.12908.
+    """
+    pool = generate(config.generate, run.candidates)
+    score(config.score, pool)
+    pairs = pair(config.pair, pool, run.pairs)
+    policy = train(config.train, pairs, run.policy)
+    evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json)
+    report(config.report, run)

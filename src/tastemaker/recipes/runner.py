@@ -1,0 +1,50 @@
+"""Open a run's folder and hand it to its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker import config as configuration
+from tastemaker.config import ReportConfig, RunConfig
+from tastemaker.hardware import environment
+from tastemaker.records import RunDir
+from tastemaker.registry import RECIPES
+from tastemaker.report import report
+
+
+def run(config: RunConfig) -> RunDir:
+    """Run a recipe from start to report, or go on where it was interrupted.
+
+    Args:
+        config: The run, from `tastemaker.config.load`.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        TastemakerError: The folder belongs to another configuration, or a room failed.
+
+    Example:
+        >>> from tastemaker.config import load
+        >>> folder = run(load("demo", ("train.steps=20",)))  # doctest: +SKIP
+    """
+    folder = RunDir(Path(config.output) / config.name)
+    folder.open(configuration.dump(config), environment())
+    RECIPES.entry(config.recipe)(config, folder)
+    return folder
+
+
+def report_again(run: RunDir) -> Path:
+    """Make the page of a finished run again, with the run's own report options.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        TastemakerError: The folder holds no run, or the run is not finished.
+    """
+    section = configuration.read_yaml(run.config).get("report", {})
+    return report(configuration.parse(ReportConfig, section, str(run.config)), run)

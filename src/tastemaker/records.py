@@ -1,0 +1,366 @@
+"""What the rooms hand to one another, on disk: pools of candidates, scores, pairs, runs.
+
+Everything is parquet, JSON or safetensors; files appear whole or not at all; no pickle anywhere.
+Every path that a room writes is named here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.errors import TastemakerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well.
+
+    Args:
+        path: The file to write; its folder is made where missing.
+
+    Yields:
+        A path in the same folder, for the caller to write.
+
+    Raises:
+        TastemakerError: The disk is full or not writable; the half-written file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}:
+            raise TastemakerError(
+                f"cannot write {path}: {error.strerror}. Free some space or choose another folder,"
+                " then run the same command again: finished files are kept."
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given; NaN is refused."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        TastemakerError: The file is missing or torn.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TastemakerError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TastemakerError(f"{path} is not JSON: {error}") from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one parquet file atomically."""
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one parquet file.
+
+    Raises:
+        TastemakerError: The file is missing, torn, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        held = pq.read_schema(path).names
+        missing = [name for name in columns or () if name not in held]
+        if missing:
+            raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError:
+        raise TastemakerError(f"{path} does not exist.") from None
+    except pa.ArrowInvalid as error:
+        raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
+
+
+def config_key(*parts: Any) -> str:
+    """Hash resolved configuration and inputs: the identity of a finished stage.
+
+    Args:
+        *parts: JSON-like values.
+
+    Returns:
+        16 hex digits.
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A room's output folder: whose configuration it belongs to, and whether it is finished.
+
+    Args:
+        folder: Where the room writes.
+        room: The room's name, for messages.
+        config: The resolved configuration and the keys of the inputs, JSON-like.
+    """
+
+    folder: Path
+    room: str
+    config: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The hash that identifies this stage's results."""
+        return config_key(self.room, self.config)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the room ended here before, with this very configuration."""
+        return (self.folder / "done.json").is_file()
+
+    def begin(self) -> Stage:
+        """Claim the folder; call before anything is written there.
+
+        Raises:
+            TastemakerError: The folder holds the work of another configuration.
+        """
+        marker = self.folder / "stage.json"
+        if marker.is_file():
+            held = read_json(marker)
+            if held.get("key") != self.key:
+                raise TastemakerError(
+                    f"{self.folder} was made by another configuration"
+                    f" ({_first_difference(held.get('config', {}), self.config)})."
+                    " Choose another name or output, or delete the folder."
+                )
+            return self
+        write_json(marker, {"room": self.room, "key": self.key, "config": self.config})
+        return self
+
+    def finish(self, **summary: Any) -> None:
+        """Mark the room as ended.
+
+        Args:
+            **summary: Counts worth keeping, JSON-like.
+        """
+        write_json(self.folder / "done.json", {"room": self.room, "key": self.key, **summary})
+
+
+def finished_key(folder: Path) -> str:
+    """Return the key of a finished stage, as an input of the next.
+
+    Raises:
+        TastemakerError: The folder does not exist or its room did not end.
+    """
+    marker = folder / "done.json"
+    if not marker.is_file():
+        state = "is not finished" if folder.is_dir() else "does not exist"
+        raise TastemakerError(f"{folder} {state}; run the room that makes it first.")
+    return str(read_json(marker)["key"])
+
+
+def _first_difference(old: Any, new: Any, where: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                path = f"{where}.{name}" if where else name
+                return _first_difference(old.get(name), new.get(name), path)
+    return f"{where or 'key'}: {old!r} there, {new!r} now"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A folder of candidates: image shards, and one scores file a scorer and shard.
+
+    Args:
+        folder: The folder, made by `generate` or by an import.
+    """
+
+    folder: Path
+
+    def shard(self, index: int) -> Path:
+        """Return the path of one image shard."""
+        return self.folder / f"candidates-{index:05d}.parquet"
+
+    def shards(self) -> list[Path]:
+        """Return the image shards in order.
+
+        Raises:
+            TastemakerError: There is none.
+        """
+        found = sorted(self.folder.glob("candidates-*.parquet"))
+        if not found:
+            raise TastemakerError(f"{self.folder} holds no candidates; run `generate` first.")
+        return found
+
+    def score_file(self, scorer: str, shard: Path) -> Path:
+        """Return the path of one scorer's scores of one image shard."""
+        return self.folder / "scores" / scorer / shard.name.replace("candidates", "scores")
+
+    def scorers(self) -> list[str]:
+        """Return the scorers that have scored this pool to the end."""
+        folders = sorted((self.folder / "scores").glob("*"))
+        return [path.name for path in folders if (path / "done.json").is_file()]
+
+    def candidates(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read candidates of all shards, in order."""
+        import pyarrow as pa
+
+        return pa.concat_tables([read_table(shard, columns) for shard in self.shards()])
+
+    def scores(self) -> pa.Table:
+        """Read prompts, ids and every scorer's column, one row a candidate, in pool order.
+
+        Raises:
+            TastemakerError: Scores and candidates do not belong together.
+        """
+        table = self.candidates(("candidate_id", "prompt_id", "prompt", "seed", "source"))
+        for scorer in self.scorers():
+            import pyarrow as pa
+
+            parts = [read_table(self.score_file(scorer, shard)) for shard in self.shards()]
+            scored = pa.concat_tables(parts)
+            if scored["candidate_id"].to_pylist() != table["candidate_id"].to_pylist():
+                raise TastemakerError(
+                    f"scores of {scorer!r} in {self.folder} belong to other candidates;"
+                    f" delete {self.folder / 'scores' / scorer} and score again."
+                )
+            table = table.append_column(scorer, scored[scorer])
+        return table
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A folder of pairs and the pools they point into.
+
+    Args:
+        folder: The folder, made by `pair` or by an import.
+    """
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The parquet file: pair_id, prompt_id, prompt, chosen_id, rejected_id, rule, margin."""
+        return self.folder / "pairs.parquet"
+
+    def table(self) -> pa.Table:
+        """Read all pairs."""
+        return read_table(self.file)
+
+    def pools(self) -> list[Pool]:
+        """Return the pools that the pairs' images lie in."""
+        names = read_json(self.folder / "pools.json")
+        return [Pool((self.folder / name).resolve()) for name in names]
+
+    def write(self, table: pa.Table, pools: Sequence[Pool]) -> None:
+        """Write pairs and the pools' places, relative to this folder."""
+        here = self.folder.resolve()
+        places = [os.path.relpath(pool.folder.resolve(), here) for pool in pools]
+        write_json(self.folder / "pools.json", places)
+        write_table(self.file, table)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's folder: every path in one place.
+
+    Args:
+        folder: `output/name` of the run.
+    """
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, written first."""
+        return self.folder / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine."""
+        return self.folder / "environment.json"
+
+    @property
+    def candidates(self) -> Path:
+        """The pool that `generate` makes and `score` adds to."""
+        return self.folder / "candidates"
+
+    @property
+    def pairs(self) -> Path:
+        """The pairs."""
+        return self.folder / "pairs"
+
+    @property
+    def policy(self) -> Path:
+        """The trained model, its checkpoints and `metrics.jsonl`."""
+        return self.folder / "policy"
+
+    @property
+    def evaluation(self) -> Path:
+        """One scored pool a model, on the same prompts and seeds."""
+        return self.folder / "evaluation"
+
+    @property
+    def report_json(self) -> Path:
+        """Means, standard errors and win rates."""
+        return self.folder / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+    def open(self, config: str, environment: dict[str, Any]) -> RunDir:
+        """Claim the folder for a configuration.
+
+        Args:
+            config: The resolved configuration as YAML text.
+            environment: Versions and machine, JSON-like.
+
+        Raises:
+            TastemakerError: The folder belongs to another configuration.
+        """
+        import yaml
+
+        if self.config.is_file():
+            held = self.config.read_text(encoding="utf-8")
+            if held != config:
+                change = _first_difference(yaml.safe_load(held), yaml.safe_load(config))
+                raise TastemakerError(
+                    f"{self.folder} holds a run of another configuration ({change})."
+                    f" Choose another name (name=...), or delete {self.folder}."
+                )
+            return self
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise TastemakerError(f"{self.folder} exists and is no run; choose another name=....")
+        write_text(self.config, config)
+        write_json(self.environment, environment)
+        return self

@@ -1,0 +1,34 @@
+"""One self-contained HTML page from a finished run: images, plots, tables, health warnings.
+
+The page needs no network and no scripts, and the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.config import ReportConfig
+from tastemaker.records import RunDir, write_text
+
+__all__ = ["report"]
+
+
+def report(config: ReportConfig, run: RunDir) -> Path:
+    """Write the page of a finished run to `run.report_html`.
+
+    Parts that the run does not have (validation sheets, metrics, images) are left out.
+
+    Args:
+        config: How many strips and pairs to show.
+        run: The run; at least `evaluate` must have ended there.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        TastemakerError: The run has no `report.json`, or one of its files is torn.
+    """
+    from tastemaker.report.page import render  # here, so that importing the package costs nothing
+
+    write_text(run.report_html, render(config, run))
+    return run.report_html

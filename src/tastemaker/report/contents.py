@@ -1,0 +1,171 @@
+"""What a finished run holds, read into memory: everything but the images."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tastemaker.config import read_yaml
+from tastemaker.errors import TastemakerError
+from tastemaker.records import Pool, RunDir, read_json
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A finished run without its images.
+
+    Args:
+        run: Where it lies.
+        config: The resolved configuration as plain values; empty where the run has none.
+        environment: Versions and machine; empty where the run has none.
+        report: `report.json`.
+        metrics: One row an optimizer step, in order of steps.
+        scores: For each model, the scored row of each (prompt_id, seed), in pool order.
+    """
+
+    run: RunDir
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    report: dict[str, Any]
+    metrics: list[dict[str, float]]
+    scores: dict[str, dict[tuple[str, int], Row]]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.config.get("name") or self.run.folder.name)
+
+    @property
+    def base(self) -> str:
+        """The model that the others are compared with."""
+        return str(self.report.get("base", "base"))
+
+    @property
+    def challengers(self) -> list[str]:
+        """Every model but the base: the policy first, then those measured, then those drawn."""
+        found = dict.fromkeys(["policy", *self.report["models"], *self.scores])
+        held = {*self.report["models"], *self.scores}
+        return [name for name in found if name != self.base and name in held]
+
+    @property
+    def scorers(self) -> list[str]:
+        """Every scorer that measured a model: those of the configuration first, in its order."""
+        measured: dict[str, None] = {}
+        for model in self.report["models"].values():
+            measured.update(dict.fromkeys(model.get("scores", {})))
+        named = [name for name in columns(self.setting("evaluate", "scorers")) if name in measured]
+        return [*named, *(name for name in measured if name not in named)]
+
+    @property
+    def judge(self) -> str | None:
+        """The scorer that speaks last: the last one that the configuration names."""
+        named = [
+            name for name in columns(self.setting("evaluate", "scorers")) if name in self.scorers
+        ]
+        return (named or self.scorers or [None])[-1]
+
+    @property
+    def training_scorers(self) -> list[str]:
+        """The scorers that decided which image was chosen."""
+        rule = self.setting("pair", "rule")
+        if isinstance(rule, Mapping):
+            if isinstance(rule.get("scorer"), str):
+                return [rule["scorer"]]
+            if isinstance(rule.get("weights"), Mapping):
+                return [str(name) for name in rule["weights"]]
+        return columns(self.setting("score", "scorers"))
+
+    def setting(self, *path: str) -> Any:
+        """Look up a value of the configuration, or None where it has none."""
+        value: Any = self.config
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def shared_rows(self, model: str) -> list[tuple[Row, Row]]:
+        """Return the scored rows of base and model drawn with the same prompt and seed."""
+        theirs = self.scores.get(model, {})
+        ours = self.scores.get(self.base, {})
+        return [(row, theirs[key]) for key, row in ours.items() if key in theirs]
+
+
+def columns(scorers: Any) -> list[str]:
+    """Return the columns of a `scorers:` list as the configuration holds it."""
+    if not isinstance(scorers, list):
+        return []
+    return [
+        str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
+        for entry in scorers
+    ]
+
+
+def read(run: RunDir) -> Contents:
+    """Read a finished run.
+
+    Args:
+        run: The run.
+
+    Returns:
+        All that the page tells, images excepted.
+
+    Raises:
+        TastemakerError: The run has no `report.json`, or one of its files is torn.
+    """
+    if not run.report_json.is_file():
+        raise TastemakerError(
+            f"{run.report_json} does not exist: the run is not evaluated yet."
+            " Run `tastemaker run` on its configuration again (finished rooms are skipped),"
+            " then ask for the report."
+        )
+    held = read_json(run.report_json)
+    if not isinstance(held, dict) or not isinstance(held.get("models"), dict):
+        raise TastemakerError(
+            f"{run.report_json} names no models; delete it and run the evaluation again."
+        )
+    environment = read_json(run.environment) if run.environment.is_file() else {}
+    return Contents(
+        run=run,
+        config=read_yaml(run.config) if run.config.is_file() else {},
+        environment=environment if isinstance(environment, dict) else {},
+        report=held,
+        metrics=_metrics(run.policy / "metrics.jsonl"),
+        scores={
+            pool.folder.name: _scored_rows(pool)
+            for pool in map(Pool, sorted(run.evaluation.glob("*")))
+            if any(pool.folder.glob("candidates-*.parquet"))
+        },
+    )
+
+
+def _metrics(path: Path) -> list[dict[str, float]]:
+    """Read the training metrics; of a step written twice (after a resume) the last row counts."""
+    if not path.is_file():
+        return []
+    rows: dict[float, dict[str, float]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the torn last line of a training that was killed
+        if isinstance(row, dict) and "step" in row:
+            rows[float(row["step"])] = {name: _number(value) for name, value in row.items()}
+    return [rows[step] for step in sorted(rows)]
+
+
+def _number(value: Any) -> float:
+    """Read null, text and "nan" as NaN, so that one odd value does not cost the page."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _scored_rows(pool: Pool) -> dict[tuple[str, int], Row]:
+    rows: list[dict[str, Any]] = pool.scores().to_pylist()
+    return {(str(row["prompt_id"]), int(row["seed"])): row for row in rows}

@@ -1,0 +1,41 @@
+"""ROOM 4: pairs to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.config import TrainConfig
+from tastemaker.records import PairSet, Stage, finished_key
+
+
+def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
+    """Train a model on pairs, or go on from the newest checkpoint.
+
+    Args:
+        config: Model, loss, adapters, optimizer and guards.
+        pairs: Folder of pairs.
+        output: Folder of the trained model: a LoRA with `model.json`, or a pipeline; beside it
+            `metrics.jsonl`, `checkpoints/` and `validation/`.
+
+    Returns:
+        `output`, usable as `model` anywhere.
+
+    Raises:
+        TastemakerError: No pairs, no such model, a folder of another configuration, a loss or
+            gradient that is not finite, a full disk.
+    """
+    inputs = {"pairs": finished_key(pairs)}
+
+    from tastemaker.backbones import model_identity
+
+    settings = config.model_dump(mode="json", exclude={"device", "tracker"})
+    inputs |= model_identity(config.model)
+    stage = Stage(output, "train", {**settings, "inputs": inputs})
+    if stage.begin().finished:
+        return output
+
+    from tastemaker.train.loop import Trainer
+
+    Trainer(config, PairSet(pairs), output).run()
+    stage.finish(steps=config.steps)
+    return output

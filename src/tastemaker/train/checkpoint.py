@@ -1,0 +1,111 @@
+"""Exact state of a training run in one safetensors file: weights, AdamW moments, EMA, step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tastemaker.errors import TastemakerError
+from tastemaker.records import atomic
+
+KEPT = 2
+"""Checkpoints kept: the newest, and one to fall back to."""
+
+
+@dataclass
+class TrainState:
+    """What changes from step to step.
+
+    Attributes:
+        weights: Parameters that train, by name.
+        optimizer: AdamW over exactly these parameters.
+        ema: Averages of the weights by name; empty where EMA is off.
+        scaler: The fp16 loss scaler, or None.
+    """
+
+    weights: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, torch.Tensor]
+    scaler: Any = None
+
+
+def checkpoint_file(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint after so many optimizer steps."""
+    return folder / f"step-{step:06d}.safetensors"
+
+
+def save_checkpoint(state: TrainState, folder: Path, step: int) -> None:
+    """Write a checkpoint atomically and drop all but the newest few.
+
+    Args:
+        state: The state to keep.
+        folder: Folder of checkpoints.
+        step: Optimizer steps done.
+
+    Raises:
+        TastemakerError: The disk is full; older checkpoints stay.
+    """
+    tensors = {f"weights.{name}": value.detach().cpu() for name, value in state.weights.items()}
+    tensors |= {f"ema.{name}": value.cpu() for name, value in state.ema.items()}
+    for name, parameter in state.weights.items():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach().cpu()
+    scaler = state.scaler.state_dict() if state.scaler is not None else None
+    metadata = {"step": str(step), "scaler": json.dumps(scaler)}
+    contiguous = {name: value.contiguous() for name, value in tensors.items()}
+    with atomic(checkpoint_file(folder, step)) as temporary:
+        save_file(contiguous, temporary, metadata)
+    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+        old.unlink()
+
+
+def latest_step(folder: Path) -> int:
+    """Return the number of steps of the newest checkpoint, 0 where there is none."""
+    files = sorted(folder.glob("step-*.safetensors"))
+    return int(files[-1].stem.removeprefix("step-")) if files else 0
+
+
+def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
+    """Restore a checkpoint in place.
+
+    Args:
+        state: A freshly built state with the same weights.
+        folder: Folder of checkpoints.
+        step: Which one.
+
+    Raises:
+        TastemakerError: The file is torn or belongs to other weights.
+    """
+    file = checkpoint_file(folder, step)
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            metadata = stored.metadata()
+    except SafetensorError as error:
+        raise TastemakerError(f"checkpoint {file} is broken ({error}); delete it.") from None
+    expected = {f"weights.{name}" for name in state.weights}
+    if expected != {name for name in tensors if name.startswith("weights.")}:
+        raise TastemakerError(f"checkpoint {file} holds the weights of another model; delete it.")
+    for name, parameter in state.weights.items():
+        parameter.data.copy_(tensors[f"weights.{name}"])
+        if state.ema:
+            state.ema[name].copy_(tensors[f"ema.{name}"])
+        moments = {
+            key: tensors[f"optimizer.{key}.{name}"]
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"optimizer.{key}.{name}" in tensors
+        }
+        # AdamW keeps its step count on the CPU, its moments beside the parameter.
+        state.optimizer.state[parameter] = {
+            key: value if key == "step" else value.to(parameter.device)
+            for key, value in moments.items()
+        }
+    if state.scaler is not None:
+        state.scaler.load_state_dict(json.loads(metadata["scaler"]))

@@ -1,0 +1,234 @@
+"""Pairs to batches: latents cached once an image, embeddings once a prompt, draws keyed by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from tastemaker.backbones import Backbone, Conditioning, select, stack
+from tastemaker.backbones.sampling import latents_of
+from tastemaker.errors import TastemakerError
+from tastemaker.images import decode, to_pixels
+from tastemaker.records import PairSet, atomic, read_table
+from tastemaker.seeding import keyed_generator
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Posteriors of the pool's images, in the units that the denoiser sees.
+
+    Attributes:
+        mean: Shape [images, channels, h, w].
+        std: The same shape; zero where the model drew the latents itself.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """What policy and reference both see: chosen images first, then rejected.
+
+    Attributes:
+        noisy_latents: Shape [2 * pairs, channels, h, w].
+        timesteps: Shape [2 * pairs]; a pair shares its timestep.
+        target: What the prediction should be.
+        conditioning: Prompt embeddings, one row an image.
+    """
+
+    noisy_latents: torch.Tensor
+    timesteps: torch.Tensor
+    target: torch.Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that training needs of the pairs, in memory.
+
+    Attributes:
+        latents: One row an image.
+        prompts: Embeddings, one row a prompt.
+        chosen: Row of each pair's chosen image.
+        rejected: Row of each pair's rejected image.
+        prompt: Row of each pair's prompt.
+    """
+
+    latents: Latents
+    prompts: Conditioning
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+    prompt: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
+    """Encode the pairs' images and prompts, or read the cache of an earlier start.
+
+    Latents that the model drew itself are taken from the pool; other images pass the VAE.
+
+    Args:
+        pairs: The pairs.
+        backbone: The model, with its encoders.
+        cache: A safetensors file to keep the encodings in.
+
+    Returns:
+        The data, on the CPU.
+
+    Raises:
+        TastemakerError: An image is missing or corrupt, or sizes differ.
+    """
+    table = pairs.table().to_pydict()
+    ids = sorted({*table["chosen_id"], *table["rejected_id"]})
+    prompts = sorted(set(table["prompt"]))
+    tensors = _read_cache(cache)
+    if tensors is None:
+        tensors = _encode(pairs, ids, prompts, backbone)
+        with atomic(cache) as temporary:
+            save_file(tensors, temporary)
+    row = {candidate: i for i, candidate in enumerate(ids)}
+    line = {prompt: i for i, prompt in enumerate(prompts)}
+    return TrainingData(
+        latents=Latents(tensors["latents.mean"], tensors["latents.std"]),
+        prompts={
+            name.removeprefix("prompts."): value
+            for name, value in tensors.items()
+            if name.startswith("prompts.")
+        },
+        chosen=torch.tensor([row[each] for each in table["chosen_id"]]),
+        rejected=torch.tensor([row[each] for each in table["rejected_id"]]),
+        prompt=torch.tensor([line[each] for each in table["prompt"]]),
+    )
+
+
+def pair_index(draw: int, pairs: int, seed: int) -> int:
+    """Return which pair the run's `draw`-th example is: each epoch a permutation of its own.
+
+    Args:
+        draw: Position in the run, from 0.
+        pairs: Number of pairs.
+        seed: The run's seed.
+
+    Returns:
+        An index below `pairs`.
+    """
+    epoch, position = divmod(draw, pairs)
+    return int(_permutation(pairs, seed, epoch)[position])
+
+
+_permutations: dict[tuple[int, int, int], torch.Tensor] = {}
+
+
+def _permutation(pairs: int, seed: int, epoch: int) -> torch.Tensor:
+    key = (pairs, seed, epoch)
+    if key not in _permutations:
+        _permutations.clear()
+        generator = keyed_generator(seed, "order", epoch)
+        _permutations[key] = torch.randperm(pairs, generator=generator)
+    return _permutations[key]
+
+
+def noisy_batch(
+    data: TrainingData, backbone: Backbone, draws: Sequence[int], *, seed: int, sample_posterior: bool
+) -> NoisyBatch:
+    """Assemble the examples at the given positions of the run.
+
+    Timestep, noise and posterior sample are keyed by the position alone, so that neither batch size,
+    accumulation, processes nor resume points change them. Chosen and rejected of a pair share
+    timestep and noise.
+
+    Args:
+        data: Cached latents and embeddings.
+        backbone: The model.
+        draws: Positions in the run.
+        seed: The run's seed.
+        sample_posterior: Sample the VAE's posterior, or take its mean.
+
+    Returns:
+        The batch on the model's device.
+    """
+    index = torch.tensor([pair_index(draw, len(data), seed) for draw in draws])
+    generators = [keyed_generator(seed, "draw", draw) for draw in draws]
+    timesteps = torch.cat([backbone.sample_timesteps(1, generator) for generator in generators])
+    shape = data.latents.mean.shape[1:]
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    images = torch.cat([data.chosen[index], data.rejected[index]])
+    latents = data.latents.mean[images].float()
+    if sample_posterior:
+        chosen = [torch.randn(shape, generator=each) for each in generators]
+        rejected = [torch.randn(shape, generator=each) for each in generators]
+        latents = latents + data.latents.std[images].float() * torch.stack(chosen + rejected)
+    device = backbone.device
+    latents, noise = latents.to(device), torch.cat([noise, noise]).to(device)
+    timesteps = torch.cat([timesteps, timesteps]).to(device)
+    prompts = select(data.prompts, data.prompt[index])
+    return NoisyBatch(
+        noisy_latents=backbone.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        target=backbone.target(latents, noise, timesteps),
+        conditioning=stack([{k: v.to(device) for k, v in prompts.items()}] * 2),
+    )
+
+
+def _encode(
+    pairs: PairSet, ids: Sequence[str], prompts: Sequence[str], backbone: Backbone
+) -> dict[str, torch.Tensor]:
+    means: dict[str, torch.Tensor] = {}
+    stds: dict[str, torch.Tensor] = {}
+    with tqdm(total=len(ids), desc="encode", unit="images") as bar:
+        for row in _rows(pairs, set(ids)):
+            name = row["candidate_id"]
+            means[name], stds[name] = _posterior(row, backbone)
+            bar.update()
+    lost = [each for each in ids if each not in means]
+    if lost:
+        raise TastemakerError(
+            f"{len(lost)} images of {pairs.file} are in none of its pools (first: {lost[0]});"
+            " pair again, or restore the pool."
+        )
+    shapes = {tuple(mean.shape) for mean in means.values()}
+    if len(shapes) > 1:
+        raise TastemakerError(f"the pairs' images differ in latent size: {sorted(shapes)}.")
+    embeddings = stack([backbone.encode_prompts([prompt]) for prompt in prompts])
+    return {
+        "latents.mean": torch.stack([means[each] for each in ids]),
+        "latents.std": torch.stack([stds[each] for each in ids]),
+        **{f"prompts.{name}": value.float().cpu() for name, value in embeddings.items()},
+    }
+
+
+def _rows(pairs: PairSet, ids: set[str]) -> Iterator[dict[str, Any]]:
+    for pool in pairs.pools():
+        for shard in pool.shards():
+            table = read_table(shard)
+            names = table["candidate_id"].to_pylist()
+            wanted = [i for i, name in enumerate(names) if name in ids]
+            yield from table.take(wanted).to_pylist()
+
+
+def _posterior(row: dict[str, Any], backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+    own = latents_of(row)
+    if own is not None:
+        return own, torch.zeros_like(own)
+    pixels = to_pixels([decode(row["image"]["bytes"], row["candidate_id"])])
+    mean, std = backbone.encode_images(pixels)
+    return mean[0].float().cpu(), std[0].float().cpu()
+
+
+def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:
+    if not cache.is_file():
+        return None
+    try:
+        return load_file(cache)
+    except SafetensorError:
+        return None

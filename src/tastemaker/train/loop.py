@@ -1,0 +1,245 @@
+"""ROOM 4: pairs to a trained model. The accelerate loop, its checkpoints and its guards."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from tastemaker.backbones import Backbone, load_backbone
+from tastemaker.backbones.loading import MODEL_FILE
+from tastemaker.config import TrainConfig
+from tastemaker.errors import TastemakerError
+from tastemaker.records import PairSet, write_json
+from tastemaker.registry import LOSSES
+from tastemaker.seeding import keyed_seed
+from tastemaker.train.adapters import ADAPTER, add_lora, trainable
+from tastemaker.train.checkpoint import (
+    TrainState,
+    checkpoint_file,
+    latest_step,
+    load_checkpoint,
+    save_checkpoint,
+)
+from tastemaker.train.data import TrainingData, cache_data, noisy_batch
+from tastemaker.train.metrics import MetricsFile
+from tastemaker.train.objective import errors_of, step_metrics
+from tastemaker.train.reference import AdaptersOff, FrozenCopy, Reference
+from tastemaker.train.schedule import learning_rate_at
+from tastemaker.train.validation import ValidationSheets
+
+MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Trainer:
+    """One training run: built from its configuration, resumed from its newest checkpoint.
+
+    Args:
+        config: The section `train`.
+        pairs: Pairs to train on.
+        output: Folder of checkpoints, metrics and the trained model.
+
+    Raises:
+        TastemakerError: The model, a target layer or an image is wrong.
+    """
+
+    def __init__(self, config: TrainConfig, pairs: PairSet, output: Path) -> None:
+        self.config = config
+        self.output = output
+        self.checkpoints = output / "checkpoints"
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision=MIXED[config.precision],
+            gradient_accumulation_steps=config.gradient_accumulation,
+            log_with=config.tracker,
+            project_dir=str(output),
+        )
+        # Frozen weights take the training precision; weights that train stay in fp32.
+        dtype = config.precision if config.method == "lora" else "fp32"
+        self.backbone = load_backbone(config.model, device=config.device, dtype=dtype)
+        self.data = self._cache(pairs)
+        self.sheets = self._sheets()
+        if self.sheets is None:
+            self.backbone.release_encoders()
+        self.backbone.prepare_training()
+        self.reference = self._make_trainable()
+        self.loss = LOSSES.bind(config.loss.name, config.loss.options)
+        self.beta = float(config.loss.options.get("beta", 1.0))
+        self.state, self.policy = self._prepare()
+
+    def run(self) -> None:
+        """Train to the last step, then save the model.
+
+        Raises:
+            TastemakerError: Loss or gradient is not finite; the last checkpoint is named.
+        """
+        start = latest_step(self.checkpoints)
+        if start:
+            load_checkpoint(self.state, self.checkpoints, start)
+        metrics = MetricsFile(self.output / "metrics.jsonl", start)
+        if self.config.tracker:
+            self.accelerator.init_trackers("logs")
+        pairs = self._pairs_a_step()
+        with tqdm(
+            total=self.config.steps * pairs, initial=start * pairs, desc="train", unit="pairs"
+        ) as bar:
+            for step in range(start, self.config.steps):
+                row = self._step(step)
+                self._after_step(step + 1, row, metrics)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
+                bar.update(pairs)
+        self.accelerator.end_training()
+        self._save_model()
+
+    def _pairs_a_step(self) -> int:
+        config, processes = self.config, self.accelerator.num_processes
+        return config.batch_size * config.gradient_accumulation * processes
+
+    def _cache(self, pairs: PairSet) -> TrainingData:
+        with self.accelerator.main_process_first():
+            return cache_data(pairs, self.backbone, self.output / "cache.safetensors")
+
+    def _sheets(self) -> ValidationSheets | None:
+        config = self.config
+        if not config.validation.every:
+            return None
+        folder = self.output / "validation"
+        return ValidationSheets(config.validation, self.backbone, folder, config.seed)
+
+    def _make_trainable(self) -> Reference:
+        """Put the LoRA on, or free all weights; return the reference."""
+        config, denoiser = self.config, self.backbone.denoiser
+        reference: Reference
+        if config.reference == "frozen_copy":
+            reference = FrozenCopy(self.backbone)
+        else:
+            reference = AdaptersOff(self.backbone)
+        if config.method == "lora":
+            add_lora(denoiser, config.lora, config.seed)
+        else:
+            denoiser.requires_grad_(True)
+        if config.gradient_checkpointing:
+            self.backbone.pipeline.unet.enable_gradient_checkpointing()
+        denoiser.train()
+        return reference
+
+    def _prepare(self) -> tuple[TrainState, torch.nn.Module]:
+        config = self.config
+        weights = trainable(self.backbone.denoiser)
+        optimizer = torch.optim.AdamW(
+            weights.values(),
+            lr=config.learning_rate,
+            betas=config.adam_betas,
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
+        )
+        policy, optimizer = self.accelerator.prepare(self.backbone.denoiser, optimizer)
+        averaged = weights.items() if config.ema_decay else ()
+        ema = {name: value.detach().clone() for name, value in averaged}
+        self.optimizer = optimizer
+        # accelerate wraps the optimizer; the state to keep is that of the one inside.
+        state = TrainState(weights, optimizer.optimizer, ema, self.accelerator.scaler)
+        return state, policy
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One optimizer step over all its accumulated batches."""
+        config = self.config
+        rate = learning_rate_at(step, config)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        sums: dict[str, torch.Tensor] = {}
+        for part in range(config.gradient_accumulation):
+            last = part == config.gradient_accumulation - 1
+            for key, value in self._forward_backward(step, part, last).items():
+                sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        norm = self._clip_and_update(step)
+        means = {
+            key: self.accelerator.reduce(value / config.gradient_accumulation, "mean").item()
+            for key, value in sums.items()
+        }
+        return {**means, "grad_norm": norm, "learning_rate": rate}
+
+    def _forward_backward(self, step: int, part: int, last: bool) -> dict[str, torch.Tensor]:
+        config = self.config
+        first = (step * config.gradient_accumulation + part) * config.batch_size
+        first = first * self.accelerator.num_processes
+        first += self.accelerator.process_index * config.batch_size
+        if config.lora.dropout:
+            torch.manual_seed(keyed_seed(config.seed, "dropout", first))
+        batch = noisy_batch(
+            self.data,
+            self.backbone,
+            range(first, first + config.batch_size),
+            seed=config.seed,
+            sample_posterior=config.sample_posterior,
+        )
+        # Gradients cross processes once an optimizer step, with its last batch.
+        sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.policy)
+        with sync:
+            with self.accelerator.autocast():
+                errors = errors_of(self.backbone, self.policy, self.reference, batch)
+            losses = self.loss(errors.margin)
+            self.accelerator.backward(losses.mean())
+        return step_metrics(errors, losses, self.beta)
+
+    def _clip_and_update(self, step: int) -> float:
+        """Clip, step, average; return the gradient norm before clipping."""
+        parameters = list(self.state.weights.values())
+        norm = float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
+        if not math.isfinite(norm) and self.state.scaler is None:
+            raise TastemakerError(
+                f"step {step + 1}: the gradient is {norm}. Lower train.learning_rate or raise"
+                f" train.precision to fp32. {self._last_good()}"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = self.config.ema_decay
+        if decay:
+            for name, average in self.state.ema.items():
+                average.lerp_(self.state.weights[name].detach(), 1 - decay)
+        return norm if math.isfinite(norm) else -1.0
+
+    def _after_step(self, done: int, row: dict[str, float], metrics: MetricsFile) -> None:
+        config = self.config
+        if not math.isfinite(row["loss"]):
+            raise TastemakerError(
+                f"step {done}: the loss is {row['loss']}. Check the pairs' images and lower"
+                f" train.learning_rate. {self._last_good()}"
+            )
+        self.accelerator.log(row, step=done)
+        if self.accelerator.is_main_process:
+            metrics.append(done, row)
+            if self.sheets is not None and done % config.validation.every == 0:
+                self.sheets.draw(done)
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                save_checkpoint(self.state, self.checkpoints, done)
+
+    def _last_good(self) -> str:
+        step = latest_step(self.checkpoints)
+        if not step:
+            return "There is no checkpoint yet."
+        return f"The last good checkpoint is {checkpoint_file(self.checkpoints, step)}."
+
+    def _save_model(self) -> None:
+        """Write the trained model; with EMA on, the averaged weights."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        for name, average in self.state.ema.items():
+            self.state.weights[name].data.copy_(average)
+        if self.config.method == "lora":
+            self.backbone.save_adapter(self.output, ADAPTER)
+            base = self.config.model
+            place = os.path.abspath(base) if Path(base).is_dir() else base
+            write_json(self.output / MODEL_FILE, {"base": place})
+            return
+        trained = self.accelerator.unwrap_model(self.policy).state_dict()
+        whole = load_backbone(self.config.model, device="cpu")
+        whole.denoiser.load_state_dict(trained)
+        whole.save_pipeline(self.output)

@@ -1,0 +1,50 @@
+"""`metrics.jsonl`: one line an optimizer step, cut back to the checkpoint on resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tastemaker.records import write_text
+
+
+class MetricsFile:
+    """The file of a run's metrics.
+
+    Holds nothing that depends on the clock, so that a resumed run ends with the same bytes.
+
+    Args:
+        path: The file.
+        step: Steps of the checkpoint that the run goes on from; later lines are dropped.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one step's metrics."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read whole lines of a metrics file; a torn last line is left out.
+
+    Args:
+        path: The file; missing reads as empty.
+
+    Returns:
+        One dict a step.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

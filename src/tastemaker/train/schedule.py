@@ -1,0 +1,33 @@
+"""The learning rate as a pure function of the step, so that resuming needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+from tastemaker.config import TrainConfig
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
+
+    Args:
+        step: From 0 to `config.steps - 1`.
+        config: Peak rate, warm-up, schedule and number of steps.
+
+    Returns:
+        The rate; cosine and linear reach 0 one step after the last.
+
+    Example:
+        >>> config = TrainConfig(model="m", steps=4, learning_rate=1.0, schedule="linear")
+        >>> [learning_rate_at(step, config) for step in range(4)]
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    factors = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }
+    return config.learning_rate * factors[config.schedule]
