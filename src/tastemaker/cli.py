@@ -48,16 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    rooms: tuple[tuple[str, str, type[config.Section], tuple[str, ...], Command], ...] = (
-        ("generate", "room 1: prompts to candidates", config.GenerateConfig, ("output",), _generate),
-        ("score", "room 2: candidates to scores", config.ScoreConfig, ("pool",), _score),
-        ("pair", "room 3: scores to pairs", config.PairConfig, ("pool", "output"), _pair),
-        ("train", "room 4: pairs to a trained model", config.TrainConfig, ("pairs", "output"), _train),
-        ("evaluate", "room 5: policy against base", config.EvaluateConfig, ("policy", "output"), _evaluate),
-    )  # fmt: skip
+    rooms: tuple[tuple[str, str, type[config.Section], str, Command], ...] = (
+        ("generate", "room 1: prompts to candidates", config.GenerateConfig, "output", _generate),
+        ("score", "room 2: candidates to scores", config.ScoreConfig, "pool", _score),
+        ("pair", "room 3: scores to pairs", config.PairConfig, "pool output", _pair),
+        ("train", "room 4: pairs to a model", config.TrainConfig, "pairs output", _train),
+        ("evaluate", "room 5: judge a policy", config.EvaluateConfig, "policy output", _evaluate),
+    )
     for verb, text, section, places, command in rooms:
         room = _verb(verbs, verb, text, _options(section), command)
-        for place in places:
+        for place in places.split():
             room.add_argument(place, help=PLACES[place])
         room.add_argument("--config", metavar="FILE", help="YAML file with this room's options")
         room.add_argument("overrides", nargs="*", metavar="key=value", help="options, see below")
@@ -97,7 +97,7 @@ def _options(section: type[BaseModel]) -> str:
     """Write the help of a section: every key with its type, default and meaning."""
     return "\n".join(
         [
-            "options (key=value; `tastemaker doctor` lists every loss, rule, scorer and prompt set):",
+            "options (key=value; `tastemaker doctor` lists losses, rules, scorers, prompt sets):",
             *_lines(section, ""),
         ]
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -52,9 +52,7 @@ class ScorerChoice(Choice):
         return self.label or self.name
 
 
-def _choice(
-    table: registry.Table, default: str | None = None, kind: type[Choice] = Choice
-) -> Any:
+def _choice(table: registry.Table, default: str | None = None, kind: type[Choice] = Choice) -> Any:
     """Return the annotated type of a field that names an entry of `table`."""
 
     def expand(value: Any) -> Any:
@@ -74,16 +72,28 @@ def _choice(
 
 
 def _prompt_source(value: Any) -> Any:
-    """Read a plain string as a named prompt set where one exists, otherwise as a file."""
-    if isinstance(value, str) and value not in registry.PROMPTS:
-        return {"name": "file", "path": value}
+    """Read a name as a prompt set where one is registered, otherwise as the path of a file."""
+    given = {"name": value} if isinstance(value, str) else value
+    if (
+        isinstance(given, dict)
+        and given.get("name") not in registry.PROMPTS
+        and "path" not in given
+    ):
+        options = {key: option for key, option in given.items() if key != "name"}
+        return {"name": "file", "path": given.get("name"), **options}
     return value
 
 
-Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
-Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
-Rule = _choice(registry.RULES, default="best_worst")
-Loss = _choice(registry.LOSSES, default="dpo")
+if TYPE_CHECKING:
+    Prompts = Choice
+    Rule = Choice
+    Loss = Choice
+    Scorer = ScorerChoice
+else:
+    Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
+    Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
+    Rule = _choice(registry.RULES, default="best_worst")
+    Loss = _choice(registry.LOSSES, default="dpo")
 
 
 class Section(BaseModel):
@@ -204,7 +214,8 @@ class TrainConfig(Section):
     precision: Precision = Field("fp32", description="Autocast precision; fp16 scales the loss.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     sample_posterior: bool = Field(
-        True, description="Sample the VAE posterior of encoded images (as in the paper), or take its mean."
+        True,
+        description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
     )
     checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
     validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
@@ -300,7 +311,8 @@ def load(source: str, overrides: tuple[str, ...] = ()) -> RunConfig:
     data.setdefault("name", Path(source).stem)
     for override in overrides:
         _override(data, override)
-    registry.load_plugins(tuple(data.get("plugins") or ()))
+    data["plugins"] = _plugins(data)
+    registry.load_plugins(data["plugins"])
     return parse(RunConfig, data, source)
 
 
@@ -319,7 +331,7 @@ def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySecti
         TastemakerError: One line a mistake, each with its path.
     """
     try:
-        return kind(**data)
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = [_explain(kind, issue) for issue in error.errors()]
         raise TastemakerError("\n".join(f"{source}: {line}" for line in lines)) from None
@@ -342,13 +354,18 @@ def section(kind: type[AnySection], file: str | None, overrides: tuple[str, ...]
     data = read_yaml(Path(file)) if file else {}
     for override in overrides:
         _override(data, override)
-    registry.load_plugins(tuple(data.pop("plugins", None) or ()))
+    registry.load_plugins(_plugins(data))
+    data.pop("plugins", None)
     return parse(kind, data, file or "command line")
 
 
 def dump(config: Section) -> str:
     """Write a section as YAML that loads back to an equal section."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    data = config.model_dump(mode="json")
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    # PyYAML writes some control characters raw that it reads back as line ends.
+    same = yaml.safe_load(text) == data
+    return text if same else yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -374,6 +391,11 @@ def shipped_runs() -> dict[str, Path]:
     """Return the runs that come with the package, by name."""
     folder = Path(str(importlib.resources.files("tastemaker") / "recipes"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _plugins(data: dict[str, Any]) -> tuple[str, ...]:
+    given = data.get("plugins") or ()
+    return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
 def _find(source: str) -> Path:
@@ -407,7 +429,8 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(kind: type[Section], issue: Any) -> str:
     where = ".".join(str(part) for part in issue["loc"])
     if issue["type"] == "extra_forbidden":
-        return f"unknown key {where!r}. {nearest(issue['loc'][-1], _fields(kind, issue['loc']))}"
+        known = nearest(str(issue["loc"][-1]), _fields(kind, issue["loc"]))
+        return f"unknown key {where!r}. {known}"
     if issue["type"] == "missing":
         return f"{where!r} is required."
     if issue["type"] == "value_error":

@@ -88,9 +88,7 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
     return {"schema": 1, "base": "base", "prompts": prompts, "models": models}
 
 
-def _draw(
-    config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path
-) -> Pool:
+def _draw(config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path) -> Pool:
     from tastemaker.backbones import model_identity
     from tastemaker.backbones.sampling import plan, sample_pool
 

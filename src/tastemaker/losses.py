@@ -1,8 +1,8 @@
 """Pairwise losses: pure functions of the margin, one value a pair, nothing reduced.
 
 `margin = (ref_c - pol_c) - (ref_r - pol_r)`, where `pol` and `ref` are the policy's and the
-reference's mean squared denoising errors on the chosen (c) and rejected (r) image. A positive margin
-is the right side: the policy has gained more on the chosen image than on the rejected one.
+reference's mean squared denoising errors on the chosen (c) and rejected (r) image. A positive
+margin is the right side: the policy has gained more on the chosen image than on the rejected one.
 """
 
 from __future__ import annotations

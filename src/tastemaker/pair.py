@@ -99,16 +99,16 @@ def threshold(
         for r in range(len(scores))
         if scores[c] - scores[r] > gap
     ]
-    yield from sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))[:max_pairs]
+    yield from sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))[
+        :max_pairs
+    ]
 
 
 @RULES.register("weighted")
 def weighted(
     group: Group,
     *,
-    weights: Annotated[
-        dict[str, float], Field(min_length=1, description="Scorer name to weight.")
-    ],
+    weights: Annotated[dict[str, float], Field(min_length=1, description="Scorer name to weight.")],
 ) -> Iterator[Pick]:
     """Best against worst by a weighted sum of scores: `sum_k weight_k * score_k`.
 
@@ -155,7 +155,9 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     groups = _groups(source)
     rows = [
         {
-            "pair_id": config_key(group.candidate_ids[pick.chosen], group.candidate_ids[pick.rejected]),
+            "pair_id": config_key(
+                group.candidate_ids[pick.chosen], group.candidate_ids[pick.rejected]
+            ),
             "prompt_id": group.prompt_id,
             "prompt": group.prompt,
             "chosen_id": group.candidate_ids[pick.chosen],

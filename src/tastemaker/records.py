@@ -84,7 +84,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -101,10 +101,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         missing = [name for name in columns or () if name not in held]
         if missing:
             raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
-        return pq.read_table(path, columns=list(columns) if columns else None)
+        return pq.read_table(
+            path, columns=list(columns) if columns else None, page_checksum_verification=True
+        )
     except FileNotFoundError:
         raise TastemakerError(f"{path} does not exist.") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
 
 
@@ -143,7 +145,8 @@ class Stage:
     @property
     def finished(self) -> bool:
         """Whether the room ended here before, with this very configuration."""
-        return (self.folder / "done.json").is_file()
+        marker = self.folder / "done.json"
+        return marker.is_file() and read_json(marker).get("key") == self.key
 
     def begin(self) -> Stage:
         """Claim the folder; call before anything is written there.
@@ -358,9 +361,10 @@ class RunDir:
                     f"{self.folder} holds a run of another configuration ({change})."
                     f" Choose another name (name=...), or delete {self.folder}."
                 )
-            return self
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise TastemakerError(f"{self.folder} exists and is no run; choose another name=....")
-        write_text(self.config, config)
-        write_json(self.environment, environment)
+        else:
+            write_text(self.config, config)
+        if not self.environment.is_file():
+            write_json(self.environment, environment)
         return self

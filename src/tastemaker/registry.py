@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tastemaker.errors import TastemakerError, nearest
+from tastemaker.seeding import keyed_seed
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -55,7 +56,7 @@ class Table:
 
         def enter(entry: Entry) -> Entry:
             held = self._entries.get(name)
-            if held is not None and held.__module__ != entry.__module__:
+            if held is not None and _origin(held) != _origin(entry):
                 raise TastemakerError(f"{self.kind} {name!r} is registered twice; rename one.")
             self._entries[name] = entry
             return entry
@@ -79,9 +80,7 @@ class Table:
         """
         self._load()
         if name not in self._entries:
-            raise TastemakerError(
-                f"unknown {self.kind} {name!r}. {nearest(name, self._entries)}"
-            )
+            raise TastemakerError(f"unknown {self.kind} {name!r}. {nearest(name, self._entries)}")
         return self._entries[name]
 
     def schema(self, name: str) -> type[BaseModel]:
@@ -136,10 +135,19 @@ class Table:
         return text + "".join(options)
 
     def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
+        if self._loaded:
+            return
+        self._loaded = True
+        try:
             for module in self._modules:
                 importlib.import_module(module)
+        except BaseException:
+            self._loaded = False
+            raise
+
+
+def _origin(entry: Callable[..., Any]) -> tuple[str, str]:
+    return entry.__module__, entry.__qualname__
 
 
 def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
@@ -177,7 +185,7 @@ def load_plugins(files: tuple[str, ...]) -> None:
         path = Path(file).resolve()
         if not path.is_file():
             raise TastemakerError(f"plugin {file!r} does not exist; check `plugins:` in the run.")
-        name = f"tastemaker_plugin_{path.stem}"
+        name = f"tastemaker_plugin_{path.stem}_{keyed_seed(str(path)):x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise TastemakerError(f"plugin {file!r} is not a Python file.")

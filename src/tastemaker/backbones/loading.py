@@ -1,4 +1,4 @@
-"""From a name, hub id or folder to a backbone: the family is read from the pipeline's own config."""
+"""From a name, hub id or folder to a backbone; its family stands in the pipeline's own config."""
 
 from __future__ import annotations
 
@@ -81,16 +81,19 @@ def _base_of(lora: Path) -> str:
 
 def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
+    # Their bars for every small component would bury this package's own.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     place = resolve(model)
     family = _family(model, place)
     extras = {"safety_checker": None} if family == "StableDiffusionPipeline" else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            pipeline = DiffusionPipeline.from_pretrained(
-                place, dtype=torch_dtype(dtype), **extras
-            )
+            pipeline = DiffusionPipeline.from_pretrained(place, dtype=torch_dtype(dtype), **extras)
     except (OSError, ValueError, KeyError) as error:
         raise TastemakerError(f"model {model!r} could not be loaded: {error}") from error
     pipeline.to(torch_device(device))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from tastemaker.batching import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone, Conditioning, stack
 from tastemaker.backbones.loading import load_backbone
+from tastemaker.batching import batched
 from tastemaker.config import SamplingConfig
 from tastemaker.images import encode_png
 from tastemaker.records import Pool, config_key, write_table
@@ -120,7 +120,9 @@ def _draw_shard(
             height=config.height,
             width=config.width,
         )
-        for item, image, latent in zip(part, backbone.decode_latents(latents), latents, strict=True):
+        for item, image, latent in zip(
+            part, backbone.decode_latents(latents), latents, strict=True
+        ):
             row = _row(item, backbone.name, encode_png(image))
             if keep_latents:
                 row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()

@@ -243,9 +243,7 @@ def _draw(rng: Random, styles: tuple[str, ...]) -> Scene:
         pair = (rng.choice(CONCEPTS), rng.choice(CONCEPTS))
         while pair[0] == pair[1]:
             pair = (rng.choice(CONCEPTS), rng.choice(CONCEPTS))
-        return Scene(
-            pair, 1, rng.choice(list(RELATIONS)), background, "", "", style, named
-        )
+        return Scene(pair, 1, rng.choice(list(RELATIONS)), background, "", "", style, named)
     concept = (rng.choice(CONCEPTS),)
     if kind < 0.55:
         return Scene(concept, rng.choice((2, 3)), "", background, "", "", style, named)

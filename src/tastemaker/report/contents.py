@@ -68,7 +68,7 @@ class Contents:
         named = [
             name for name in columns(self.setting("evaluate", "scorers")) if name in self.scorers
         ]
-        return (named or self.scorers or [None])[-1]
+        return next(reversed(named or self.scorers), None)
 
     @property
     def training_scorers(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from tastemaker.report import figures
 
@@ -22,12 +23,14 @@ class Panel:
         meaning: What a reader should look for.
         lines: Colour of each metric.
         level: Value of a dashed line, if any.
+        smooth: Whether a moving average is drawn over the raw values.
     """
 
     title: str
     meaning: str
     lines: Colours
     level: float | None = None
+    smooth: bool = True
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Curve:
 
     panel: Panel
     lines: Colours
-    svg: str
+    svg: Markup
 
 
 LN2 = Panel(
     "Loss",
-    "Dashed: ln 2, the loss of a policy equal to the reference. Below it, the policy ranks pairs"
-    " as people did. Single steps are noisy, since each draws other timesteps.",
+    "Dashed: ln 2, the loss of a policy equal to the reference. Below it, the policy"
+    " prefers the chosen images. Single steps are noisy, since each draws other timesteps.",
     {"loss": "policy"},
     level=math.log(2),
 )
@@ -80,7 +83,12 @@ PANELS = (
         "Before clipping. Spikes that grow call for a lower learning rate or a longer warm-up.",
         {"grad_norm": "policy"},
     ),
-    Panel("Learning rate", "Of the optimizer at each step.", {"learning_rate": "policy"}),
+    Panel(
+        "Learning rate",
+        "Of the optimizer at each step.",
+        {"learning_rate": "policy"},
+        smooth=False,
+    ),
 )
 
 
@@ -97,15 +105,15 @@ def draw(metrics: Sequence[Mapping[str, float]], loss: str | None) -> list[Curve
     if not metrics:
         return []
     # Only a logistic loss is ln 2 at margin zero; on others the line would mislead.
-    first = LN2 if loss in {"dpo", None} else Panel("Loss", "Falls as pairs are told apart.", LN2.lines)
+    first = (
+        LN2 if loss in {"dpo", None} else Panel("Loss", "Falls as pairs are told apart.", LN2.lines)
+    )
     steps = np.array([row["step"] for row in metrics])
     curves = []
     for panel in (first, *PANELS):
-        series = {
-            key: np.array([row.get(key, math.nan) for row in metrics]) for key in panel.lines
-        }
+        series = {key: np.array([row.get(key, math.nan) for row in metrics]) for key in panel.lines}
         series = {key: values for key, values in series.items() if np.isfinite(values).any()}
         if series:
-            svg = figures.curve(panel.title, steps, series, panel.lines, panel.level)
+            svg = figures.curve(panel.title, steps, series, panel.lines, panel.level, panel.smooth)
             curves.append(Curve(panel, {key: panel.lines[key] for key in series}, svg))
     return curves

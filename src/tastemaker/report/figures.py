@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Matplotlib wants real colours; each of these stands for a CSS variable of the page.
 COLOURS = {
@@ -34,11 +36,11 @@ COLOURS = {
     "other-3": "#01020c",
 }
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10.0,
-    "figure.figsize": (5.6, 3.2),
+    "figure.figsize": (4.5, 2.8),
     "figure.dpi": 72.0,
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
@@ -87,7 +89,7 @@ def model_colours(base: str, challengers: Sequence[str]) -> dict[str, str]:
     return {base: "base", **named}
 
 
-def win_rates(intervals: Sequence[Interval]) -> str:
+def win_rates(intervals: Sequence[Interval]) -> Markup:
     """Draw win rates as dots with whiskers around the 50% line.
 
     Args:
@@ -109,10 +111,10 @@ def win_rates(intervals: Sequence[Interval]) -> str:
         axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0])
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(axis="y", visible=False)
-    return "".join(svg)
+    return Markup("".join(svg))
 
 
-def distributions(scorer: str, scores: Mapping[str, Array], colours: Mapping[str, str]) -> str:
+def distributions(scorer: str, scores: Mapping[str, Array], colours: Mapping[str, str]) -> Markup:
     """Draw the score distribution of each model: outline, fill, and the mean as a line.
 
     Args:
@@ -125,21 +127,22 @@ def distributions(scorer: str, scores: Mapping[str, Array], colours: Mapping[str
     """
     everything = np.concatenate(list(scores.values()))
     most = max(len(values) for values in scores.values())
-    bins = np.histogram_bin_edges(everything, bins=int(np.clip(round(most**0.5), 8, 30)))
+    number = int(np.clip(round(most**0.5), 8, 30))
+    bins: list[float] = np.histogram_bin_edges(everything, bins=number).tolist()
     with _figure(f"scores-{scorer}") as (axes, svg):
         for model, values in scores.items():
             colour = COLOURS[colours[model]]
             share = np.full(len(values), 1.0 / len(values))
             axes.hist(values, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.16)
-            axes.hist(
-                values, bins, weights=share, histtype="step", color=colour, linewidth=1.6
-            )
+            axes.hist(values, bins, weights=share, histtype="step", color=colour, linewidth=1.6)
             axes.axvline(float(values.mean()), color=colour, linewidth=1.4, dashes=(4, 3))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("score")
         axes.set_ylabel("share of images")
         axes.grid(axis="x", visible=False)
-    return "".join(svg)
+    return Markup("".join(svg))
 
 
 def curve(
@@ -148,7 +151,8 @@ def curve(
     lines: Mapping[str, Array],
     colours: Mapping[str, str],
     level: float | None = None,
-) -> str:
+    smooth: bool = True,
+) -> Markup:
     """Draw raw values faintly and their moving average over them.
 
     Args:
@@ -157,6 +161,7 @@ def curve(
         lines: One or more series of that shape; gaps are NaN.
         colours: Colour of each series.
         level: Value of a dashed horizontal line, if any.
+        smooth: False draws the raw values alone, for a series without noise.
 
     Returns:
         The SVG element.
@@ -166,13 +171,16 @@ def curve(
             axes.axhline(level, color=COLOURS["muted"], linewidth=1.0, dashes=(4, 3))
         for key, values in lines.items():
             colour = COLOURS[colours[key]]
-            thin_steps, raw = _thin(steps), _thin(values)
-            axes.plot(thin_steps, raw, color=colour, linewidth=0.9, alpha=0.28)
-            axes.plot(thin_steps, _thin(moving_average(values, window(len(steps)))), color=colour)
+            if smooth:
+                axes.plot(_thin(steps), _thin(values), color=colour, linewidth=0.9, alpha=0.28)
+                values = moving_average(values, window(len(steps)))
+            axes.plot(_thin(steps), _thin(values), color=colour)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("optimizer step")
         axes.margins(x=0.01)
         axes.grid(axis="x", visible=False)
-    return "".join(svg)
+    return Markup("".join(svg))
 
 
 def window(steps: int) -> int:

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 ENOUGH_IMAGES = 32
-"""Below this many images a 95% interval of a win rate is wider than 35 points."""
+"""Below this many images the 95% interval of a win rate near one half is over 30 points wide."""
 
 ENOUGH_STEPS = 20
 """Below this many optimizer steps a tenth of them says nothing about a trend."""
@@ -46,9 +46,7 @@ def warnings(
 
 
 def _gradients_not_finite(metrics: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    steps = [
-        int(row["step"]) for row in metrics if not math.isfinite(row.get("grad_norm", 0.0))
-    ]
+    steps = [int(row["step"]) for row in metrics if not math.isfinite(row.get("grad_norm", 0.0))]
     if steps:
         share = f"{len(steps)} of {len(metrics)} steps" if len(steps) > 1 else "one step"
         yield (

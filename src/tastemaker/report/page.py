@@ -17,6 +17,8 @@ from tastemaker.report import curves, figures, health, samples, summary
 from tastemaker.report.contents import Contents, read
 from tastemaker.report.images import Thumbnail, thumbnail
 
+MINUS = "\N{MINUS SIGN}"
+
 MOST_SHEETS = 8
 """Of more validation sheets, an evenly spaced choice is shown."""
 
@@ -63,8 +65,12 @@ def render(config: ReportConfig, run: RunDir) -> str:
     )
     environment.filters["signed"] = _signed
     environment.filters["fixed"] = _fixed
+    environment.filters["tone"] = _tone
     page = environment.get_template("template.html").render(
-        **_headline(contents), **_results(contents), **_training(contents), **_images(config, contents)
+        **_headline(contents),
+        **_results(contents),
+        **_training(contents),
+        **_images(config, contents),
     )
     return page.rstrip() + "\n"
 
@@ -114,7 +120,7 @@ def _results(contents: Contents) -> dict[str, Any]:
             scorer: max(summary.decimals(row.stderr) for row in rows if row.scorer == scorer)
             for scorer in contents.scorers
         },
-        "win_rates": Markup(figures.win_rates(intervals)) if intervals else None,
+        "win_rates": figures.win_rates(intervals) if intervals else None,
         "frechet": summary.frechet(contents),
         "distributions": _distributions(contents, colours),
         "colours": colours,
@@ -134,8 +140,7 @@ def _distributions(contents: Contents, colours: dict[str, str]) -> list[Distribu
             if len(values):
                 scores[model] = values
         if scores:
-            svg = figures.distributions(scorer, scores, colours)
-            drawn.append(Distribution(scorer, Markup(svg)))
+            drawn.append(Distribution(scorer, figures.distributions(scorer, scores, colours)))
     return drawn
 
 
@@ -154,7 +159,9 @@ def _images(config: ReportConfig, contents: Contents) -> dict[str, Any]:
     best, worst, total = samples.best_and_worst_pairs(contents, config.pairs)
     base_scores = contents.scores.get(contents.base, {}).values()
     spread = {
-        scorer: float(np.std([row[scorer] for row in base_scores if row.get(scorer) is not None] or [0]))
+        scorer: float(
+            np.nanstd([row[scorer] for row in base_scores if row.get(scorer) is not None] or [0])
+        )
         for scorer in contents.scorers
     }
     return {
@@ -189,11 +196,15 @@ def _with_options(choice: Any) -> str | None:
 
 def _fixed(value: float, digits: int) -> str:
     """Write a number with fixed decimals; a dash where nothing was measured."""
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+    return f"{value:z.{digits}f}".replace("-", MINUS) if math.isfinite(value) else "–"
 
 
 def _signed(value: float, digits: int) -> str:
-    """Write a difference with its sign."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """Write a difference with its sign; a dash where nothing was measured."""
+    return f"{value:+z.{digits}f}".replace("-", MINUS) if math.isfinite(value) else "–"
+
+
+def _tone(value: float, digits: int) -> str:
+    """Name the colour of a difference; one that is printed as zero has none."""
+    seen = round(value, digits)
+    return "better" if seen > 0 else "worse" if seen < 0 else "unclear"

@@ -90,7 +90,7 @@ def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
         return [], 0
     judge = contents.judge
     shared = contents.shared_rows(contents.challengers[0])
-    ranked = sorted(shared, key=lambda rows: -_difference(*rows, judge))
+    ranked = sorted(shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
     chosen = [(place, *ranked[place]) for place in quantiles(len(ranked), count)]
     rows_of = {
         place: [(contents.base, ours), *_others(contents, ours)] for place, ours, _ in chosen
@@ -98,7 +98,12 @@ def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
     images = {
         model: thumbnails(
             [Pool(contents.run.evaluation / model)],
-            {row["candidate_id"] for rows in rows_of.values() for name, row in rows if name == model},
+            {
+                row["candidate_id"]
+                for rows in rows_of.values()
+                for name, row in rows
+                if name == model
+            },
         )
         for model in (contents.base, *contents.challengers)
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from tastemaker.batching import batched
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from tastemaker.batching import batched
 from tastemaker.config import ScorerChoice
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import torch_device, torch_dtype

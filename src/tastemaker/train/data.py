@@ -1,4 +1,4 @@
-"""Pairs to batches: latents cached once an image, embeddings once a prompt, draws keyed by index."""
+"""Pairs to batches: latents cached once an image, embeddings once a prompt, keyed draws."""
 
 from __future__ import annotations
 
@@ -139,13 +139,18 @@ def _permutation(pairs: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 def noisy_batch(
-    data: TrainingData, backbone: Backbone, draws: Sequence[int], *, seed: int, sample_posterior: bool
+    data: TrainingData,
+    backbone: Backbone,
+    draws: Sequence[int],
+    *,
+    seed: int,
+    sample_posterior: bool,
 ) -> NoisyBatch:
     """Assemble the examples at the given positions of the run.
 
-    Timestep, noise and posterior sample are keyed by the position alone, so that neither batch size,
-    accumulation, processes nor resume points change them. Chosen and rejected of a pair share
-    timestep and noise.
+    Timestep, noise and posterior sample are keyed by the position alone, so that neither batch
+    size, accumulation, processes nor resume points change them. Chosen and rejected of a pair
+    share timestep and noise.
 
     Args:
         data: Cached latents and embeddings.

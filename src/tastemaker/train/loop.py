@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, load_backbone
+from tastemaker.backbones import load_backbone
 from tastemaker.backbones.loading import MODEL_FILE
 from tastemaker.config import TrainConfig
 from tastemaker.errors import TastemakerError
+from tastemaker.hardware import torch_device
 from tastemaker.records import PairSet, write_json
 from tastemaker.registry import LOSSES
 from tastemaker.seeding import keyed_seed
@@ -52,6 +54,10 @@ class Trainer:
         self.config = config
         self.output = output
         self.checkpoints = output / "checkpoints"
+        if config.precision == "fp16" and torch_device(config.device).type != "cuda":
+            raise TastemakerError("train.precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+        # Precision is a singleton of accelerate's; each training run of a process has its own.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             cpu=config.device == "cpu",
             mixed_precision=MIXED[config.precision],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +55,8 @@ def step_metrics(
 ) -> dict[str, torch.Tensor]:
     """Summarise a batch in TRL's keys, and the drift of both branches.
 
-    `reward = 0.5 * beta * (ref - pol)` is the implicit reward. The margin can grow while both errors
-    grow, the known divergence of DPO on diffusion: `errors/chosen` above 0 shows it.
+    `reward = 0.5 * beta * (ref - pol)` is the implicit reward. The margin can grow while both
+    errors grow, the known divergence of DPO on diffusion: `errors/chosen` above 0 shows it.
 
     Args:
         errors: The batch's errors.
@@ -83,7 +82,3 @@ def step_metrics(
         "errors/chosen": chosen.mean(),
         "errors/rejected": rejected.mean(),
     }
-
-
-Loss = Callable[[torch.Tensor], torch.Tensor]
-"""A bound loss of `losses.py`: margins to losses, both of shape [pairs]."""

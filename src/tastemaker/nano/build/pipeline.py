@@ -22,14 +22,15 @@ STEPS = 20
 
 
 def unet() -> UNet2DConditionModel:
-    """A fresh U-Net of about six million parameters."""
+    """A fresh U-Net of about five million parameters."""
     model = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(64, 128, 128),
+        # Attention at 8x8 and 4x4 alone: at 16x16 it would cost a third of the time on a CPU.
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(48, 96, 128),
         layers_per_block=1,
         attention_head_dim=2,
         cross_attention_dim=WIDTH,

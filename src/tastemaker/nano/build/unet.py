@@ -12,17 +12,17 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from tastemaker.nano.build.averaging import Average, cosine, set_rate
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import encoded
+from tastemaker.nano.build.latents import SPREAD, encoded
 from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
 
-BATCH = 32
+BATCH = 16
 RATE = 1e-3
 DROPOUT = 0.1
 GAMMA = 5.0
-SNAPSHOTS = (0.08, 0.15, 0.22, 0.35, 0.5, 0.65, 0.8, 1.0)
+SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
 
 class Trainer:
@@ -36,7 +36,7 @@ class Trainer:
         self.unet: UNet2DConditionModel = unet()
         self.text: CLIPTextModel = text_encoder(self.words)
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
-        self.average = Average(self.both, 0.9995)
+        self.average = Average(self.both, 0.999)
         self.optimizer = torch.optim.AdamW(
             self.both.parameters(), lr=RATE, weight_decay=0.01, foreach=True
         )
@@ -98,6 +98,8 @@ class Trainer:
         (self.work / "snapshots").mkdir(exist_ok=True)
         half = {key: value.half() for key, value in self.average.weights.items()}
         save_file(half, self.work / "snapshots" / f"{name}.safetensors")
+        if not (self.work / "vae" / "config.json").exists():
+            return
         copy = nn.ModuleDict({"unet": unet(), "text": text_encoder(self.words)})
         self.average.copy_to(copy)
         pipe = assemble(load(self.work), self.words, copy["text"], copy["unet"])
@@ -118,8 +120,8 @@ def train(work: Path, minutes: float) -> None:
         trainer.spent = time.monotonic() - began
         progress = min(1.0, trainer.spent / total)
         index = torch.randint(len(data["ids"]), (BATCH,), generator=trainer.generator)
-        mean, std = data["mean"][index].float(), data["std"][index].float()
-        latents = mean + std * torch.randn(mean.shape, generator=trainer.generator)
+        mean = data["mean"][index].float()
+        latents = mean + SPREAD * torch.randn(mean.shape, generator=trainer.generator)
         loss = trainer.loss(latents, data["ids"][index].long())
         trainer.update(loss, progress)
         losses.append(loss.item())

@@ -1,0 +1,144 @@
+"""Tiny models: random weights in the real architectures, built in seconds, loaded as users do."""
+
+import json
+import os
+import string
+from pathlib import Path
+
+import pytest
+
+# Set before any test imports the libraries that read them: no test may touch the network, and
+# plots need no display.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+POSITIONS = 16
+
+
+def write_vocabulary(folder: Path) -> dict[str, int]:
+    """A CLIP vocabulary of letters and digits: every character is a token, so any word encodes."""
+    characters = string.ascii_lowercase + string.digits + string.punctuation
+    tokens = [*characters, *(f"{character}</w>" for character in characters), START, END]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    return vocabulary
+
+
+def text_options(vocabulary: dict[str, int]) -> dict[str, int]:
+    """What the text towers of both tiny models have in common."""
+    return {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "projection_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": vocabulary[START],
+        "eos_token_id": vocabulary[END],
+        "pad_token_id": vocabulary[END],
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `StableDiffusionPipeline` of 32x32 pixels, 16x16 latents, random weights.
+
+    Read it only: all tests share it.
+    """
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    vocabulary = write_vocabulary(folder / "vocabulary")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                block_out_channels=(8, 16),
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+                layers_per_block=1,
+                latent_channels=4,
+                norm_num_groups=4,
+                sample_size=32,
+            ),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**text_options(vocabulary))),
+            tokenizer=CLIPTokenizer.from_pretrained(
+                folder / "vocabulary", model_max_length=POSITIONS
+            ),
+            unet=UNet2DConditionModel(
+                sample_size=16,
+                in_channels=4,
+                out_channels=4,
+                block_out_channels=(8, 16),
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                layers_per_block=1,
+                attention_head_dim=2,
+                cross_attention_dim=16,
+                norm_num_groups=4,
+            ),
+            scheduler=DDIMScheduler(
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                set_alpha_to_one=False,
+                steps_offset=1,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `CLIPModel` of 32x32 pixels, its tokenizer and image processor.
+
+    Read it only: all tests share it.
+    """
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    vocabulary = write_vocabulary(folder / "vocabulary")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=text_options(vocabulary),
+                vision_config={
+                    "hidden_size": 16,
+                    "intermediate_size": 32,
+                    "projection_dim": 16,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 2,
+                    "image_size": 32,
+                    "patch_size": 8,
+                },
+                projection_dim=16,
+            )
+        )
+    model.save_pretrained(folder / "clip")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "vocabulary", model_max_length=POSITIONS)
+    tokenizer.save_pretrained(folder / "clip")
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    processor.save_pretrained(folder / "clip")
+    return folder / "clip"

@@ -1,0 +1,210 @@
+"""The architecture, held by the source: imports point one way, families and `nano` stay home.
+
+Everything is read from the syntax tree, lazy imports and those for type checking included, so
+nothing is imported and nothing is missed.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "tastemaker"
+
+# From the bottom up. A module may import from its own part and from layers below its own.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "foundation": (
+        "__init__",
+        "batching",
+        "config",
+        "errors",
+        "hardware",
+        "images",
+        "records",
+        "registry",
+        "seeding",
+    ),
+    "parts": ("backbones", "losses", "metrics", "nano", "prompts", "report", "scorers"),
+    "rooms": ("evaluate", "generate", "pair", "score", "train"),
+    "recipes": ("recipes",),
+    "command line": ("__main__", "cli"),
+}
+ORDER = {part: level for level, parts in enumerate(LAYERS.values()) for part in parts}
+FOUNDATION = LAYERS["foundation"]
+
+# Imports between two parts of one layer, each with its reason; anything else is an error.
+SIDEWAYS = {
+    ("nano", "scorers"),  # its scorers are CLIP models like any other
+    ("__main__", "cli"),
+}
+
+# Names that tell one family of models from another.
+FAMILY = re.compile(
+    r"StableDiffusion\w*|SDXL\w*|SD3\w*|SD15\w*|Flux\w*|FLUX\w*|PixArt\w*|UNet2D\w*|AutoencoderKL\w*"
+    r"|CLIPTextModel\w*|T5Encoder\w*"
+)
+FAMILIES_LIVE_IN = {"backbones", "nano"}  # `nano` builds a model of one family from its classes
+
+
+def modules() -> dict[str, Path]:
+    """Every module's dotted name below the package, with its file."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts)] = path
+    return found
+
+
+def part(module: str) -> str:
+    """The top-level module or folder: what a layer is made of."""
+    return module.split(".")[0]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every imported module with its line; `from a import b` counts as both a and a.b."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the import from `tastemaker` on"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+
+
+def own_imports(path: Path) -> Iterator[tuple[str, int]]:
+    """The parts of this package that a file imports."""
+    for name, line in imports(path):
+        root, *rest = name.split(".")
+        if root == "tastemaker":
+            inside = rest and ((SOURCE / rest[0]).is_dir() or (SOURCE / f"{rest[0]}.py").is_file())
+            yield (rest[0] if inside else "__init__"), line
+
+
+def words(path: Path) -> Iterator[tuple[str, int]]:
+    """Every identifier and every string that is no docstring, with its line."""
+    root = tree(path)
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(root)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(root):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in docstrings:
+                yield node.value, node.lineno
+        elif isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.alias | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            yield node.name, node.lineno
+
+
+def test_the_source_is_found() -> None:
+    assert {"cli", "records", "train.__init__"} <= set(modules())
+
+
+def test_every_part_has_one_layer() -> None:
+    listed = [name for parts in LAYERS.values() for name in parts]
+    assert len(listed) == len(set(listed)), "a part stands in two layers"
+    unknown = sorted({part(name) for name in modules()} - set(listed))
+    assert not unknown, f"{unknown} belong to no layer; name them in LAYERS of {__file__}"
+
+
+def test_every_layer_is_there() -> None:
+    gone = sorted(set(ORDER) - {part(name) for name in modules()})
+    assert not gone, f"{gone} are in LAYERS but not in the source"
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for module, path in modules().items():
+        here = part(module)
+        for there, line in own_imports(path):
+            level, below = ORDER[here], ORDER[there]
+            sideways = level == below and here not in FOUNDATION and (here, there) not in SIDEWAYS
+            if here != there and (below > level or sideways):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {here} imports {there}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ["losses", "train.credit"])
+def test_pure_functions_import_torch_and_the_registry_alone(module: str) -> None:
+    path = modules().get(module)
+    if path is None:
+        pytest.skip(f"there is no {module} yet")
+    allowed = {"__future__", "collections", "dataclasses", "math", "pydantic", "torch", "typing"}
+    for name, line in imports(path):
+        known = name.split(".")[0] in allowed or name.startswith("tastemaker.registry.")
+        assert known, f"{path}:{line}: {name}"
+
+
+def test_nano_is_named_at_home_and_in_recipes_alone() -> None:
+    wrong = []
+    for module, path in modules().items():
+        if part(module) in {"nano", "recipes"}:
+            continue
+        for word, line in words(path):
+            table = module == "registry" and word == "tastemaker.nano.entries"
+            if re.search(r"\bnano", word) and not table:
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {word!r}")
+    assert not wrong, "`nano` has no special case elsewhere:\n" + "\n".join(wrong)
+
+
+def test_model_families_are_named_in_backbones_alone() -> None:
+    wrong = []
+    for module, path in modules().items():
+        if part(module) in FAMILIES_LIVE_IN:
+            continue
+        for word, line in words(path):
+            if FAMILY.search(word):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {word!r}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_pickled() -> None:
+    """Neither pickle itself nor the calls that read or write it.
+
+    The builder of `nano` keeps optimizer states that way, in files that nothing else ever reads.
+    """
+    wrong = []
+    for module, path in modules().items():
+        if module.startswith("nano.build."):
+            continue
+        wrong += [
+            f"{path.relative_to(SOURCE)}:{line}: imports {name}"
+            for name, line in imports(path)
+            if name.split(".")[0] in {"pickle", "dill", "shelve", "joblib", "cloudpickle"}
+        ]
+        for node in ast.walk(tree(path)):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and (node.value.id, node.attr) in {("torch", "load"), ("torch", "save")}
+            ):
+                wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno}: torch.{node.attr}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tastemaker", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "usage: tastemaker" in result.stdout
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if "|" in line}
+    assert "tastemaker.cli" in imported
+    heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "matplotlib", "pyarrow"}
+    assert not imported & heavy

@@ -1,0 +1,303 @@
+"""What users rely on: files are whole or absent, and no stage takes another's work for its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.errors import TastemakerError
+from tastemaker.records import (
+    PairSet,
+    Pool,
+    RunDir,
+    Stage,
+    atomic,
+    config_key,
+    finished_key,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+    write_text,
+)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def table_of(*ids: str, scorer: str | None = None) -> pa.Table:
+    if scorer:
+        return pa.table({"candidate_id": ids, scorer: [float(len(each)) for each in ids]})
+    number = len(ids)
+    return pa.table(
+        {
+            "candidate_id": ids,
+            "prompt_id": ["p"] * number,
+            "prompt": ["a dog"] * number,
+            "seed": list(range(number)),
+            "source": ["model"] * number,
+        }
+    )
+
+
+def script(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+class TestAtomic:
+    def test_the_file_appears_with_its_folder(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "new" / "note.txt", "Grüße")
+        assert (tmp_path / "new" / "note.txt").read_text(encoding="utf-8") == "Grüße"
+        assert files_in(tmp_path) == ["note.txt"]
+
+    @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+    def test_a_failure_inside_keeps_the_old_file_and_leaves_nothing_else(
+        self, tmp_path: Path, failure: type[BaseException]
+    ) -> None:
+        file = tmp_path / "note.txt"
+        write_text(file, "old")
+
+        def interrupted() -> None:
+            with atomic(file) as temporary:
+                temporary.write_text("half of the n")
+                raise failure
+
+        with pytest.raises(failure):
+            interrupted()
+        assert file.read_text() == "old"
+        assert files_in(tmp_path) == ["note.txt"]
+
+    def test_nan_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(tmp_path / "report.json", {"mean": float("nan")})
+        assert files_in(tmp_path) == []
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+    def test_a_killed_writer_leaves_no_shard(self, tmp_path: Path) -> None:
+        code = """
+import os, signal, sys
+from pathlib import Path
+from tastemaker.records import Pool, atomic
+with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
+    temporary.write_bytes(b"PAR1 and then the power went")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        assert script(code, str(tmp_path)).returncode == -signal.SIGKILL
+        with pytest.raises(TastemakerError, match="holds no candidates"):
+            Pool(tmp_path).shards()
+
+    # The kernel's limit on a file's size fails the write like a full disk, without filling one.
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
+    @pytest.mark.parametrize("kind", ["text", "table"])
+    def test_a_full_disk_is_named_and_leaves_no_file(self, tmp_path: Path, kind: str) -> None:
+        code = """
+import resource, sys
+from pathlib import Path
+import pyarrow as pa
+from tastemaker.errors import TastemakerError
+from tastemaker.records import write_table, write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+path = Path(sys.argv[1]) / "big"
+try:
+    if sys.argv[2] == "text":
+        write_text(path, "x" * 100_000)
+    else:
+        write_table(path, pa.table({"a": [str(i * 7919) for i in range(100_000)]}))
+except TastemakerError as error:
+    print(error)
+"""
+        result = script(code, str(tmp_path), kind)
+        assert result.stdout.startswith(f"cannot write {tmp_path / 'big'}"), result.stderr
+        assert "run the same command again" in result.stdout
+        assert files_in(tmp_path) == []
+
+
+class TestTables:
+    def test_columns_come_back_as_written(self, tmp_path: Path) -> None:
+        file = tmp_path / "table.parquet"
+        write_table(file, table_of("a", "b"))
+        assert read_table(file).equals(table_of("a", "b"))
+        assert read_table(file, ("seed", "prompt")).to_pydict() == {
+            "seed": [0, 1],
+            "prompt": ["a dog", "a dog"],
+        }
+
+    @given(share=st.floats(0, 1, exclude_max=True))
+    def test_a_torn_file_is_never_read(
+        self, tmp_path_factory: pytest.TempPathFactory, share: float
+    ) -> None:
+        file = tmp_path_factory.mktemp("torn") / "table.parquet"
+        write_table(file, table_of(*(str(i) for i in range(200))))
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(TastemakerError, match=r"table\.parquet is not a whole parquet file"):
+            read_table(file)
+
+    def test_a_damaged_page_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "table.parquet"
+        write_table(file, table_of(*(str(i) for i in range(2000))))
+        damaged = bytearray(file.read_bytes())
+        start = pq.ParquetFile(file).metadata.row_group(0).column(0).data_page_offset
+        damaged[start : start + 400] = bytes(400)
+        file.write_bytes(damaged)
+        with pytest.raises(TastemakerError, match=r"table\.parquet"):
+            read_table(file)
+
+    def test_missing_files_and_columns_are_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "table.parquet"
+        with pytest.raises(TastemakerError, match=r"table\.parquet does not exist"):
+            read_table(file)
+        write_table(file, table_of("a"))
+        with pytest.raises(TastemakerError, match="no column 'caption'; it has .*'prompt'"):
+            read_table(file, ("prompt", "caption"))
+
+    def test_json_that_is_missing_or_torn_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "report.json"
+        with pytest.raises(TastemakerError, match=r"report\.json does not exist"):
+            read_json(file)
+        file.write_text('{"schema": 1, "mod', encoding="utf-8")
+        with pytest.raises(TastemakerError, match=r"report\.json is not JSON"):
+            read_json(file)
+
+
+class TestStage:
+    def test_a_key_depends_on_values_and_not_on_their_order(self) -> None:
+        key = config_key("train", {"steps": 3, "seed": 0})
+        assert key == config_key("train", {"seed": 0, "steps": 3})
+        assert len(key) == 16
+        assert int(key, 16) >= 0
+        others = [
+            config_key("train", {"steps": 4, "seed": 0}),
+            config_key("train", {"steps": "3", "seed": 0}),
+            config_key("pair", {"steps": 3, "seed": 0}),
+            config_key("train", {"steps": 3}),
+        ]
+        assert len({key, *others}) == 5
+
+    def test_a_finished_stage_is_known_again_and_hands_on_its_key(self, tmp_path: Path) -> None:
+        stage = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
+        assert not stage.begin().finished
+        stage.finish(pairs=12)
+        again = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
+        assert again.begin().finished
+        assert finished_key(tmp_path / "pairs") == again.key
+        assert read_json(tmp_path / "pairs" / "done.json")["pairs"] == 12
+
+    def test_a_stage_that_was_killed_is_taken_up_again(self, tmp_path: Path) -> None:
+        Stage(tmp_path, "train", {"steps": 3}).begin()
+        assert not Stage(tmp_path, "train", {"steps": 3}).begin().finished
+
+    def test_another_configuration_is_refused_and_the_difference_named(
+        self, tmp_path: Path
+    ) -> None:
+        Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 500.0}}).begin().finish()
+        other = Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 2000.0}})
+        with pytest.raises(TastemakerError, match=r"loss\.beta: 500\.0 there, 2000\.0 now"):
+            other.begin()
+        assert finished_key(tmp_path) != other.key
+
+    def test_another_configuration_is_not_finished_here(self, tmp_path: Path) -> None:
+        Stage(tmp_path, "train", {"steps": 3}).begin().finish()
+        assert not Stage(tmp_path, "train", {"steps": 4}).finished
+
+    def test_the_input_of_a_room_must_be_finished(self, tmp_path: Path) -> None:
+        with pytest.raises(TastemakerError, match="does not exist"):
+            finished_key(tmp_path / "candidates")
+        Stage(tmp_path / "candidates", "generate", {}).begin()
+        with pytest.raises(TastemakerError, match="is not finished"):
+            finished_key(tmp_path / "candidates")
+
+
+class TestPool:
+    @staticmethod
+    def scored(folder: Path, scorer: str, *shards: tuple[str, ...], end: bool = True) -> None:
+        for index, ids in enumerate(shards):
+            file = Pool(folder).score_file(scorer, Pool(folder).shard(index))
+            write_table(file, table_of(*ids, scorer=scorer))
+        if end:
+            Stage(folder / "scores" / scorer, "score", {}).begin().finish()
+
+    @pytest.fixture
+    def pool(self, tmp_path: Path) -> Pool:
+        pool = Pool(tmp_path / "pool")
+        write_table(pool.shard(1), table_of("ccc"))
+        write_table(pool.shard(0), table_of("a", "bb"))
+        return pool
+
+    def test_scores_stand_beside_their_candidates_in_shard_order(self, pool: Pool) -> None:
+        self.scored(pool.folder, "judge", ("a", "bb"), ("ccc",))
+        table = pool.scores()
+        assert table["candidate_id"].to_pylist() == ["a", "bb", "ccc"]
+        assert table["judge"].to_pylist() == [1.0, 2.0, 3.0]
+
+    def test_a_scorer_that_was_killed_is_left_out(self, pool: Pool) -> None:
+        self.scored(pool.folder, "judge", ("a", "bb"), ("ccc",))
+        self.scored(pool.folder, "killed", ("a", "bb"), end=False)
+        assert pool.scorers() == ["judge"]
+        assert "killed" not in pool.scores().column_names
+
+    def test_scores_of_other_candidates_are_refused(self, pool: Pool) -> None:
+        self.scored(pool.folder, "judge", ("bb", "a"), ("ccc",))
+        with pytest.raises(TastemakerError, match="'judge'.*belong to other candidates"):
+            pool.scores()
+
+    def test_it_opens_with_datasets(
+        self, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        datasets = pytest.importorskip("datasets")
+        files = [str(shard) for shard in pool.shards()]
+        rows = datasets.load_dataset(
+            "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+        )
+        assert rows["candidate_id"][:] == ["a", "bb", "ccc"]
+
+
+class TestPairSet:
+    def test_pairs_find_their_pools_after_the_run_has_moved(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        pool = Pool(run / "candidates")
+        write_table(pool.shard(0), table_of("a", "b"))
+        pairs = pa.table({"chosen_id": ["a"], "rejected_id": ["b"]})
+        PairSet(run / "pairs").write(pairs, [pool])
+        moved = run.rename(tmp_path / "elsewhere")
+        (found,) = PairSet(moved / "pairs").pools()
+        assert found.candidates(("candidate_id",))["candidate_id"].to_pylist() == ["a", "b"]
+        assert PairSet(moved / "pairs").table().equals(pairs)
+
+
+class TestRunDir:
+    def test_a_run_is_claimed_once_and_opened_again(self, tmp_path: Path) -> None:
+        run = RunDir(tmp_path / "runs" / "demo").open("seed: 0\n", {"torch": "2"})
+        assert run.config.read_text() == "seed: 0\n"
+        assert read_json(run.environment) == {"torch": "2"}
+        before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+        RunDir(run.folder).open("seed: 0\n", {"torch": "3"})
+        assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+
+    def test_another_configuration_is_refused_and_the_difference_named(
+        self, tmp_path: Path
+    ) -> None:
+        RunDir(tmp_path / "demo").open("train:\n  steps: 3\n", {})
+        with pytest.raises(TastemakerError, match=r"train\.steps: 3 there, 4 now.*name=") as caught:
+            RunDir(tmp_path / "demo").open("train:\n  steps: 4\n", {})
+        assert os.fspath(tmp_path / "demo") in str(caught.value)
+        assert (tmp_path / "demo" / "config.yaml").read_text() == "train:\n  steps: 3\n"
+
+    def test_a_folder_with_other_things_in_it_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(TastemakerError, match="is no run"):
+            RunDir(tmp_path).open("seed: 0\n", {})
+        assert files_in(tmp_path) == ["thesis.tex"]
+
+    def test_an_empty_folder_will_do(self, tmp_path: Path) -> None:
+        assert RunDir(tmp_path).open("seed: 0\n", {}).config.is_file()

@@ -1,0 +1,76 @@
+"""The five rooms end to end on a tiny model with random weights, and what each refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tastemaker.config import load
+from tastemaker.recipes.runner import run
+from tastemaker.records import PairSet, Pool
+
+PROMPTS = ("a cat", "a red dog", "two trees", "the sun")
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, tiny_model: Path, tiny_clip: Path) -> Path:
+    """A complete run on the tiny model, small enough for seconds."""
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    (tmp_path / "held_out.txt").write_text("a moon\na fish\na bird\n", encoding="utf-8")
+    sampling = {"num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 3}
+    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
+    data = {
+        "name": "small",
+        "output": str(tmp_path / "runs"),
+        "model": str(tiny_model),
+        "device": "cpu",
+        "generate": {
+            **sampling,
+            "prompts": str(tmp_path / "prompts.txt"),
+            "num_candidates": 3,
+            "shard_size": 5,
+        },
+        "score": {"scorers": [scorer]},
+        "pair": {"rule": {"name": "best_worst", "scorer": "tiny"}},
+        "train": {
+            "steps": 4,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
+            "lora": {"rank": 2},
+            "tracker": None,
+            "validation": {"every": 2, "prompts": ["a cat"], "num_inference_steps": 2},
+        },
+        "evaluate": {**sampling, "prompts": str(tmp_path / "held_out.txt"), "scorers": [scorer]},
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return file
+
+
+def test_run_makes_every_file(run_file: Path) -> None:
+    folder = run(load(str(run_file)))
+    pool = Pool(folder.candidates)
+    scores = pool.scores()
+    assert scores.num_rows == 12
+    assert scores["prompt"].to_pylist() == [prompt for prompt in PROMPTS for _ in range(3)]
+    by_id = dict(zip(scores["candidate_id"].to_pylist(), scores["tiny"].to_pylist(), strict=True))
+    pairs = PairSet(folder.pairs).table().to_pylist()
+    assert [row["prompt"] for row in pairs] == list(PROMPTS)
+    for row in pairs:
+        gap = by_id[row["chosen_id"]] - by_id[row["rejected_id"]]
+        assert row["margin"] == pytest.approx(gap)
+        assert gap > 0
+    report = json.loads(folder.report_json.read_text())
+    assert report["prompts"] == 3
+    assert set(report["models"]) == {"base", "policy"}
+    assert 0 <= report["models"]["policy"]["scores"]["tiny"]["win_rate"] <= 1
+    assert folder.report_html.stat().st_size > 1000
+    metrics = [json.loads(line) for line in (folder.policy / "metrics.jsonl").open()]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert metrics[0]["rewards/margins"] == 0

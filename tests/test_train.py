@@ -1,0 +1,278 @@
+"""Laws of training: what the loss starts at, and which ways of computing it must agree."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tastemaker.backbones import load_backbone
+from tastemaker.config import GenerateConfig, PairConfig, ScoreConfig, TrainConfig
+from tastemaker.errors import TastemakerError
+from tastemaker.generate import generate
+from tastemaker.losses import dpo
+from tastemaker.pair import pair
+from tastemaker.records import PairSet
+from tastemaker.score import score
+from tastemaker.train import train
+from tastemaker.train.adapters import add_lora, trainable
+from tastemaker.train.data import cache_data, noisy_batch, pair_index
+from tastemaker.train.objective import errors_of
+from tastemaker.train.reference import AdaptersOff, FrozenCopy, denoising_errors
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: Path) -> Path:
+    """Eight pairs whose images must be encoded: the pool keeps no latents."""
+    folder = tmp_path_factory.mktemp("pairs")
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(f"prompt {i}" for i in range(8)), encoding="utf-8")
+    sampling = {"num_inference_steps": 2, "num_candidates": 2, "keep_latents": False}
+    config = GenerateConfig(model=str(tiny_model), prompts=str(prompts), **sampling)
+    pool = generate(config, folder / "pool")
+    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
+    score(ScoreConfig(scorers=(scorer,)), pool)
+    return pair(PairConfig(rule={"scorer": "tiny"}), pool, folder / "pairs")
+
+
+def train_config(model: Path, **options: Any) -> TrainConfig:
+    """A short training run on the CPU."""
+    defaults = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "tracker": None}
+    return TrainConfig(model=str(model), device="cpu", **{**defaults, **options})
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The metrics of a finished training run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def perturb(denoiser: torch.nn.Module) -> None:
+    """Move the adapters away from zero, as training does."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in trainable(denoiser).values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
+    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
+    errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+    losses = dpo(errors.margin, beta=5000)
+    assert torch.equal(losses, torch.full((8,), math.log(2)))
+
+
+def test_references_agree(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    frozen = FrozenCopy(backbone)
+    add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
+    perturb(backbone.denoiser)
+    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
+    off = AdaptersOff(backbone).errors(batch)
+    policy = denoising_errors(backbone, backbone.denoiser, batch)
+    assert torch.equal(off, frozen.errors(batch))
+    assert not torch.allclose(off, policy, rtol=1e-3)
+
+
+def test_reference_strategies_train_alike(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("adapters_off", "frozen_copy"):
+        train(train_config(tiny_model, reference=name), pairs, tmp_path / name)
+    first, second = (
+        load_file(tmp_path / name / "pytorch_lora_weights.safetensors")
+        for name in ("adapters_off", "frozen_copy")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_one_forward_equals_four(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    joint = noisy_batch(data, backbone, [0, 1], seed=0, sample_posterior=True)
+    together = denoising_errors(backbone, backbone.denoiser, joint)
+    singles = []
+    for i in range(4):
+        prediction = backbone.predict(
+            backbone.denoiser,
+            joint.noisy_latents[i : i + 1],
+            joint.timesteps[i : i + 1],
+            {key: value[i : i + 1] for key, value in joint.conditioning.items()},
+        )
+        singles.append((prediction - joint.target[i : i + 1]).square().mean())
+    assert torch.allclose(together, torch.stack(singles), rtol=1e-5)
+
+
+def test_accumulated_batches_equal_one(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for size, parts in ((8, 1), (1, 8)):
+        # With a large epsilon AdamW's step is proportional to the gradient; with a small one it is
+        # its sign, and rounding decides the sign of gradients that are zero but for it.
+        config = train_config(
+            tiny_model,
+            batch_size=size,
+            gradient_accumulation=parts,
+            adam_epsilon=10.0,
+            learning_rate=1.0,
+        )
+        train(config, pairs, tmp_path / str(size))
+    for one, eight in zip(rows(tmp_path / "8"), rows(tmp_path / "1"), strict=True):
+        for key, value in one.items():
+            # Rewards are differences of errors times 2500: rounding of the errors shows in them.
+            assert eight[key] == pytest.approx(value, rel=1e-2, abs=2e-3), key
+    one, eight = (
+        load_file(tmp_path / size / "pytorch_lora_weights.safetensors") for size in ("8", "1")
+    )
+    for key in one:
+        assert torch.allclose(one[key], eight[key], atol=2e-4), key
+
+
+def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    file = tmp_path / "cache.safetensors"
+    live = cache_data(PairSet(pairs), backbone, file)
+    assert file.is_file()
+    cached = cache_data(PairSet(pairs), backbone, file)
+    first, second = (
+        noisy_batch(each, backbone, range(5), seed=7, sample_posterior=True)
+        for each in (live, cached)
+    )
+    assert torch.equal(first.noisy_latents, second.noisy_latents)
+    assert torch.equal(first.conditioning["prompt_embeds"], second.conditioning["prompt_embeds"])
+    row = PairSet(pairs).table().to_pylist()[pair_index(0, 8, 7)]
+    direct = backbone.encode_prompts([row["prompt"]])["prompt_embeds"]
+    assert torch.equal(first.conditioning["prompt_embeds"][:1], direct)
+
+
+def test_pair_shares_noise_and_timestep(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    batch = noisy_batch(data, backbone, range(6), seed=0, sample_posterior=False)
+    assert torch.equal(*batch.timesteps.chunk(2))
+    assert torch.equal(*batch.target.chunk(2))
+    assert not torch.equal(*batch.noisy_latents.chunk(2))
+
+
+def test_posterior_is_sampled_apart(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    sampled = noisy_batch(data, backbone, [0], seed=0, sample_posterior=True)
+    means = noisy_batch(data, backbone, [0], seed=0, sample_posterior=False)
+    difference = sampled.noisy_latents - means.noisy_latents
+    assert difference.abs().max() > 0
+    assert not torch.equal(*difference.chunk(2))
+
+
+def test_each_epoch_sees_every_pair_once() -> None:
+    for epoch in range(3):
+        seen = [pair_index(epoch * 7 + i, 7, seed=5) for i in range(7)]
+        assert sorted(seen) == list(range(7))
+
+
+def test_gradient_steps_learn_the_preference(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
+    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
+    optimizer = torch.optim.AdamW(trainable(backbone.denoiser).values(), lr=3e-3)
+    for _ in range(40):
+        errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+        dpo(errors.margin, beta=5000).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+    assert (errors.margin > 0).all()
+    assert dpo(errors.margin, beta=5000).mean() < 0.3
+
+
+def test_metrics_tell_the_branches_apart(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    row = rows(train(train_config(tiny_model), pairs, tmp_path / "out"))[-1]
+    assert row["rewards/margins"] == pytest.approx(
+        row["rewards/chosen"] - row["rewards/rejected"], rel=1e-3, abs=1e-3
+    )
+    assert row["rewards/chosen"] == pytest.approx(-2500 * row["errors/chosen"], rel=1e-3)
+    assert row["rewards/rejected"] == pytest.approx(-2500 * row["errors/rejected"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16"},
+        {"gradient_checkpointing": True},
+        {"ema_decay": 0.9},
+        {"schedule": "cosine", "warmup_steps": 1},
+        {"lora": {"rank": 2, "dropout": 0.5}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_train(
+    pairs: Path, tiny_model: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    out = train(train_config(tiny_model, **options), pairs, tmp_path / "out")
+    assert all(math.isfinite(row["loss"]) for row in rows(out))
+    backbone = load_backbone(str(out), device="cpu")
+    assert any("lora" in name for name, _ in backbone.denoiser.named_parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    for flag in (False, True):
+        train(train_config(tiny_model, gradient_checkpointing=flag), pairs, tmp_path / str(flag))
+    assert rows(tmp_path / "True") == rows(tmp_path / "False")
+
+
+def test_all_weights_train_to_a_pipeline(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = train_config(tiny_model, method="full", reference="frozen_copy", learning_rate=1e-4)
+    out = train(config, pairs, tmp_path / "out")
+    trained, base = load_backbone(str(out)), load_backbone(str(tiny_model))
+    before, after = base.denoiser.state_dict(), trained.denoiser.state_dict()
+    assert before.keys() == after.keys()
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(moved) > 0.9 * len(before)
+    text = base.pipeline.text_encoder.state_dict()
+    same = trained.pipeline.text_encoder.state_dict()
+    assert all(torch.equal(text[key], same[key]) for key in text)
+
+
+def test_ema_is_what_is_saved(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    slow = train(train_config(tiny_model, ema_decay=0.9999), pairs, tmp_path / "slow")
+    fast = train(train_config(tiny_model), pairs, tmp_path / "fast")
+
+    def size(folder: Path) -> float:
+        weights = load_file(folder / "pytorch_lora_weights.safetensors")
+        return sum(float(v.abs().sum()) for k, v in weights.items() if "lora_B" in k or ".up." in k)
+
+    assert size(slow) < 0.01 * size(fast)
+
+
+def test_nan_gradient_names_the_last_checkpoint(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = train_config(
+        tiny_model, steps=400, learning_rate=1e30, checkpoint_every=1, max_grad_norm=1e30
+    )
+    with pytest.raises(TastemakerError, match=r"last good checkpoint is .*step-0000"):
+        train(config, pairs, tmp_path / "out")
+    assert not (tmp_path / "out" / "done.json").exists()
+
+
+def test_fp16_needs_a_gpu(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TastemakerError, match="fp16"):
+        train(train_config(tiny_model, precision="fp16"), pairs, tmp_path / "out")
+
+
+def test_unknown_lora_target(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = train_config(tiny_model, lora={"targets": ["to_z"]})
+    with pytest.raises(TastemakerError, match="to_z"):
+        train(config, pairs, tmp_path / "out")
+
+
+def test_full_training_needs_a_frozen_copy(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="frozen_copy"):
+        train_config(tiny_model, method="full")
