@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on a mistake that the user can mend, 130 when interrupted.
     """
+    # transformers warns at every import that torchvision is missing; nothing here needs it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Line by line, so that prints and progress bars come in order when output goes to a file.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -40,7 +40,10 @@ class ClipScorer:
             float | None, Field(gt=0, description="Factor on the cosine; null: the model's.")
         ] = None,
     ) -> None:
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+        from transformers import AutoTokenizer, CLIPModel
+
+        # Pillow resizes the same everywhere; the torchvision backend is neither needed nor equal.
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         local = Path(model).expanduser()
         if model.startswith((".", "/", "~")) and not local.is_dir():
@@ -48,7 +51,7 @@ class ClipScorer:
         try:
             self.network = CLIPModel.from_pretrained(model, dtype=torch.float32).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(model)
-            self.processor = CLIPImageProcessor.from_pretrained(model)
+            self.processor = CLIPImageProcessorPil.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise TastemakerError(
                 f"scorer model {model!r} is neither a CLIP folder here nor reachable on the hub:"

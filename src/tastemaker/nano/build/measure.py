@@ -117,9 +117,7 @@ def _held_out_comparisons(work: Path, scorer: str, model: CLIPModel) -> dict[str
     }
 
 
-def _top1(
-    model: CLIPModel, material: Material, pictures: Tensor, asked: list[Scene]
-) -> float:
+def _top1(model: CLIPModel, material: Material, pictures: Tensor, asked: list[Scene]) -> float:
     """How often, among all concepts, the picture of one kind of object fits its own best."""
     chosen = [number for number, scene in enumerate(asked) if not scene.relation]
     right = 0

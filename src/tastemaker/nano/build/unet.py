@@ -126,9 +126,7 @@ def train(work: Path, minutes: float) -> None:
         trainer.update(loss, progress)
         losses.append(loss.item())
         if trainer.step % 100 == 0:
-            journal.write(
-                step=trainer.step, progress=progress, loss=sum(losses[-100:]) / 100
-            )
+            journal.write(step=trainer.step, progress=progress, loss=sum(losses[-100:]) / 100)
         if trainer.step % 1000 == 0:
             trainer.save()
         if progress >= left[0]:

@@ -106,7 +106,9 @@ def train(work: Path, minutes: float) -> None:
         target = pictures[index].float() / 127.5 - 1
         latents = encode(target)
         posterior = model.encode(target).latent_dist
-        taught = mse_loss(posterior.mean, latents) + 0.01 * (posterior.logvar - LOGVAR).square().mean()
+        taught = (
+            mse_loss(posterior.mean, latents) + 0.01 * (posterior.logvar - LOGVAR).square().mean()
+        )
         noisy = latents + SPREAD * torch.randn_like(latents)
         loss = loss_of(model.decode(noisy).sample, target) + taught
         optimizer.zero_grad()

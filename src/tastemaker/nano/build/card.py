@@ -1,0 +1,151 @@
+"""Stage `card`: the model card and its sheet of samples, from the journals of the build."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tastemaker.nano import MODEL, WEIGHTS
+from tastemaker.nano.build.art import SETS
+from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
+from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, prompts
+
+SAMPLES = 48
+
+HEAD = """# Model card: nano
+
+A text-conditioned latent diffusion model and two CLIP scorers, small enough to ship inside a
+Python package and to train on in minutes on two CPU cores. It exists so that every method of
+Tastemaker can be run and checked with nothing to download. It draws sticker scenes, 64x64 pixels.
+It is no general image generator.
+
+| folder | what | loads with |
+|---|---|---|
+| `pipeline/` | Stable Diffusion 1.x architecture, {megabytes:.1f} MB, fp16 | `StableDiffusionPipeline` |
+| `preference/` | scorer to train with | `transformers.CLIPModel` |
+| `judge/` | scorer to judge with, fitted on other data | `transformers.CLIPModel` |
+
+Load with `dtype=torch.float32` on a CPU. Best at guidance 2 to 3 and 20 DDIM steps. A score is
+`logit_scale.exp()` times the cosine of the image's and the text's embedding.
+
+## Training data
+
+Scenes drawn by `tastemaker.nano.build.scenes` from emoji art: {concepts} concepts, {backgrounds}
+backgrounds ({names}), one object large or small at a named place, two or three of a kind, or a pair
+in a relation, with random small shifts of place, size, angle and background colour. Captions name
+these things, or leave some out. Splits are disjoint by combination of concepts, count, relation,
+background, size and position (`tastemaker.nano.captions`); the model and the preference scorer saw
+the split "train" alone, the judge the split "judge" alone. All figures are on the split "test".
+
+The art is not distributed with this package. Weights are trained on it, and its authors are:
+
+{credits}
+
+## Rebuild
+
+```
+pip install "tastemaker[nano]"    # and npm, to fetch the art
+python -m tastemaker.nano.build --work DIR
+```
+"""
+
+LIMITS = """
+## Known limits
+
+- {concepts} concepts, the words of the grammar and nothing else: any other word falls apart into
+  letters the text encoder was never taught.
+- Trained for minutes: {blind}
+- Small objects, and three of a kind, lose detail; two objects of a pair may blend or trade colours.
+- The latent code is linear by construction (`build/code.py`): the encoder imitates it.
+- Both scorers know this art alone. They are no judges of anything but these scenes.
+- The judge's third art style ("bold") was never shown to the model or to the preference scorer.
+"""
+
+
+def card(work: Path) -> None:
+    """Draw the samples and write `weights/MODEL_CARD.md` and `weights/samples.png`.
+
+    The blind count is read from `work/blind.json`: what a person saw in the pictures before
+    reading the prompts, `{"recognised": int, "of": int, "note": str}`.
+    """
+    captions = prompts("test", SAMPLES)
+    pictures = draw(snapshot(work, "100"), captions, list(range(SAMPLES)))
+    sheet(pictures, captions).save(WEIGHTS / "samples.png", optimize=True)
+    megabytes = sum(p.stat().st_size for p in MODEL.rglob("*") if p.is_file()) / 1e6
+    credits_ = "\n".join(
+        f'- style "{style}": {art.credit}; {art.licence}; npm `{art.package}` {art.version}'
+        for style, art in SETS.items()
+    )
+    head = HEAD.format(
+        megabytes=megabytes,
+        concepts=len(CONCEPTS),
+        backgrounds=len(BACKGROUNDS),
+        names=", ".join(BACKGROUNDS),
+        credits=credits_,
+    )
+    blind = json.loads((work / "blind.json").read_text(encoding="utf-8"))
+    limits = LIMITS.format(concepts=len(CONCEPTS), blind=blind["note"])
+    text = head + training(work) + scorers(work) + samples(blind) + limits
+    (WEIGHTS / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+
+
+def training(work: Path) -> str:
+    """The table of trainings, from their journals. Machine: two CPU cores, without a GPU."""
+    rows = [
+        "\n## Training log (machine: 2 CPU cores, no GPU)\n",
+        "| stage | minutes | steps | result |",
+    ]
+    rows += ["|---|---|---|---|"]
+    for stage, result in (
+        ("vae", "held-out PSNR {psnr:.1f} dB, scaling factor {scaling_factor}"),
+        ("unet", "weighted epsilon error {loss:.4f}"),
+        ("clip-preference", "contrastive loss {loss:.3f}"),
+        ("clip-judge", "contrastive loss {loss:.3f}"),
+        ("scorer-preference", "Bradley-Terry loss {preference:.3f}"),
+        ("scorer-judge", "Bradley-Terry loss {preference:.3f}"),
+    ):
+        lines = Journal(work / f"{stage}.jsonl").lines()
+        last = lines[-1]
+        cells = [stage, f"{last['seconds'] / 60:.1f}", str(last["step"]), result.format(**last)]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n\nMinutes are wall-clock minutes; other work ran beside them.\n"
+
+
+def scorers(work: Path) -> str:
+    """The table of the scorers' held-out figures."""
+    found: dict[str, Any] = Journal(work / "measure.jsonl").lines()[-1]
+    names = {
+        "matched_easy": "matched over mismatched caption, another scene's",
+        "matched_one_attribute": "the same, one attribute changed",
+        "clean_over_degraded": "clean over degraded",
+        "real_over_generated": "drawn art over generated, test prompts",
+        "mean_real": "mean score of drawn art (through the autoencoder)",
+        "mean_generated": "mean score of generated pictures",
+        "mean_best_of_8": "mean score of the best of 8 generated",
+        "spread_within_prompt": "standard deviation of the scores of one prompt's 8 pictures",
+        "concept_top1_real": "concept named right among all, drawn art",
+        "concept_top1_generated": "concept named right among all, generated",
+    }
+    rows = ["\n## Scorers, held out\n", "| figure | preference | judge |", "|---|---|---|"]
+    for key, words in names.items():
+        rows.append(f"| {words} | {found['preference'][key]:.3f} | {found['judge'][key]:.3f} |")
+    for scorer in ("preference", "judge"):
+        shares = ", ".join(f"{share:.2f}" for share in found[scorer]["real_over_snapshot"])
+        rows.append(
+            f"\n{scorer}: drawn art over each snapshot's pictures, earliest first: {shares}."
+        )
+    rows.append(
+        f"\nRank correlation of both scorers among 8 candidates of one prompt, mean over prompts: "
+        f"{found['rank_correlation']:.2f}; same best candidate: {found['rank_agreement_best']:.2f}."
+    )
+    return "\n".join(rows) + "\n"
+
+
+def samples(blind: dict[str, Any]) -> str:
+    """How many of the samples were recognised without their captions."""
+    return (
+        f"\n## Samples\n\n![{SAMPLES} held-out prompts](samples.png)\n\n{SAMPLES} prompts of the test"
+        f" split, seeds 0 to {SAMPLES - 1}, none left out; guidance {GUIDANCE}, {STEPS} DDIM steps."
+        f" Blind count, shuffled and without captions: all concepts recognised in"
+        f" {blind['recognised']} of {blind['of']}.\n"
+    )
