@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
-from test_rooms import run_file  # noqa: F401
 
 from tastemaker.config import GenerateConfig, load
 from tastemaker.generate import generate
 from tastemaker.images import decode
 from tastemaker.recipes.runner import run
 from tastemaker.records import Pool, RunDir
+from test_rooms import run_file
 
 PROMPT = "a cat"
 FILE = "pytorch_lora_weights.safetensors"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from test_rooms import run_file  # noqa: F401
 
 # Imports are made once; each attempt is a fork of the importing process, so that a kill lands in

@@ -1,0 +1,70 @@
+"""Pair rules as properties: what they may pick, and that order of chance never enters."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.errors import TastemakerError
+from tastemaker.pair import Group, Pick, best_worst, threshold, weighted
+
+scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)
+
+
+def group(*columns: list[float]) -> Group:
+    names = ("a", "b", "c")
+    ids = [f"id{i}" for i in range(len(columns[0]))]
+    return Group("p", "a prompt", ids, dict(zip(names, columns, strict=False)))
+
+
+@given(scores)
+def test_best_worst_spans_the_scores(values: list[float]) -> None:
+    picks = list(best_worst(group(values), scorer="a"))
+    if max(values) == min(values):
+        assert picks == []
+    else:
+        (pick,) = picks
+        assert values[pick.chosen] == max(values)
+        assert values[pick.rejected] == min(values)
+        assert pick.margin == max(values) - min(values)
+
+
+def test_among_equals_the_first_is_taken() -> None:
+    assert list(best_worst(group([1.0, 3.0, 3.0, 1.0]), scorer="a")) == [Pick(1, 0, 2.0)]
+
+
+@given(scores, st.integers(0, 6).map(float), st.integers(1, 5))
+def test_threshold_keeps_the_widest_gaps(values: list[float], gap: float, most: int) -> None:
+    picks = list(threshold(group(values), scorer="a", gap=gap, max_pairs=most))
+    margins = [pick.margin for pick in picks]
+    assert all(margin > gap for margin in margins)
+    assert margins == sorted(margins, reverse=True)
+    assert len({(pick.chosen, pick.rejected) for pick in picks}) == len(picks)
+    possible = sorted((c - r for c in values for r in values if c - r > gap), reverse=True)
+    assert margins == possible[:most]
+
+
+@given(scores, st.floats(-3, 3), st.floats(-3, 3), st.data())
+def test_weighted_follows_the_sum(
+    values: list[float], first: float, second: float, data: st.DataObject
+) -> None:
+    other = data.draw(st.lists(scores.flatmap(st.sampled_from), min_size=len(values)))
+    other = other[: len(values)]
+    sums = [first * a + second * b for a, b in zip(values, other, strict=True)]
+    for pick in weighted(group(values, other), weights={"a": first, "b": second}):
+        assert sums[pick.chosen] == max(sums)
+        assert sums[pick.rejected] == min(sums)
+        assert pick.margin > 0
+
+
+@given(scores)
+def test_weighted_by_one_scorer_is_best_worst(values: list[float]) -> None:
+    one = list(weighted(group(values), weights={"a": 1.0}))
+    assert one == list(best_worst(group(values), scorer="a"))
+
+
+def test_a_scorer_that_did_not_score_is_named_with_the_nearest() -> None:
+    known = Group("p", "a prompt", ["x", "y"], {"nano_judge": [1.0, 2.0]})
+    with pytest.raises(TastemakerError, match="Did you mean nano_judge"):
+        list(best_worst(known, scorer="nano_jugde"))

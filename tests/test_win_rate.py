@@ -1,0 +1,46 @@
+"""Win rates and standard errors against hand-computed numbers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.metrics.win_rate import mean_and_stderr, win_rate
+
+values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)
+
+
+def test_wilson_interval_by_hand() -> None:
+    # 8 of 10: Wilson's interval is [0.4902, 0.9433] (published tables).
+    rate = win_rate([1.0] * 8 + [0.0] * 2, [0.5] * 10)
+    assert rate.value == 0.8
+    assert rate.low == pytest.approx(0.4902, abs=1e-4)
+    assert rate.high == pytest.approx(0.9433, abs=1e-4)
+
+
+@given(values)
+def test_a_model_against_itself_wins_half(scores: list[float]) -> None:
+    rate = win_rate(scores, scores)
+    assert rate.value == 0.5
+    assert rate.low < 0.5 < rate.high
+
+
+@given(values, st.data())
+def test_sides_add_up_to_one(scores: list[float], data: st.DataObject) -> None:
+    other = data.draw(st.permutations(scores))
+    one, two = win_rate(scores, other), win_rate(other, scores)
+    assert one.value + two.value == pytest.approx(1)
+    assert one.low == pytest.approx(1 - two.high)
+    assert 0 <= one.low <= one.value <= one.high <= 1
+
+
+def test_unequal_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        win_rate([1.0], [])
+
+
+def test_standard_error_by_hand() -> None:
+    # 1, 2, 3, 4: variance 5/3, standard error sqrt(5/12).
+    assert mean_and_stderr([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx((5 / 12) ** 0.5))
+    assert mean_and_stderr([7.0]) == (7.0, 0.0)
