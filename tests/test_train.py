@@ -276,3 +276,26 @@ def test_unknown_lora_target(pairs: Path, tiny_model: Path, tmp_path: Path) -> N
 def test_full_training_needs_a_frozen_copy(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="frozen_copy"):
         train_config(tiny_model, method="full")
+
+
+def test_a_second_round_starts_from_the_first(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    first = train(train_config(tiny_model, learning_rate=0.05), pairs, tmp_path / "first")
+    second = train(train_config(first, learning_rate=0.05), pairs, tmp_path / "second")
+    assert rows(second)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    data = cache_data(PairSet(pairs), load_backbone(str(tiny_model)), tmp_path / "cache")
+    errors = []
+    for model in (tiny_model, first, second):
+        backbone = load_backbone(str(model), device="cpu")
+        batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
+        with torch.no_grad():
+            errors.append(denoising_errors(backbone, backbone.denoiser, batch))
+    base, one, two = errors
+    assert not torch.allclose(base, one, rtol=1e-3)
+    assert not torch.allclose(one, two, rtol=1e-3)
+
+
+def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TastemakerError, match="no_such_tracker"):
+        train(train_config(tiny_model, tracker="no_such_tracker"), pairs, tmp_path / "out")

@@ -161,6 +161,10 @@ class Backbone(ABC):
         """Drop VAE and text encoders from memory, once everything is cached."""
 
     @abstractmethod
+    def fuse_adapters(self) -> None:
+        """Add loaded LoRAs to the weights, so that a new one can be trained on top."""
+
+    @abstractmethod
     def save_adapter(self, folder: Path, adapter: str) -> None:
         """Save a LoRA as `pytorch_lora_weights.safetensors`, readable by `load_lora_weights`."""
 

@@ -47,7 +47,8 @@ def load_backbone(
 
     Args:
         model: A registered name ("nano"), a hub id, a pipeline folder, or a folder that `train`
-            wrote: then its base is loaded and the LoRA put on.
+            wrote: then its base is loaded and the LoRA put on. The base may itself be such a
+            folder (a policy trained in rounds): the earlier LoRAs are then fused.
         device: "auto", "cpu", "cuda" or "mps".
         dtype: "fp32", "bf16" or "fp16".
         scheduler: A diffusers scheduler class; None keeps the model's own.
@@ -58,12 +59,14 @@ def load_backbone(
     Raises:
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
-    lora = Path(model) if (Path(model) / LORA_FILE).is_file() else None
-    base = _base_of(lora) if lora else model
-    backbone = _load_pipeline(base, device, dtype)
-    if lora:
-        backbone.pipeline.load_lora_weights(lora, adapter_name="policy")
-        backbone.name = str(lora)
+    backbone: Backbone
+    if (Path(model) / LORA_FILE).is_file():
+        backbone = load_backbone(_base_of(Path(model)), device=device, dtype=dtype)
+        backbone.fuse_adapters()
+        backbone.pipeline.load_lora_weights(model, adapter_name="policy")
+        backbone.name = model
+    else:
+        backbone = _load_pipeline(model, device, dtype)
     if scheduler:
         backbone.set_scheduler(scheduler)
     return backbone

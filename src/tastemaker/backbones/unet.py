@@ -135,6 +135,11 @@ class UNetBackbone(Backbone):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def fuse_adapters(self) -> None:
+        if self.pipeline.get_list_adapters():
+            self.pipeline.fuse_lora()
+            self.pipeline.unload_lora_weights()
+
     def save_adapter(self, folder: Path, adapter: str) -> None:
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict

@@ -58,16 +58,23 @@ class Trainer:
             raise TastemakerError("train.precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
         # Precision is a singleton of accelerate's; each training run of a process has its own.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=config.device == "cpu",
-            mixed_precision=MIXED[config.precision],
-            gradient_accumulation_steps=config.gradient_accumulation,
-            log_with=config.tracker,
-            project_dir=str(output),
-        )
+        try:
+            self.accelerator = Accelerator(
+                cpu=config.device == "cpu",
+                mixed_precision=MIXED[config.precision],
+                gradient_accumulation_steps=config.gradient_accumulation,
+                log_with=config.tracker,
+                project_dir=str(output),
+            )
+        except (ValueError, ImportError) as error:
+            raise TastemakerError(
+                f"accelerate refuses precision={config.precision}, tracker={config.tracker}:"
+                f" {error}"
+            ) from error
         # Frozen weights take the training precision; weights that train stay in fp32.
         dtype = config.precision if config.method == "lora" else "fp32"
         self.backbone = load_backbone(config.model, device=config.device, dtype=dtype)
+        self.backbone.fuse_adapters()
         self.data = self._cache(pairs)
         self.sheets = self._sheets()
         if self.sheets is None:
@@ -247,5 +254,6 @@ class Trainer:
             return
         trained = self.accelerator.unwrap_model(self.policy).state_dict()
         whole = load_backbone(self.config.model, device="cpu")
+        whole.fuse_adapters()
         whole.denoiser.load_state_dict(trained)
         whole.save_pipeline(self.output)

@@ -1,0 +1,54 @@
+"""Every shipped run loads, says what it is, and the README's Python does what the recipe does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tastemaker.config import dump, load, shipped_runs
+from tastemaker.recipes.runner import run
+from tastemaker.registry import RECIPES
+from test_rooms import run_file  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", shipped_runs())
+def test_shipped_run_loads_and_says_what_it_is(name: str) -> None:
+    config = load(name)
+    assert config.name == name
+    assert config.recipe in RECIPES
+    header = shipped_runs()[name].read_text(encoding="utf-8").split("\nrecipe:")[0]
+    for part in ("command:", "hardware:", "measured:"):
+        assert part in header, f"{name}.yaml has no {part} line in its header"
+    assert f"tastemaker run {name}" in header
+
+
+@pytest.mark.parametrize("name", shipped_runs())
+def test_shipped_run_survives_its_own_resolved_form(name: str, tmp_path: Path) -> None:
+    config = load(name)
+    (tmp_path / "config.yaml").write_text(dump(config), encoding="utf-8")
+    assert load(str(tmp_path / "config.yaml")) == config
+
+
+def test_readme_python_is_the_recipe(
+    run_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code.count('load("demo")') == 1
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace('load("demo")', f"load({str(run_file)!r})"), {})
+    by_hand = (tmp_path / "runs" / "python" / "report.json").read_text()
+    by_recipe = run(load(str(run_file), ("output=elsewhere",))).report_json.read_text()
+    assert by_hand == by_recipe
+
+
+def test_readme_names_every_recipe() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in RECIPES.names():
+        assert f"docs/{name}.md" in text
+        assert (ROOT / "docs" / f"{name}.md").is_file()
