@@ -13,7 +13,7 @@ from tastemaker.registry import MODELS, PROMPTS, SCORERS
 if TYPE_CHECKING:
     from tastemaker.scorers.base import Scorer
 
-Number = Annotated[int, Field(ge=1, le=20000, description="Prompts in the set.")]
+Number = Annotated[int, Field(ge=1, le=4000, description="Prompts in the set.")]
 Seed = Annotated[int, Field(ge=0, description="Equal seeds give equal sets.")]
 
 

@@ -35,8 +35,8 @@ def main() -> None:
     stages: dict[str, Callable[[Path, float], object]] = {
         "art": lambda work, _: sprites(work),
         "vae": vae.train,
-        "unet": unet.train,
         "clip": run_clip,
+        "unet": unet.train,
         "scorers": run_scorers,
         "export": lambda work, _: export.export(work),
         "card": lambda work, _: card.card(work),

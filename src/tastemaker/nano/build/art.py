@@ -134,5 +134,5 @@ def _cropped(picture: Image.Image) -> Image.Image:
 def _member(archive: tarfile.TarFile, name: str) -> Any:
     member = archive.extractfile(name)
     if member is None:
-        raise RuntimeError(f"{archive.name}: no file {name}")
+        raise RuntimeError(f"no file {name} in the package")
     return member

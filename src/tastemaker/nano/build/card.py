@@ -19,9 +19,11 @@ Python package and to train on in minutes on two CPU cores. It exists so that ev
 Tastemaker can be run and checked with nothing to download. It draws sticker scenes, 64x64 pixels.
 It is no general image generator.
 
+All weights are fp16.
+
 | folder | what | loads with |
 |---|---|---|
-| `pipeline/` | Stable Diffusion 1.x architecture, {megabytes:.1f} MB, fp16 | `StableDiffusionPipeline` |
+| `pipeline/` | Stable Diffusion 1.x architecture, {megabytes:.1f} MB | `StableDiffusionPipeline` |
 | `preference/` | scorer to train with | `transformers.CLIPModel` |
 | `judge/` | scorer to judge with, fitted on other data | `transformers.CLIPModel` |
 
@@ -144,8 +146,8 @@ def scorers(work: Path) -> str:
 def samples(blind: dict[str, Any]) -> str:
     """How many of the samples were recognised without their captions."""
     return (
-        f"\n## Samples\n\n![{SAMPLES} held-out prompts](samples.png)\n\n{SAMPLES} prompts of the test"
-        f" split, seeds 0 to {SAMPLES - 1}, none left out; guidance {GUIDANCE}, {STEPS} DDIM steps."
-        f" Blind count, shuffled and without captions: all concepts recognised in"
+        f"\n## Samples\n\n![{SAMPLES} held-out prompts](samples.png)\n\n{SAMPLES} prompts of the"
+        f" test split, seeds 0 to {SAMPLES - 1}, none left out; guidance {GUIDANCE}, {STEPS} DDIM"
+        f" steps. Blind count, shuffled and without captions: all concepts recognised in"
         f" {blind['recognised']} of {blind['of']}.\n"
     )

@@ -44,6 +44,12 @@ def clip_model(words: CLIPTokenizer) -> CLIPModel:
     )
 
 
+def text_state(model: CLIPModel) -> dict[str, Tensor]:
+    """The text half's weights under the names of a `CLIPTextModel`."""
+    state: dict[str, Tensor] = model.text_model.state_dict()
+    return state
+
+
 def pixels(pictures: Tensor) -> Tensor:
     """Bytes (n, 64, 64, 3) or floats in [-1, 1] (n, 3, 64, 64) as the model's input."""
     if pictures.dtype == torch.uint8:
@@ -137,7 +143,7 @@ def train(work: Path, scorer: str, minutes: float, seed: int) -> None:
         wrong = [changed(scene, material.rng) for scene in scenes for _ in range(HARD)]
         loss = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -83,6 +83,6 @@ def _pattern(brightness: NDArray[np.float32], means: NDArray[np.float32]) -> NDA
     targets = blocks.reshape(-1, BLOCK**2)
     rest = targets - inputs @ np.linalg.lstsq(inputs, targets, rcond=None)[0]
     rest -= rest.mean(1, keepdims=True)
-    variances, vectors = np.linalg.eigh(rest.T @ rest)
+    vectors = np.linalg.eigh(rest.T @ rest).eigenvectors
     first: NDArray[np.float32] = vectors[:, -1].reshape(BLOCK, BLOCK).astype(np.float32)
     return first * np.sign(first[0, 0])

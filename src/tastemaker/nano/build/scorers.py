@@ -170,7 +170,7 @@ def fit(work: Path, scorer: str, minutes: float, seed: int) -> None:
         pictures = material.pictures(scenes)
         kept = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
         optimizer.zero_grad()
-        (preference + 0.5 * kept).backward()  # type: ignore[no-untyped-call]
+        (preference + 0.5 * kept).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -1,6 +1,7 @@
 """The text side: a CLIP tokenizer whose every grammar word is one token, and its encoder."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def _merged(parts: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in pairwise(parts) if pair in ranks]
         if not pairs:
             return parts
         best = min(pairs, key=ranks.__getitem__)

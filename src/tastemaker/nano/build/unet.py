@@ -8,9 +8,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tastemaker.nano.build.averaging import Average, cosine, set_rate
+from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SPREAD, encoded
 from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet, unet
@@ -22,7 +24,20 @@ BATCH = 16
 RATE = 1e-3
 DROPOUT = 0.1
 GAMMA = 5.0
+HEAVIEST = 30.0
+SCALES = (1, 4, 16)
 SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+
+
+def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
+    """The text encoder as the preference scorer's contrastive model learned it.
+
+    From random weights it would need most of the training to tell the words apart.
+    """
+    text, clip = text_encoder(words), clip_model(words)
+    clip.load_state_dict(torch.load(work / "clip-preference.pt", weights_only=True))
+    text.load_state_dict(text_state(clip))
+    return text
 
 
 class Trainer:
@@ -34,13 +49,14 @@ class Trainer:
         self.work = work
         self.words: CLIPTokenizer = tokenizer(work)
         self.unet: UNet2DConditionModel = unet()
-        self.text: CLIPTextModel = text_encoder(self.words)
+        self.text: CLIPTextModel = taught_text(work, self.words)
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.average = Average(self.both, 0.999)
         self.optimizer = torch.optim.AdamW(
             self.both.parameters(), lr=RATE, weight_decay=0.01, foreach=True
         )
         self.abar: Tensor = scheduler().alphas_cumprod
+        self.scale = float(load(work).config.scaling_factor)
         self.empty = tokenize(self.words, [""])
         self.step, self.spent = 0, 0.0
         if (work / "unet.pt").exists():
@@ -67,8 +83,11 @@ class Trainer:
         (self.work / "unet.tmp").replace(self.work / "unet.pt")
 
     def loss(self, latents: Tensor, ids: Tensor) -> Tensor:
-        """Epsilon error of one batch, weighted by min(snr, 5) / snr (Min-SNR, arXiv:2303.09556).
+        """Epsilon error of one batch, weighted by (min(snr, 5) + 1) / snr, at most 30.
 
+        The weight is that of a v-prediction loss, cut at high signal-to-noise ratios as in Min-SNR
+        (arXiv:2303.09556). Plain epsilon errors hardly feel the caption: it matters most where
+        there is most noise, and there an error of the picture is a tiny error of the noise.
         Timesteps are stratified: one from each of `BATCH` equal intervals.
         """
         size = len(latents)
@@ -78,16 +97,19 @@ class Trainer:
         hidden = self.text(torch.where(dropped, self.empty, ids)).last_hidden_state
         noise = torch.randn(latents.shape, generator=self.generator)
         abar = self.abar[timesteps].view(-1, 1, 1, 1)
-        noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
-        errors = (self.unet(noisy, timesteps, hidden).sample - noise).square().mean((1, 2, 3))
-        snr = (abar / (1 - abar)).view(-1)
-        return (errors * snr.clamp(max=GAMMA) / snr).mean()
+        noisy = abar.sqrt() * self.scale * latents + (1 - abar).sqrt() * noise
+        difference = self.unet(noisy, timesteps, hidden).sample - noise
+        scales = [k * k * avg_pool2d(difference, k).square().mean((1, 2, 3)) for k in SCALES]
+        errors = torch.stack(scales).mean(0)
+        snr = (self.scale**2 * abar / (1 - abar)).view(-1)
+        weights = ((snr.clamp(max=GAMMA) + 1) / snr).clamp(max=HEAVIEST)
+        return (errors * weights).mean()
 
     def update(self, loss: Tensor, progress: float) -> None:
         """One optimizer step at the rate of this moment."""
         set_rate(self.optimizer, RATE * cosine(progress, floor=0.01))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.both.parameters(), 1.0)
         self.optimizer.step()
         self.average.update(self.both)
