@@ -8,18 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.config import (
-    LoraConfig,
-    RunConfig,
-    TrainConfig,
-    dump,
-    load,
-    parse,
-    read_yaml,
-    section,
-    shipped_runs,
-)
+from tastemaker.config import dump, load, parse, read_yaml, section, shipped_runs
 from tastemaker.errors import TastemakerError
+from tastemaker.sections import LoraConfig, RunConfig, TrainConfig
 
 RUN: dict[str, Any] = {
     "model": "some/model",

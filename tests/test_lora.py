@@ -10,11 +10,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
-from tastemaker.config import GenerateConfig, load
+from tastemaker.config import load
 from tastemaker.generate import generate
 from tastemaker.images import decode
 from tastemaker.recipes.runner import run
 from tastemaker.records import Pool, RunDir
+from tastemaker.sections import GenerateConfig
 from test_rooms import run_file
 
 PROMPT = "a cat"
@@ -77,7 +78,7 @@ def test_policy_in_training_is_the_policy_on_disk(
 ) -> None:
     """The last validation sheet, drawn from the live network, equals one drawn from the file."""
     from tastemaker.backbones import load_backbone
-    from tastemaker.config import ValidationConfig
+    from tastemaker.sections import ValidationConfig
     from tastemaker.train.validation import ValidationSheets
 
     config = load(str(trained.config)).train

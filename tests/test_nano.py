@@ -1,4 +1,4 @@
-"""The embedded model: its grammar's splits, its size, its licences, and that it draws and scores."""
+"""The embedded model: its grammar's splits, its size and licences, and that it draws and scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.config import Choice, ScorerChoice
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE, WEIGHTS
 from tastemaker.nano.captions import (
     CONCEPTS,
@@ -23,6 +22,7 @@ from tastemaker.nano.captions import (
 )
 from tastemaker.prompts import load_prompts
 from tastemaker.registry import SCORERS
+from tastemaker.sections import Choice, ScorerChoice
 
 MEBIBYTE = 1024 * 1024
 
@@ -99,10 +99,10 @@ def test_scorers_are_plain_clip_models(folder: Path) -> None:
 def test_scorers_prefer_the_prompt_that_was_drawn(tmp_path: Path) -> None:
     """Each picture outscores itself under the prompt of another, for both scorers, mostly."""
     from tastemaker.backbones.sampling import plan, sample_pool
-    from tastemaker.config import SamplingConfig
     from tastemaker.images import decode
     from tastemaker.records import Pool
     from tastemaker.scorers.base import Scorer
+    from tastemaker.sections import SamplingConfig
 
     texts = prompts("test", 12)
     config = SamplingConfig(num_inference_steps=10, guidance_scale=2.5, device="cpu")

@@ -13,20 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import TastemakerError
-from tastemaker.records import (
-    PairSet,
-    Pool,
-    RunDir,
-    Stage,
+from tastemaker.files import (
     atomic,
     config_key,
-    finished_key,
     read_json,
     read_table,
     write_json,
     write_table,
     write_text,
 )
+from tastemaker.records import PairSet, Pool, RunDir, Stage, finished_key
 
 
 def files_in(folder: Path) -> list[str]:
@@ -87,7 +83,8 @@ class TestAtomic:
         code = """
 import os, signal, sys
 from pathlib import Path
-from tastemaker.records import Pool, atomic
+from tastemaker.files import atomic
+from tastemaker.records import Pool
 with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
     temporary.write_bytes(b"PAR1 and then the power went")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -105,7 +102,7 @@ import resource, sys
 from pathlib import Path
 import pyarrow as pa
 from tastemaker.errors import TastemakerError
-from tastemaker.records import write_table, write_text
+from tastemaker.files import write_table, write_text
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 path = Path(sys.argv[1]) / "big"
 try:

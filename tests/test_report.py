@@ -20,9 +20,9 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from tastemaker.config import ReportConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.records import PairSet, Pool, RunDir, write_json, write_table, write_text
+from tastemaker.files import write_json, write_table, write_text
+from tastemaker.records import PairSet, Pool, RunDir
 from tastemaker.report import report
 from tastemaker.report.contents import read
 from tastemaker.report.figures import moving_average
@@ -30,6 +30,7 @@ from tastemaker.report.health import warnings
 from tastemaker.report.images import thumbnail
 from tastemaker.report.samples import quantiles, strips
 from tastemaker.report.summary import verdict
+from tastemaker.sections import ReportConfig
 
 HOSTILE = '<script>alert("x")</script> & a "dog"'
 SCORERS = ("nano_preference", "nano_judge")

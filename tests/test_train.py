@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.config import GenerateConfig, PairConfig, ScoreConfig, TrainConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.generate import generate
 from tastemaker.losses import dpo
 from tastemaker.pair import pair
 from tastemaker.records import PairSet
 from tastemaker.score import score
+from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig, TrainConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.data import cache_data, noisy_batch, pair_index

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tastemaker import __version__, config
+from tastemaker import __version__, config, sections
 from tastemaker.errors import TastemakerError
 from tastemaker.records import RunDir
 
@@ -51,12 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    rooms: tuple[tuple[str, str, type[config.Section], str, Command], ...] = (
-        ("generate", "room 1: prompts to candidates", config.GenerateConfig, "output", _generate),
-        ("score", "room 2: candidates to scores", config.ScoreConfig, "pool", _score),
-        ("pair", "room 3: scores to pairs", config.PairConfig, "pool output", _pair),
-        ("train", "room 4: pairs to a model", config.TrainConfig, "pairs output", _train),
-        ("evaluate", "room 5: judge a policy", config.EvaluateConfig, "policy output", _evaluate),
+    rooms: tuple[tuple[str, str, type[sections.Section], str, Command], ...] = (
+        ("generate", "room 1: prompts to candidates", sections.GenerateConfig, "output", _generate),
+        ("score", "room 2: candidates to scores", sections.ScoreConfig, "pool", _score),
+        ("pair", "room 3: scores to pairs", sections.PairConfig, "pool output", _pair),
+        ("train", "room 4: pairs to a model", sections.TrainConfig, "pairs output", _train),
+        ("evaluate", "room 5: judge a policy", sections.EvaluateConfig, "policy output", _evaluate),
     )
     for verb, text, section, places, command in rooms:
         room = _verb(verbs, verb, text, _options(section), command)
@@ -109,7 +109,7 @@ def _options(section: type[BaseModel]) -> str:
 def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, config.Section):
+        if isinstance(kind, type) and issubclass(kind, sections.Section):
             yield from _lines(kind, f"{prefix}{name}.")
             continue
         yield f"  {prefix}{name}={_default(field)}"
@@ -120,7 +120,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "(required)"
     value = field.default
-    if isinstance(value, config.Choice):
+    if isinstance(value, sections.Choice):
         return value.name
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
@@ -134,32 +134,32 @@ def _section(kind: type[config.AnySection], parsed: argparse.Namespace) -> confi
 def _generate(parsed: argparse.Namespace) -> None:
     from tastemaker.generate import generate
 
-    generate(_section(config.GenerateConfig, parsed), Path(parsed.output))
+    generate(_section(sections.GenerateConfig, parsed), Path(parsed.output))
 
 
 def _score(parsed: argparse.Namespace) -> None:
     from tastemaker.score import score
 
-    score(_section(config.ScoreConfig, parsed), Path(parsed.pool))
+    score(_section(sections.ScoreConfig, parsed), Path(parsed.pool))
 
 
 def _pair(parsed: argparse.Namespace) -> None:
     from tastemaker.pair import pair
 
-    pair(_section(config.PairConfig, parsed), Path(parsed.pool), Path(parsed.output))
+    pair(_section(sections.PairConfig, parsed), Path(parsed.pool), Path(parsed.output))
 
 
 def _train(parsed: argparse.Namespace) -> None:
     from tastemaker.train import train
 
-    train(_section(config.TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
+    train(_section(sections.TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from tastemaker.evaluate import evaluate, summary
 
     output = Path(parsed.output)
-    section = _section(config.EvaluateConfig, parsed)
+    section = _section(sections.EvaluateConfig, parsed)
     report = output / "report.json"
     evaluate(section, {"policy": parsed.policy}, output, report)
     print(summary(report))

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tastemaker.config import EvaluateConfig
 from tastemaker.errors import TastemakerError
+from tastemaker.files import read_json, write_json
 from tastemaker.metrics.win_rate import mean_and_stderr, win_rate
 from tastemaker.prompts import load_prompts
-from tastemaker.records import Pool, Stage, read_json, write_json
+from tastemaker.records import Pool, Stage
+from tastemaker.sections import EvaluateConfig
 
 SHARD_SIZE = 256
 

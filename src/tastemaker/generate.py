@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.config import GenerateConfig
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Stage
+from tastemaker.sections import GenerateConfig
 
 
 def generate(config: GenerateConfig, output: Path) -> Path:

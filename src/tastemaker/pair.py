@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tastemaker.config import PairConfig
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.records import PairSet, Pool, Stage, config_key, finished_key
+from tastemaker.files import config_key
+from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import RULES
+from tastemaker.sections import PairConfig
 
 ScorerName = Annotated[str, Field(description="Column of the pool's scores.")]
 

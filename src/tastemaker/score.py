@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.config import ScoreConfig
 from tastemaker.records import Pool
+from tastemaker.sections import ScoreConfig
 
 
 def score(config: ScoreConfig, pool: Path) -> Path:

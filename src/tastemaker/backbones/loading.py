@@ -10,8 +10,9 @@ from typing import Any
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.errors import TastemakerError
+from tastemaker.files import read_json
 from tastemaker.hardware import torch_device, torch_dtype
-from tastemaker.records import finished_key, read_json
+from tastemaker.records import finished_key
 from tastemaker.registry import MODELS
 
 FAMILIES = {"StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone"}

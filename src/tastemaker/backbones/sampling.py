@@ -15,9 +15,10 @@ from tqdm import tqdm
 from tastemaker.backbones.base import Backbone, Conditioning, stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.batching import batched
-from tastemaker.config import SamplingConfig
+from tastemaker.files import config_key, write_table
 from tastemaker.images import encode_png
-from tastemaker.records import Pool, config_key, write_table
+from tastemaker.records import Pool
+from tastemaker.sections import SamplingConfig
 from tastemaker.seeding import keyed_seed
 
 if TYPE_CHECKING:

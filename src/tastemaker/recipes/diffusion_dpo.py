@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tastemaker.config import RunConfig
 from tastemaker.evaluate import evaluate
 from tastemaker.generate import generate
 from tastemaker.pair import pair
@@ -10,6 +9,7 @@ from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
 from tastemaker.score import score
+from tastemaker.sections import RunConfig
 from tastemaker.train import train
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker import config as configuration
-from tastemaker.config import ReportConfig, RunConfig
 from tastemaker.hardware import environment
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
+from tastemaker.sections import ReportConfig, RunConfig
 
 
 def run(config: RunConfig) -> RunDir:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.config import ReportConfig
-from tastemaker.records import RunDir, write_text
+from tastemaker.files import write_text
+from tastemaker.records import RunDir
+from tastemaker.sections import ReportConfig
 
 __all__ = ["report"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
-from tastemaker.records import Pool, RunDir, read_json
+from tastemaker.files import read_json
+from tastemaker.records import Pool, RunDir
 
 Row = Mapping[str, Any]
 

@@ -11,7 +11,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from tastemaker.errors import TastemakerError
-from tastemaker.records import Pool, read_table
+from tastemaker.files import read_table
+from tastemaker.records import Pool
 
 THUMBNAIL = 256
 """Longest side of a thumbnail in pixels."""

@@ -11,11 +11,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tastemaker.config import ReportConfig
 from tastemaker.records import RunDir
 from tastemaker.report import curves, figures, health, samples, summary
 from tastemaker.report.contents import Contents, read
 from tastemaker.report.images import Thumbnail, thumbnail
+from tastemaker.sections import ReportConfig
 
 MINUS = "\N{MINUS SIGN}"
 

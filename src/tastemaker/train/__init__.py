@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.config import TrainConfig
 from tastemaker.records import PairSet, Stage, finished_key
+from tastemaker.sections import TrainConfig
 
 
 def train(config: TrainConfig, pairs: Path, output: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from tastemaker.config import LoraConfig
 from tastemaker.errors import TastemakerError
+from tastemaker.sections import LoraConfig
 from tastemaker.seeding import keyed_seed
 
 ADAPTER = "policy"

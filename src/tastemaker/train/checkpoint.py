@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tastemaker.errors import TastemakerError
-from tastemaker.records import atomic
+from tastemaker.files import atomic
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.backbones.sampling import latents_of
 from tastemaker.errors import TastemakerError
+from tastemaker.files import atomic, read_table
 from tastemaker.images import decode, to_pixels
-from tastemaker.records import PairSet, atomic, read_table
+from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
 
 

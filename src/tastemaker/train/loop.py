@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from tastemaker.backbones import load_backbone
 from tastemaker.backbones.loading import MODEL_FILE
-from tastemaker.config import TrainConfig
 from tastemaker.errors import TastemakerError
+from tastemaker.files import write_json
 from tastemaker.hardware import torch_device
-from tastemaker.records import PairSet, write_json
+from tastemaker.records import PairSet
 from tastemaker.registry import LOSSES
+from tastemaker.sections import TrainConfig
 from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import ADAPTER, add_lora, trainable
 from tastemaker.train.checkpoint import (

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tastemaker.records import write_text
+from tastemaker.files import write_text
 
 
 class MetricsFile:

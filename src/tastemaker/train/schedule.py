@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tastemaker.config import TrainConfig
+from tastemaker.sections import TrainConfig
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from tastemaker.backbones import Backbone, stack
-from tastemaker.config import ValidationConfig
-from tastemaker.records import atomic
+from tastemaker.files import atomic
+from tastemaker.sections import ValidationConfig
 from tastemaker.seeding import keyed_seed
 
 

@@ -24,7 +24,7 @@ BATCH = 16
 RATE = 1e-3
 DROPOUT = 0.1
 GAMMA = 5.0
-HEAVIEST = 30.0
+HEAVIEST = 8.0
 SCALES = (1, 4, 16)
 SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
@@ -83,7 +83,7 @@ class Trainer:
         (self.work / "unet.tmp").replace(self.work / "unet.pt")
 
     def loss(self, latents: Tensor, ids: Tensor) -> Tensor:
-        """Epsilon error of one batch, weighted by (min(snr, 5) + 1) / snr, at most 30.
+        """Epsilon error of one batch, weighted by (min(snr, 5) + 1) / snr, at most 8.
 
         The weight is that of a v-prediction loss, cut at high signal-to-noise ratios as in Min-SNR
         (arXiv:2303.09556). Plain epsilon errors hardly feel the caption: it matters most where

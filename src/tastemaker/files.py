@@ -1,0 +1,118 @@
+"""Files that appear whole or not at all: text, JSON and parquet, and hashes of what made them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.errors import TastemakerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well.
+
+    Args:
+        path: The file to write; its folder is made where missing.
+
+    Yields:
+        A path in the same folder, for the caller to write.
+
+    Raises:
+        TastemakerError: The disk is full or not writable; the half-written file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}:
+            raise TastemakerError(
+                f"cannot write {path}: {error.strerror}. Free some space or choose another folder,"
+                " then run the same command again: finished files are kept."
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given; NaN is refused."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        TastemakerError: The file is missing or torn.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TastemakerError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TastemakerError(f"{path} is not JSON: {error}") from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one parquet file atomically."""
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one parquet file.
+
+    Raises:
+        TastemakerError: The file is missing, torn, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        held = pq.read_schema(path).names
+        missing = [name for name in columns or () if name not in held]
+        if missing:
+            raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
+        return pq.read_table(
+            path, columns=list(columns) if columns else None, page_checksum_verification=True
+        )
+    except FileNotFoundError:
+        raise TastemakerError(f"{path} does not exist.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
+
+
+def config_key(*parts: Any) -> str:
+    """Hash resolved configuration and inputs: the identity of a finished stage.
+
+    Args:
+        *parts: JSON-like values.
+
+    Returns:
+        16 hex digits.
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
