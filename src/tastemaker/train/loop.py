@@ -176,7 +176,7 @@ class Trainer:
             key: self.accelerator.reduce(value / config.gradient_accumulation, "mean").item()
             for key, value in sums.items()
         }
-        return {**means, "grad_norm": norm, "learning_rate": rate}
+        return {**means, **norm, "learning_rate": rate}
 
     def _forward_backward(self, step: int, part: int, last: bool) -> dict[str, torch.Tensor]:
         config = self.config
@@ -201,8 +201,8 @@ class Trainer:
             self.accelerator.backward(losses.mean())
         return step_metrics(errors, losses, self.beta)
 
-    def _clip_and_update(self, step: int) -> float:
-        """Clip, step, average; return the gradient norm before clipping."""
+    def _clip_and_update(self, step: int) -> dict[str, float]:
+        """Clip, step, average; return the gradient norm before clipping, where it is finite."""
         parameters = list(self.state.weights.values())
         norm = float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
         # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
@@ -217,7 +217,7 @@ class Trainer:
         if decay:
             for name, average in self.state.ema.items():
                 average.lerp_(self.state.weights[name].detach(), 1 - decay)
-        return norm if math.isfinite(norm) else -1.0
+        return {"grad_norm": norm} if math.isfinite(norm) else {}
 
     def _after_step(self, done: int, row: dict[str, float], metrics: MetricsFile) -> None:
         config = self.config

@@ -68,8 +68,10 @@ def card(work: Path) -> None:
     """Draw the samples and write `weights/MODEL_CARD.md` and `weights/samples.png`.
 
     The blind count is read from `work/blind.json`: what a person saw in the pictures before
-    reading the prompts, `{"recognised": int, "of": int, "note": str}`.
+    reading the prompts, `{"recognised": int, "of": int, "note": str, "history": str}`, where
+    the note says what is weak and the history how this very build was run.
     """
+    blind = json.loads((work / "blind.json").read_text(encoding="utf-8"))
     captions = prompts("test", SAMPLES)
     pictures = draw(snapshot(work, "100"), captions, list(range(SAMPLES)))
     sheet(pictures, captions).save(WEIGHTS / "samples.png", optimize=True)
@@ -85,9 +87,8 @@ def card(work: Path) -> None:
         names=", ".join(BACKGROUNDS),
         credits=credits_,
     )
-    blind = json.loads((work / "blind.json").read_text(encoding="utf-8"))
     limits = LIMITS.format(concepts=len(CONCEPTS), blind=blind["note"])
-    text = head + training(work) + scorers(work) + samples(blind) + limits
+    text = head + training(work) + blind["history"] + "\n" + scorers(work) + samples(blind) + limits
     (WEIGHTS / "MODEL_CARD.md").write_text(text, encoding="utf-8")
 
 
@@ -99,7 +100,7 @@ def training(work: Path) -> str:
     ]
     rows += ["|---|---|---|---|"]
     for stage, result in (
-        ("vae", "held-out PSNR {psnr:.1f} dB, scaling factor {scaling_factor}"),
+        ("vae", "held-out PSNR {psnr:.1f} dB"),
         ("unet", "weighted epsilon error {loss:.4f}"),
         ("clip-preference", "contrastive loss {loss:.3f}"),
         ("clip-judge", "contrastive loss {loss:.3f}"),
@@ -108,9 +109,21 @@ def training(work: Path) -> str:
     ):
         lines = Journal(work / f"{stage}.jsonl").lines()
         last = lines[-1]
-        cells = [stage, f"{last['seconds'] / 60:.1f}", str(last["step"]), result.format(**last)]
+        cells = [stage, f"{minutes(lines):.1f}", str(last["step"]), result.format(**last)]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n\nMinutes are wall-clock minutes; other work ran beside them.\n"
+
+
+def minutes(lines: list[dict[str, Any]]) -> float:
+    """Minutes of a stage over all its processes: each begins its seconds anew.
+
+    Example:
+        >>> minutes([{"seconds": 30.0}, {"seconds": 60.0}, {"seconds": 30.0}])
+        1.5
+    """
+    seconds = [float(line["seconds"]) for line in lines]
+    ends = [a for a, b in zip(seconds, [*seconds[1:], 0.0], strict=True) if b < a]
+    return sum(ends) / 60
 
 
 def scorers(work: Path) -> str:

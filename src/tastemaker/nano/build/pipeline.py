@@ -34,7 +34,7 @@ def unet() -> UNet2DConditionModel:
         layers_per_block=1,
         attention_head_dim=2,
         cross_attention_dim=WIDTH,
-        # Few, wide groups: a group's mean is lost, and with it the mean colour if groups are narrow.
+        # Few, wide groups: the mean of a group is lost, and in narrow groups the colour with it.
         norm_num_groups=4,
     )
     model.set_attn_processor(AttnProcessor())
