@@ -20,6 +20,7 @@ from tastemaker.files import (
     read_table,
     write_json,
     write_table,
+    write_tensors,
     write_text,
 )
 from tastemaker.records import PairSet, Pool, RunDir, Stage, finished_key
@@ -102,7 +103,7 @@ import resource, sys
 from pathlib import Path
 import pyarrow as pa
 from tastemaker.errors import TastemakerError
-from tastemaker.files import write_table, write_text
+from tastemaker.files import write_table, write_tensors, write_text
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 path = Path(sys.argv[1]) / "big"
 try:
@@ -298,3 +299,20 @@ class TestRunDir:
 
     def test_an_empty_folder_will_do(self, tmp_path: Path) -> None:
         assert RunDir(tmp_path).open("seed: 0\n", {}).config.is_file()
+
+
+def test_tensor_files_have_the_same_bytes_every_time(tmp_path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2).T}
+    metadata = {f"key {i}": f"välue {i}" for i in range(8)}
+    written = set()
+    for i in range(6):
+        write_tensors(tmp_path / f"{i}.safetensors", tensors, metadata)
+        written.add((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="pt") as file:
+        assert file.metadata() == metadata
+        assert torch.equal(file.get_tensor("b"), tensors["b"])
+        assert torch.equal(file.get_tensor("a"), tensors["a"])

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tastemaker.errors import TastemakerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 
 @contextlib.contextmanager
@@ -103,6 +104,45 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise TastemakerError(f"{path} does not exist.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file atomically, with the same bytes for the same content.
+
+    Args:
+        path: The file.
+        tensors: On any device.
+        metadata: Strings to keep beside them.
+
+    Raises:
+        TastemakerError: The disk is full.
+    """
+    from safetensors.torch import save_file
+
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(contiguous, temporary, dict(metadata or {}))
+        sort_header(temporary)
+
+
+def sort_header(path: Path) -> None:
+    """Rewrite a safetensors file with the keys of its metadata in order.
+
+    The library writes metadata in the random order of a hash map: without this, equal files would
+    differ in their bytes.
+
+    Args:
+        path: A whole safetensors file, not yet in use by anybody.
+    """
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
 def config_key(*parts: Any) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tastemaker.backbones.base import Backbone, Conditioning
 from tastemaker.errors import TastemakerError, nearest
+from tastemaker.files import sort_header
 
 
 class UNetBackbone(Backbone):
@@ -141,6 +142,7 @@ class UNetBackbone(Backbone):
             self.pipeline.unload_lora_weights()
 
     def save_adapter(self, folder: Path, adapter: str) -> None:
+        from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
         from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
@@ -159,6 +161,7 @@ class UNetBackbone(Backbone):
             unet_lora_layers={key: layers[key].contiguous() for key in sorted(layers)},
             unet_lora_adapter_metadata=metadata,
         )
+        sort_header(folder / LORA_WEIGHT_NAME_SAFE)
 
     def save_pipeline(self, folder: Path) -> None:
         self.pipeline.save_pretrained(folder)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import atomic
+from tastemaker.files import write_tensors
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -52,16 +51,14 @@ def save_checkpoint(state: TrainState, folder: Path, step: int) -> None:
     Raises:
         TastemakerError: The disk is full; older checkpoints stay.
     """
-    tensors = {f"weights.{name}": value.detach().cpu() for name, value in state.weights.items()}
-    tensors |= {f"ema.{name}": value.cpu() for name, value in state.ema.items()}
+    tensors: dict[str, torch.Tensor] = {f"weights.{k}": v for k, v in state.weights.items()}
+    tensors |= {f"ema.{name}": value for name, value in state.ema.items()}
     for name, parameter in state.weights.items():
         for key, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach().cpu()
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     scaler = state.scaler.state_dict() if state.scaler is not None else None
     metadata = {"step": str(step), "scaler": json.dumps(scaler)}
-    contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    with atomic(checkpoint_file(folder, step)) as temporary:
-        save_file(contiguous, temporary, metadata)
+    write_tensors(checkpoint_file(folder, step), tensors, metadata)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.backbones.sampling import latents_of
 from tastemaker.errors import TastemakerError
-from tastemaker.files import atomic, read_table
+from tastemaker.files import read_table, write_tensors
 from tastemaker.images import decode, to_pixels
 from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
@@ -95,8 +95,7 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
     tensors = _read_cache(cache)
     if tensors is None:
         tensors = _encode(pairs, ids, prompts, backbone)
-        with atomic(cache) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(cache, tensors)
     row = {candidate: i for i, candidate in enumerate(ids)}
     line = {prompt: i for i, prompt in enumerate(prompts)}
     return TrainingData(

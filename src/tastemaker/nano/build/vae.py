@@ -28,7 +28,7 @@ POOL = 6000
 # Latents have unit variance, but are scaled below it for the U-Net. These pictures are so plain
 # that at scale 1 the mean of the noisiest latents still shows the background: the U-Net would read
 # it there instead of in the caption, and at sampling the mean of the noise would decide the colour.
-SCALING = 0.5
+SCALING = 0.8
 LOGVAR = 2 * math.log(SPREAD)
 
 
