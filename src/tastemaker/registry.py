@@ -168,8 +168,9 @@ PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
 SCORERS = Table("scorer", ("tastemaker.scorers.clip", "tastemaker.nano.entries"))
 RULES = Table("pair rule", ("tastemaker.pair",))
 LOSSES = Table("loss", ("tastemaker.losses",))
+CREDITS = Table("credit scheme", ("tastemaker.train.credit",))
 RECIPES = Table("recipe", ("tastemaker.recipes",))
-TABLES = (RECIPES, MODELS, PROMPTS, SCORERS, RULES, LOSSES)
+TABLES = (RECIPES, MODELS, PROMPTS, SCORERS, RULES, LOSSES, CREDITS)
 
 
 def load_plugins(files: tuple[str, ...]) -> None:
