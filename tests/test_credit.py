@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tastemaker.noise import NoiseSchedule
 from tastemaker.registry import CREDITS
-from tastemaker.train.credit import BRANCHES, DDE, NoiseSchedule, StepArrays, draw_timesteps
+from tastemaker.train.credit import BRANCHES, DDE, StepArrays, draw_timesteps
 
 STEPS = (0, 50, 100, 200, 500, 700, 900, 999)
 
@@ -60,9 +61,7 @@ def test_step_coefficient_is_the_textbook_form() -> None:
 def test_kappa_turns_prediction_error_into_image_error(prediction: str) -> None:
     schedule = flow() if prediction == "flow" else stable_diffusion(prediction)
     generator = torch.Generator().manual_seed(0)
-    x0, noise, wrong = (
-        torch.randn(64, dtype=torch.float64, generator=generator) for _ in range(3)
-    )
+    x0, noise, wrong = (torch.randn(64, dtype=torch.float64, generator=generator) for _ in range(3))
     for t in (0, 10, 50, 98):
         a, s = schedule.alpha[t], schedule.sigma[t]
         x = a * x0 + s * noise

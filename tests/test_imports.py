@@ -25,6 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "files",
         "hardware",
         "images",
+        "noise",
         "records",
         "registry",
         "sections",

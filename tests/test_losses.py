@@ -40,7 +40,10 @@ def test_diffusers_beta_gives_the_research_script_loss() -> None:
     assert torch.allclose(dpo(margins, beta=from_diffusers_beta(2500)), script, rtol=1e-14)
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
+PAIRWISE = [name for name in LOSSES.names() if name != "sft"]
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
 class TestEveryLoss:
     def test_keeps_one_value_a_pair(self, name: str) -> None:
         loss = LOSSES.bind(name, {})
@@ -62,3 +65,22 @@ class TestEveryLoss:
         loss.sum().backward()
         assert torch.isfinite(loss).all()
         assert torch.isfinite(margin.grad).all()
+
+
+def test_other_losses_by_hand() -> None:
+    # z = 0.5 * 4 * margin = 1 and -1.
+    margins = float64(0.5, -0.5)
+    assert LOSSES.bind("ipo", {"beta": 4.0})(margins).tolist() == [0.25, 2.25]
+    assert LOSSES.bind("hinge", {"beta": 4.0})(margins).tolist() == [0.0, 2.0]
+    s = 0.25
+    up, down = math.log1p(math.exp(-1)), math.log1p(math.e)
+    expected = [((1 - s) * up - s * down) / (1 - 2 * s), ((1 - s) * down - s * up) / (1 - 2 * s)]
+    robust = LOSSES.bind("robust", {"beta": 4.0, "label_smoothing": s})
+    assert robust(margins).tolist() == pytest.approx(expected)
+
+
+def test_robust_is_unbiased_under_flips() -> None:
+    """Averaged over flipped labels it is the plain loss of the true ones."""
+    s, margin = 0.2, float64(3e-4)
+    robust = LOSSES.bind("robust", {"label_smoothing": s})
+    assert (1 - s) * robust(margin) + s * robust(-margin) == pytest.approx(dpo(margin).item())

@@ -299,3 +299,47 @@ def test_a_second_round_starts_from_the_first(
 def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(TastemakerError, match="no_such_tracker"):
         train(train_config(tiny_model, tracker="no_such_tracker"), pairs, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "ipo"},
+        {"loss": "sft"},
+        {"extra_losses": [{"name": "sft", "weight": 0.1}]},
+        {"credit": {"name": "dde", "kappa_max": 10, "buckets": 20}},
+        {"credit": "dde_step"},
+        {"credit": "discounted"},
+        {"credit": {"name": "window", "low": 200, "high": 700}},
+        {"guards": {"safeguard": 0.1, "chosen_penalty": 10}},
+    ],
+    ids=str,
+)
+def test_losses_credit_and_guards_train_and_resume(
+    pairs: Path, tiny_model: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    config = train_config(tiny_model, steps=4, checkpoint_every=2, **options)
+    whole = train(config, pairs, tmp_path / "whole")
+    again = train(config, pairs, tmp_path / "again")
+    (again / "done.json").unlink()
+    (again / "checkpoints" / "step-000004.safetensors").unlink()
+    train(config, pairs, again)
+    for name in ("metrics.jsonl", "pytorch_lora_weights.safetensors"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
+    assert all(math.isfinite(value) for row in rows(whole) for value in row.values())
+
+
+def test_credit_is_refused_before_training(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = train_config(tiny_model, credit={"name": "window", "low": 0, "high": 2000})
+    with pytest.raises(TastemakerError, match=r"window \[0, 2000\) does not lie in \[0, 1000\)"):
+        train(config, pairs, tmp_path / "out")
+    with pytest.raises(ValueError, match="ema"):
+        train_config(tiny_model, credit={"name": "dde", "ema": 1.0})
+
+
+def test_a_gradient_that_explodes_stops_the_run(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = train_config(tiny_model, guards={"max_gradient": 1e-9})
+    with pytest.raises(TastemakerError, match="max_gradient"):
+        train(config, pairs, tmp_path / "out")

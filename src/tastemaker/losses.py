@@ -1,4 +1,6 @@
-"""Pairwise losses: pure functions of the margin, one value a pair, nothing reduced.
+"""Losses: pure functions of one value a pair, nothing reduced.
+
+A loss names what it looks at by its first parameter: `margin`, or `chosen_error`.
 
 `margin = (ref_c - pol_c) - (ref_r - pol_r)`, where `pol` and `ref` are the policy's and the
 reference's mean squared denoising errors on the chosen (c) and rejected (r) image. A positive
@@ -53,6 +55,100 @@ def dpo(
     """
     z = 0.5 * beta * margin
     return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
+
+
+@LOSSES.register("ipo")
+def ipo(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
+    """IPO: a squared distance to a target margin, which a margin can also overshoot.
+
+    `loss = (0.5 * margin - 1 / (2 * beta))^2 * beta^2`, that is `(z - 1/2)^2` with
+    `z = 0.5 * beta * margin`. The factor `beta^2` keeps the gradient on the scale of the other
+    losses; the published form is this divided by it.
+
+    Args:
+        margin: Margins, shape [pairs].
+        beta: Strength of the pull to the reference: the target margin is `1 / beta`.
+
+    Returns:
+        Losses, shape [pairs].
+
+    Example:
+        >>> round(ipo(torch.zeros(1)).item(), 6)
+        0.25
+
+    References:
+        Azar et al., A general theoretical paradigm to understand learning from human preferences,
+        arXiv 2310.12036, equation 17.
+    """
+    return (0.5 * beta * margin - 0.5).square()
+
+
+@LOSSES.register("hinge")
+def hinge(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
+    """Hinge: nothing more is learned from a pair once its margin is wide enough.
+
+    `loss = max(0, 1 - z)`, with `z = 0.5 * beta * margin`.
+
+    Args:
+        margin: Margins, shape [pairs].
+        beta: The margin is wide enough at `2 / beta`.
+
+    Returns:
+        Losses, shape [pairs].
+
+    Example:
+        >>> hinge(torch.tensor([0.0, 1.0])).tolist()
+        [1.0, 0.0]
+
+    References:
+        Zhao et al., SLiC-HF, arXiv 2305.10425.
+    """
+    return torch.relu(1 - 0.5 * beta * margin)
+
+
+@LOSSES.register("robust")
+def robust(
+    margin: torch.Tensor, *, beta: Beta = 5000.0, label_smoothing: Smoothing = 0.1
+) -> torch.Tensor:
+    """Robust DPO: unbiased where a known share of the labels is flipped.
+
+    `loss = (-(1 - s) * logsigmoid(z) + s * logsigmoid(-z)) / (1 - 2 s)`, `z = 0.5 * beta * margin`.
+
+    Unlike `dpo` with smoothing it may be negative, and it does not fall for ever on one side.
+
+    Args:
+        margin: Margins, shape [pairs].
+        beta: Strength of the pull to the reference.
+        label_smoothing: `s`, the share of labels that are flipped.
+
+    Returns:
+        Losses, shape [pairs].
+
+    Example:
+        >>> round(robust(torch.zeros(1)).item(), 6)
+        0.693147
+
+    References:
+        Chowdhury et al., Provably robust DPO, arXiv 2403.00409.
+    """
+    z = 0.5 * beta * margin
+    weighted = -(1 - label_smoothing) * F.logsigmoid(z) + label_smoothing * F.logsigmoid(-z)
+    return weighted / (1 - 2 * label_smoothing)
+
+
+@LOSSES.register("sft")
+def sft(chosen_error: torch.Tensor) -> torch.Tensor:
+    """Supervised fine-tuning on the chosen image: its denoising error, the rejected one unused.
+
+    As a baseline, or with a small weight beside a pairwise loss as an anchor.
+
+    Args:
+        chosen_error: The policy's errors on the chosen images, shape [pairs].
+
+    Returns:
+        The same values.
+    """
+    return chosen_error
 
 
 def from_diffusers_beta(beta: float) -> float:

@@ -47,6 +47,12 @@ class ScorerChoice(Choice):
         return self.label or self.name
 
 
+class LossTerm(Choice):
+    """A further loss with its weight in the sum."""
+
+    weight: float = 1.0
+
+
 def _choice(table: registry.Table, default: str | None = None, kind: type[Choice] = Choice) -> Any:
     """Return the annotated type of a field that names an entry of `table`."""
 
@@ -83,12 +89,16 @@ if TYPE_CHECKING:
     Prompts = Choice
     Rule = Choice
     Loss = Choice
+    ExtraLoss = LossTerm
+    Credit = Choice
     Scorer = ScorerChoice
 else:
     Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
     Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
     Rule = _choice(registry.RULES, default="best_worst")
     Loss = _choice(registry.LOSSES, default="dpo")
+    ExtraLoss = _choice(registry.LOSSES, kind=LossTerm)
+    Credit = _choice(registry.CREDITS, default="uniform")
 
 
 class Section(BaseModel):
@@ -182,11 +192,32 @@ class ValidationConfig(Section):
         return self
 
 
+class GuardConfig(Section):
+    """Against the known divergence: the margin grows while both errors grow."""
+
+    chosen_penalty: float = Field(
+        0.0, ge=0, description="Inside the sigmoid: this times the growth of the chosen error."
+    )
+    safeguard: float | None = Field(
+        None, ge=0, lt=1, description="Scale the rejected gradient, with this slack; off: null."
+    )
+    max_gradient: float | None = Field(
+        None, gt=0, description="Stop where the gradient norm before clipping exceeds this."
+    )
+
+
 class TrainConfig(Section):
     """Room 4: pairs to a trained model."""
 
     model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
     loss: Loss = Field(Choice(name="dpo"), description="Loss over the margin, with its options.")
+    extra_losses: tuple[ExtraLoss, ...] = Field(
+        (), description="Further losses, e.g. [{name: sft, weight: 0.1}] as an anchor."
+    )
+    credit: Credit = Field(
+        Choice(name="uniform"), description="Which denoising steps count, and how much."
+    )
+    guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
     method: Literal["lora", "full"] = Field("lora", description="Adapters, or all U-Net weights.")
     lora: LoraConfig = Field(LoraConfig(), description="Options of the adapters.")
     reference: Literal["adapters_off", "frozen_copy"] = Field(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tastemaker.noise import NoiseSchedule
+
 Conditioning = dict[str, torch.Tensor]
 """Prompt embeddings under the names of the pipeline's arguments, first dimension = prompts."""
 
@@ -115,9 +117,10 @@ class Backbone(ABC):
             Latents, [images, channels, h, w].
         """
 
+    @property
     @abstractmethod
-    def sample_timesteps(self, number: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw training timesteps uniformly from [0, T), int64, shape [number]."""
+    def noise_schedule(self) -> NoiseSchedule:
+        """`alpha`, `sigma` and the kind of prediction, for credit schemes."""
 
     @abstractmethod
     def add_noise(

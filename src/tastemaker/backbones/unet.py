@@ -15,6 +15,7 @@ from PIL import Image
 from tastemaker.backbones.base import Backbone, Conditioning
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import sort_header
+from tastemaker.noise import NoiseSchedule
 
 
 class UNetBackbone(Backbone):
@@ -30,7 +31,7 @@ class UNetBackbone(Backbone):
         self.pipeline = pipeline
         self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.abar = self.schedule.alphas_cumprod.double()
-        self.prediction_type: str = self.schedule.config.prediction_type
+        self.prediction_type = self.schedule.config.prediction_type
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -94,8 +95,9 @@ class UNetBackbone(Backbone):
         ).images
         return latents
 
-    def sample_timesteps(self, number: int, generator: torch.Generator) -> torch.Tensor:
-        return torch.randint(self.num_timesteps, (number,), generator=generator)
+    @property
+    def noise_schedule(self) -> NoiseSchedule:
+        return NoiseSchedule(self.abar.sqrt(), (1 - self.abar).sqrt(), self.prediction_type)
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_tensors
+from tastemaker.train.credit import Credit
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -26,12 +27,14 @@ class TrainState:
         weights: Parameters that train, by name.
         optimizer: AdamW over exactly these parameters.
         ema: Averages of the weights by name; empty where EMA is off.
+        credit: The credit scheme, whose arrays change with every step.
         scaler: The fp16 loss scaler, or None.
     """
 
     weights: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: dict[str, torch.Tensor]
+    credit: Credit
     scaler: Any = None
 
 
@@ -53,6 +56,7 @@ def save_checkpoint(state: TrainState, folder: Path, step: int) -> None:
     """
     tensors: dict[str, torch.Tensor] = {f"weights.{k}": v for k, v in state.weights.items()}
     tensors |= {f"ema.{name}": value for name, value in state.ema.items()}
+    tensors |= {f"credit.{name}": value for name, value in state.credit.state().items()}
     for name, parameter in state.weights.items():
         for key, value in state.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
@@ -90,6 +94,10 @@ def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
     expected = {f"weights.{name}" for name in state.weights}
     if expected != {name for name in tensors if name.startswith("weights.")}:
         raise TastemakerError(f"checkpoint {file} holds the weights of another model; delete it.")
+    try:
+        state.credit.load({name: tensors[f"credit.{name}"] for name in state.credit.state()})
+    except (KeyError, ValueError) as error:
+        raise TastemakerError(f"checkpoint {file} has other credit arrays: {error}") from None
     for name, parameter in state.weights.items():
         parameter.data.copy_(tensors[f"weights.{name}"])
         if state.ema:

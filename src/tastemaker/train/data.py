@@ -19,6 +19,7 @@ from tastemaker.files import read_table, write_tensors
 from tastemaker.images import decode, to_pixels
 from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
+from tastemaker.train.credit import draw_timesteps
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def noisy_batch(
     *,
     seed: int,
     sample_posterior: bool,
+    density: torch.Tensor | None = None,
 ) -> NoisyBatch:
     """Assemble the examples at the given positions of the run.
 
@@ -158,13 +160,16 @@ def noisy_batch(
         draws: Positions in the run.
         seed: The run's seed.
         sample_posterior: Sample the VAE's posterior, or take its mean.
+        density: How often each timestep is drawn, shape [T]; None draws uniformly.
 
     Returns:
         The batch on the model's device.
     """
     index = torch.tensor([pair_index(draw, len(data), seed) for draw in draws])
     generators = [keyed_generator(seed, "draw", draw) for draw in draws]
-    timesteps = torch.cat([backbone.sample_timesteps(1, generator) for generator in generators])
+    timesteps = torch.cat(
+        [draw_timesteps(density, backbone.num_timesteps, each) for each in generators]
+    )
     shape = data.latents.mean.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
     images = torch.cat([data.chosen[index], data.rejected[index]])

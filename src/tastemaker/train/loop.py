@@ -18,7 +18,6 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json
 from tastemaker.hardware import torch_device
 from tastemaker.records import PairSet
-from tastemaker.registry import LOSSES
 from tastemaker.sections import TrainConfig
 from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import ADAPTER, add_lora, trainable
@@ -30,10 +29,18 @@ from tastemaker.train.checkpoint import (
     save_checkpoint,
 )
 from tastemaker.train.data import TrainingData, cache_data, noisy_batch
+from tastemaker.train.guards import DivergenceWatch
 from tastemaker.train.metrics import MetricsFile
-from tastemaker.train.objective import errors_of, step_metrics
+from tastemaker.train.objective import (
+    DenoisingErrors,
+    credited,
+    errors_of,
+    penalised,
+    step_metrics,
+)
 from tastemaker.train.reference import AdaptersOff, FrozenCopy, Reference
 from tastemaker.train.schedule import learning_rate_at
+from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -82,7 +89,9 @@ class Trainer:
             self.backbone.release_encoders()
         self.backbone.prepare_training()
         self.reference = self._make_trainable()
-        self.loss = LOSSES.bind(config.loss.name, config.loss.options)
+        self.losses = weighted_losses(config)
+        self.credit = build_credit(config, self.backbone)
+        self.watch = DivergenceWatch()
         self.beta = float(config.loss.options.get("beta", 1.0))
         self.state, self.policy = self._prepare()
 
@@ -157,7 +166,7 @@ class Trainer:
         ema = {name: value.detach().clone() for name, value in averaged}
         self.optimizer = optimizer
         # accelerate wraps the optimizer; the state to keep is that of the one inside.
-        state = TrainState(weights, optimizer.optimizer, ema, self.accelerator.scaler)
+        state = TrainState(weights, optimizer.optimizer, ema, self.credit, self.accelerator.scaler)
         return state, policy
 
     def _step(self, step: int) -> dict[str, float]:
@@ -191,15 +200,38 @@ class Trainer:
             range(first, first + config.batch_size),
             seed=config.seed,
             sample_posterior=config.sample_posterior,
+            density=self.credit.density(),
         )
+        timesteps = batch.timesteps.chunk(2)[0]
         # Gradients cross processes once an optimizer step, with its last batch.
         sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.policy)
         with sync:
             with self.accelerator.autocast():
-                errors = errors_of(self.backbone, self.policy, self.reference, batch)
-            losses = self.loss(errors.margin)
+                errors = errors_of(
+                    self.backbone, self.policy, self.reference, batch, config.guards.safeguard
+                )
+            seen = credited(errors, self.credit, timesteps)
+            losses = self._loss(seen)
             self.accelerator.backward(losses.mean())
-        return step_metrics(errors, losses, self.beta)
+        # After use: the arrays of this step were made by the steps before it.
+        self.credit.update(*self._gathered(errors, timesteps))
+        return step_metrics(errors, seen, losses, self.beta)
+
+    def _loss(self, seen: DenoisingErrors) -> torch.Tensor:
+        """Weighted sum of the configured losses, shape [pairs]."""
+        inputs = {
+            "margin": penalised(seen, self.config.guards.chosen_penalty),
+            "chosen_error": seen.policy_chosen,
+        }
+        terms = [weight * loss(inputs[looks_at]) for weight, looks_at, loss in self.losses]
+        return torch.stack(terms).sum(0)
+
+    def _gathered(
+        self, errors: DenoisingErrors, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """This iteration's errors and timesteps of all processes."""
+        mine = errors.stack().detach().T.contiguous()
+        return self.accelerator.gather(mine).T, self.accelerator.gather(timesteps)
 
     def _clip_and_update(self, step: int) -> dict[str, float]:
         """Clip, step, average; return the gradient norm before clipping, where it is finite."""
@@ -210,6 +242,11 @@ class Trainer:
             raise TastemakerError(
                 f"step {step + 1}: the gradient is {norm}. Lower train.learning_rate or raise"
                 f" train.precision to fp32. {self._last_good()}"
+            )
+        if self.config.guards.max_gradient and norm > self.config.guards.max_gradient:
+            raise TastemakerError(
+                f"step {step + 1}: the gradient's norm {norm:.3g} exceeds guards.max_gradient."
+                f" Lower train.learning_rate. {self._last_good()}"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -227,6 +264,9 @@ class Trainer:
                 f" train.learning_rate. {self._last_good()}"
             )
         self.accelerator.log(row, step=done)
+        warning = self.watch.seen(row["rewards/margins"], row["errors/chosen"])
+        if warning and self.accelerator.is_main_process:
+            tqdm.write(f"warning, step {done}: {warning}")
         if self.accelerator.is_main_process:
             metrics.append(done, row)
             if self.sheets is not None and done % config.validation.every == 0:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from tastemaker.backbones import Backbone
+from tastemaker.train.credit import Credit
 from tastemaker.train.data import NoisyBatch
-from tastemaker.train.reference import Reference, denoising_errors
+from tastemaker.train.guards import safe_share, scale_gradient
+from tastemaker.train.reference import Reference, mean_square, residuals
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,24 @@ class DenoisingErrors:
         rejected_gain = self.reference_rejected - self.policy_rejected
         return chosen_gain - rejected_gain
 
+    def stack(self) -> torch.Tensor:
+        """The four errors in the order of `credit.BRANCHES`, shape [4, pairs]."""
+        return torch.stack(
+            [
+                self.policy_chosen,
+                self.policy_rejected,
+                self.reference_chosen,
+                self.reference_rejected,
+            ]
+        )
+
 
 def errors_of(
-    backbone: Backbone, policy: torch.nn.Module, reference: Reference, batch: NoisyBatch
+    backbone: Backbone,
+    policy: torch.nn.Module,
+    reference: Reference,
+    batch: NoisyBatch,
+    safeguard: float | None = None,
 ) -> DenoisingErrors:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
@@ -41,17 +58,56 @@ def errors_of(
         policy: The network that trains, as `accelerate` wrapped it.
         reference: Where reference errors come from.
         batch: Chosen first, then rejected.
+        safeguard: Slack of `guards.safe_share` on the rejected gradient; None leaves it whole.
 
     Returns:
         The four errors of every pair; only the policy's carry a graph.
     """
     reference_chosen, reference_rejected = reference.errors(batch).chunk(2)
-    policy_chosen, policy_rejected = denoising_errors(backbone, policy, batch).chunk(2)
+    chosen, rejected = residuals(backbone, policy, batch).chunk(2)
+    policy_chosen, policy_rejected = mean_square(chosen), mean_square(rejected)
+    if safeguard is not None:
+        policy_rejected = scale_gradient(policy_rejected, safe_share(chosen, rejected, safeguard))
     return DenoisingErrors(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
 
 
+def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -> DenoisingErrors:
+    """Give each branch's error its credit: `scale_t * error + C_t`.
+
+    Args:
+        errors: Errors as the network made them.
+        credit: The scheme.
+        timesteps: Shape [pairs].
+
+    Returns:
+        What the loss sees.
+    """
+    return DenoisingErrors(
+        *(credit.scale(timesteps) * errors.stack() + credit.correction(timesteps))
+    )
+
+
+def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
+    """The margin, less a penalty on a chosen error that has grown: DPO-Positive.
+
+    `margin - penalty * max(0, pol_c - ref_c)`.
+
+    Args:
+        errors: What the loss sees.
+        penalty: 0 for the plain margin; 10 kept a curriculum on real images from collapsing.
+
+    Returns:
+        Margins, shape [pairs].
+
+    References:
+        Pal et al., Smaug: DPO-Positive, arXiv 2402.13228, equation 3.
+    """
+    growth = torch.relu(errors.policy_chosen - errors.reference_chosen)
+    return errors.margin - penalty * growth
+
+
 def step_metrics(
-    errors: DenoisingErrors, losses: torch.Tensor, beta: float
+    errors: DenoisingErrors, seen: DenoisingErrors, losses: torch.Tensor, beta: float
 ) -> dict[str, torch.Tensor]:
     """Summarise a batch in TRL's keys, and the drift of both branches.
 
@@ -59,7 +115,8 @@ def step_metrics(
     errors grow, the known divergence of DPO on diffusion: `errors/chosen` above 0 shows it.
 
     Args:
-        errors: The batch's errors.
+        errors: The batch's errors as the network made them: the drift.
+        seen: The errors with their credit, as the loss saw them: the rewards.
         losses: Losses, shape [pairs].
         beta: The loss's beta.
 
@@ -71,12 +128,14 @@ def step_metrics(
     """
     chosen = (errors.policy_chosen - errors.reference_chosen).detach()
     rejected = (errors.policy_rejected - errors.reference_rejected).detach()
-    margin = errors.margin.detach()
+    margin = seen.margin.detach()
+    chosen_reward = 0.5 * beta * (seen.reference_chosen - seen.policy_chosen).detach()
+    rejected_reward = 0.5 * beta * (seen.reference_rejected - seen.policy_rejected).detach()
     accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
     return {
         "loss": losses.detach().mean(),
-        "rewards/chosen": (-0.5 * beta * chosen).mean(),
-        "rewards/rejected": (-0.5 * beta * rejected).mean(),
+        "rewards/chosen": chosen_reward.mean(),
+        "rewards/rejected": rejected_reward.mean(),
         "rewards/accuracies": accuracy.mean(),
         "rewards/margins": (0.5 * beta * margin).mean(),
         "errors/chosen": chosen.mean(),

@@ -20,6 +20,19 @@ class Reference(Protocol):
         ...
 
 
+def residuals(backbone: Backbone, denoiser: torch.nn.Module, batch: NoisyBatch) -> torch.Tensor:
+    """Prediction minus target, float32, shape [2 * pairs, channels, h, w]."""
+    prediction = backbone.predict(
+        denoiser, batch.noisy_latents, batch.timesteps, batch.conditioning
+    )
+    return prediction.float() - batch.target.float()
+
+
+def mean_square(residual: torch.Tensor) -> torch.Tensor:
+    """`error_i = mean(residual_i^2)` over a latent's elements, one value an image."""
+    return residual.square().flatten(1).mean(1)
+
+
 def denoising_errors(
     backbone: Backbone, denoiser: torch.nn.Module, batch: NoisyBatch
 ) -> torch.Tensor:
@@ -35,10 +48,7 @@ def denoising_errors(
     Returns:
         Errors, shape [2 * pairs].
     """
-    prediction = backbone.predict(
-        denoiser, batch.noisy_latents, batch.timesteps, batch.conditioning
-    )
-    return (prediction.float() - batch.target.float()).square().flatten(1).mean(1)
+    return mean_square(residuals(backbone, denoiser, batch))
 
 
 class AdaptersOff:

@@ -1,0 +1,73 @@
+"""A noise schedule by its formulas: all that credit schemes need to know of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """`x_t = alpha_t x_0 + sigma_t noise` at T timesteps, and what the network predicts.
+
+    Args:
+        alpha: Shape [T], float64; `sqrt(abar_t)`, or `1 - s` of a rectified flow.
+        sigma: Shape [T], float64; `sqrt(1 - abar_t)`, or `s`.
+        prediction: What the network predicts.
+    """
+
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+    prediction: Literal["epsilon", "v_prediction", "sample", "flow"]
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    @property
+    def kappa(self) -> torch.Tensor:
+        """Factor from the squared error of the prediction to that of x_0, shape [T].
+
+        `||x_0 - xhat_0||^2 = kappa_t ||target - prediction||^2`: `sigma^2 / alpha^2` for noise (for
+        Stable Diffusion `(1 - abar) / abar`), `sigma^2` for v and for a flow's velocity, 1 for x_0.
+
+        References:
+            DDE, arXiv 2411.14871, section on single-shot estimation. The v and flow forms follow
+            from the same substitution; the paper does not state them.
+        """
+        if self.prediction == "sample":
+            return torch.ones_like(self.sigma)
+        if self.prediction == "epsilon":
+            return self.sigma**2 / self.alpha**2
+        return self.sigma**2
+
+    def step_coefficient(self, variance: str = "beta") -> torch.Tensor:
+        """Coefficient c of a reverse step's log-ratio, shape [T].
+
+        At the posterior's mode `log p_theta(x_{s-1}|x_s) / q(x_{s-1}|x_s,x_0) = -c_s error_s`. The
+        posterior's mean holds x_0 with the factor `alpha_{s-1} v_s / sigma_s^2`, where
+        `v_s = sigma_s^2 - (alpha_s / alpha_{s-1})^2 sigma_{s-1}^2`; so, per error of x_0,
+        `c_s = alpha_{s-1}^2 v_s / (2 sigma_s^4)` with the forward variance `v_s`, and
+        `alpha_{s-1}^2 v_s / (2 sigma_s^2 sigma_{s-1}^2)` with the posterior's. For noise prediction
+        on a DDPM schedule the first is `beta_s / (2 alpha_s (1 - abar_s))`.
+
+        Args:
+            variance: "beta" (forward) or "posterior", whose last step is clamped to the one before.
+
+        Returns:
+            Coefficients on the squared error of the prediction.
+
+        References:
+            Our derivation after arXiv 2411.14871, section on stepwise estimation.
+        """
+        alpha, sigma = self.alpha, self.sigma
+        before = torch.cat([alpha.new_ones(1), alpha[:-1]])
+        noise = torch.cat([sigma.new_zeros(1), sigma[:-1]])
+        forward = sigma**2 - (alpha / before) ** 2 * noise**2
+        if variance == "beta":
+            coefficient = before**2 * forward / (2 * sigma**4)
+        else:
+            noise = torch.cat([noise[1:2], noise[1:]])
+            coefficient = before**2 * forward / (2 * sigma**2 * noise**2)
+        return coefficient * self.kappa

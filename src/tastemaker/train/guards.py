@@ -1,0 +1,90 @@
+"""Guards against the divergence of preference training: both errors grow while the margin grows."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+
+def safe_share(
+    chosen_residual: torch.Tensor, rejected_residual: torch.Tensor, slack: float
+) -> torch.Tensor:
+    """Largest share of the rejected branch's gradient that lets the chosen error not rise.
+
+    Seen at the network's outputs, a step moves the prediction by `-g_c + share * g_r`, with `g` the
+    residuals. To first order the chosen error changes by `-|g_c|^2 + share * <g_c, g_r>`, which is
+    at most `-slack * |g_c|^2` for
+
+        share = (1 - slack) |g_c|^2 / <g_c, g_r>   where <g_c, g_r> > 0, and at most 1.
+
+    The residuals of a pair share their noise, so that the two gradients are often aligned.
+
+    Args:
+        chosen_residual: Prediction minus target of the chosen images, shape [pairs, ...].
+        rejected_residual: The same of the rejected images.
+        slack: In [0, 1): how much of the chosen branch's own fall must be left.
+
+    Returns:
+        Shares in [0, 1], shape [pairs], without graph.
+
+    References:
+        Diffusion-SDPO, arXiv 2511.03317; this is its condition in output space, derived by us.
+    """
+    chosen = chosen_residual.detach().flatten(1)
+    rejected = rejected_residual.detach().flatten(1)
+    aligned = (chosen * rejected).sum(1)
+    limit = (
+        (1 - slack) * chosen.square().sum(1) / aligned.clamp(min=torch.finfo(aligned.dtype).tiny)
+    )
+    return torch.where(aligned > 0, limit.clamp(max=1.0), torch.ones_like(limit))
+
+
+def scale_gradient(value: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Return `value` unchanged, with its gradient multiplied by `share`.
+
+    Example:
+        >>> x = torch.tensor([2.0], requires_grad=True)
+        >>> y = scale_gradient(x, torch.tensor([0.25]))
+        >>> y.backward()
+        >>> y.item(), x.grad.item()
+        (2.0, 0.25)
+    """
+    return share * value + ((1 - share) * value).detach()
+
+
+class DivergenceWatch:
+    """Says once when the margin grows while the chosen error grows.
+
+    Args:
+        window: Steps that are averaged; two such windows are compared.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self.window = window
+        self.rows: deque[tuple[float, float]] = deque(maxlen=2 * window)
+        self.warned = False
+
+    def seen(self, margin: float, chosen: float) -> str | None:
+        """Note a step; return a warning where there is cause, the first time only.
+
+        Args:
+            margin: `rewards/margins`.
+            chosen: `errors/chosen`, policy minus reference.
+
+        Returns:
+            One sentence with the remedy, or None.
+        """
+        self.rows.append((margin, chosen))
+        if self.warned or len(self.rows) < 2 * self.window:
+            return None
+        margins, errors = zip(*self.rows, strict=True)
+        margin_grew = sum(margins[self.window :]) > sum(margins[: self.window])
+        error_grew = sum(errors[self.window :]) > max(0.0, sum(errors[: self.window]))
+        if not (margin_grew and error_grew):
+            return None
+        self.warned = True
+        return (
+            "the margin grows while the chosen error grows: the model is forgetting both images."
+            " Lower the learning rate, raise beta, or set train.guards.chosen_penalty."
+        )
