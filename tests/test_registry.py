@@ -224,8 +224,8 @@ def first_last(
 
         from tastemaker.pair import Group, Pick
 
-        hinge = LOSSES.bind("hinge", {"beta": 2})
-        assert hinge(torch.tensor([-1.0, 0.25, 3.0])).tolist() == [3.0, 0.5, 0.0]
+        loss = LOSSES.bind("squared_hinge", {"beta": 2})
+        assert loss(torch.tensor([-1.0, 0.25, 3.0])).tolist() == [9.0, 0.25, 0.0]
         rule = RULES.bind("best_second", {"scorer": "judge"})
         group = Group("p", "a dog", ["a", "b", "c"], {"judge": [0.5, 2.0, 1.0]})
         assert list(rule(group)) == [Pick(1, 2, 1.0)]

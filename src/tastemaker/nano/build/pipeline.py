@@ -42,12 +42,13 @@ def unet() -> UNet2DConditionModel:
 
 
 def scheduler() -> DDIMScheduler:
-    """The schedule of Stable Diffusion 1.x."""
+    """The noise schedule of Stable Diffusion 1.x, with the prediction of v of 2.x."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
+        prediction_type="v_prediction",
         set_alpha_to_one=False,
         steps_offset=1,
     )
