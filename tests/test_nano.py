@@ -82,7 +82,7 @@ def test_model_is_a_plain_pipeline() -> None:
     schedule = pipeline.scheduler.config
     assert (schedule.beta_start, schedule.beta_end) == (0.00085, 0.012)
     assert (schedule.beta_schedule, schedule.num_train_timesteps) == ("scaled_linear", 1000)
-    assert schedule.prediction_type == "epsilon"
+    assert schedule.prediction_type == "v_prediction"
     words = pipeline.tokenizer("a dog left of a tree")["input_ids"]
     assert len(words) == 6 + 2
 

@@ -46,8 +46,8 @@ The art is not distributed with this package. Weights are trained on it, and its
 ## Rebuild
 
 ```
-pip install "tastemaker[nano]"    # and npm, to fetch the art
-python -m tastemaker.nano.build --work DIR
+make nano     # in a checkout, with npm to fetch the art; the same as:
+pip install "tastemaker[nano]" && python -m tastemaker.nano.build --work DIR
 ```
 """
 
