@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tastemaker.config import load
 from tastemaker.recipes.runner import run
@@ -70,6 +71,8 @@ def test_run_makes_every_file(run_file: Path) -> None:
     assert set(report["models"]) == {"base", "policy"}
     assert 0 <= report["models"]["policy"]["scores"]["tiny"]["win_rate"] <= 1
     assert folder.report_html.stat().st_size > 1000
+    with Image.open(folder.before_after) as strip:
+        assert strip.width > strip.height
     metrics = [json.loads(line) for line in (folder.policy / "metrics.jsonl").open()]
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
     assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)

@@ -237,6 +237,11 @@ class RunDir:
         """The page."""
         return self.folder / "report.html"
 
+    @property
+    def before_after(self) -> Path:
+        """The page's strips as one picture."""
+        return self.folder / "before_after.png"
+
     def open(self, config: str, environment: dict[str, Any]) -> RunDir:
         """Claim the folder for a configuration.
 

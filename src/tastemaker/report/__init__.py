@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.files import write_text
+from tastemaker.files import atomic, write_text
 from tastemaker.records import RunDir
 from tastemaker.sections import ReportConfig
 
@@ -15,7 +15,7 @@ __all__ = ["report"]
 
 
 def report(config: ReportConfig, run: RunDir) -> Path:
-    """Write the page of a finished run to `run.report_html`.
+    """Write the page of a finished run to `run.report_html`, its strips to `run.before_after`.
 
     Parts that the run does not have (validation sheets, metrics, images) are left out.
 
@@ -29,7 +29,15 @@ def report(config: ReportConfig, run: RunDir) -> Path:
     Raises:
         TastemakerError: The run has no `report.json`, or one of its files is torn.
     """
-    from tastemaker.report.page import render  # here, so that importing the package costs nothing
+    # Imported here, so that importing the package costs nothing.
+    from tastemaker.report.contents import read
+    from tastemaker.report.page import render
+    from tastemaker.report.samples import strips
+    from tastemaker.report.strip import before_after
 
     write_text(run.report_html, render(config, run))
+    picture = before_after(strips(read(run), config.strips)[0])
+    if picture is not None:
+        with atomic(run.before_after) as temporary:
+            picture.save(temporary, format="PNG")
     return run.report_html

@@ -12,7 +12,7 @@ from tastemaker.nano.build.generated import generated
 
 MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 48, "scorers": 6}
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
-OPPONENTS: dict[str, int] = {"020": 96, "050": 192, "080": 192, "100": 288}
+OPPONENTS: dict[str, int] = {"050": 96, "080": 96, "100": 288}
 
 
 def run_scorers(work: Path, minutes: float) -> None:

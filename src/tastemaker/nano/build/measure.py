@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from tastemaker.nano.build.clip import Material, image_features, text_features
+from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
 from tastemaker.nano.build.pipeline import draw, snapshot
@@ -61,7 +62,7 @@ def measure(work: Path) -> dict[str, Any]:
     captions = [caption(scene) for scene in asked]
     repeated = [text for text in captions for _ in range(IMAGES)]
     seeds = [9_000_000 + number for number in range(len(repeated))]
-    fakes = to_tensor(draw(snapshot(work, "100"), repeated, seeds))
+    fakes = to_tensor(draw(snapshot(work, "100"), repeated, seeds, steps=FASTER))
     reals = material.decoded(material.pictures(asked))
     ids = material.ids(asked)
     tables: list[Floats] = []

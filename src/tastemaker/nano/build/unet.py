@@ -1,4 +1,4 @@
-"""Stage `unet`: the denoising U-Net, trained together with its text encoder."""
+"""Stage `unet`: the denoising U-Net, under the text encoder of the contrastive model."""
 
 import time
 from pathlib import Path
@@ -26,14 +26,16 @@ SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
 
 def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
-    """The text encoder as the preference scorer's contrastive model learned it.
+    """The text encoder as the preference scorer's contrastive model learned it, frozen.
 
-    From random weights it would need most of the training to tell the words apart.
+    Trained together with the U-Net it forgot to tell the concepts apart: backgrounds are learned
+    first, and their gradient alone shapes it.
     """
     text, clip = text_encoder(words), clip_model(words)
     clip.load_state_dict(torch.load(work / "clip-preference.pt", weights_only=True))
     text.load_state_dict(text_state(clip))
-    return text
+    text.requires_grad_(False)
+    return text.eval()
 
 
 class Trainer:
@@ -49,7 +51,7 @@ class Trainer:
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.average = Average(self.both, 0.999)
         self.optimizer = torch.optim.AdamW(
-            self.both.parameters(), lr=RATE, weight_decay=0.01, foreach=True
+            self.unet.parameters(), lr=RATE, weight_decay=0.01, foreach=True
         )
         self.abar: Tensor = scheduler().alphas_cumprod
         self.scale = float(load(work).config.scaling_factor)
