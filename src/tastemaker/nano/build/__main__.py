@@ -10,7 +10,7 @@ from tastemaker.nano.build import card, clip, export, measure, scorers, unet, va
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
 
-MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 48, "scorers": 6}
+MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 90, "scorers": 6}
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
 OPPONENTS: dict[str, int] = {"050": 96, "080": 96, "100": 288}
 

@@ -14,6 +14,8 @@ SAMPLES = 48
 
 HEAD = """# Model card: nano
 
+{status}
+
 A text-conditioned latent diffusion model and two CLIP scorers, small enough to ship inside a
 Python package and to train on in minutes on two CPU cores. It exists so that every method of
 Tastemaker can be run and checked with nothing to download. It draws sticker scenes, 64x64 pixels.
@@ -23,9 +25,13 @@ All weights are fp16.
 
 | folder | what | loads with |
 |---|---|---|
-| `pipeline/` | Stable Diffusion 1.x architecture, {megabytes:.1f} MB | `StableDiffusionPipeline` |
+| `pipeline/` | Stable Diffusion 1.x parts, {megabytes:.1f} MB | `StableDiffusionPipeline` |
 | `preference/` | scorer to train with | `transformers.CLIPModel` |
 | `judge/` | scorer to judge with, fitted on other data | `transformers.CLIPModel` |
+
+The network predicts v, as Stable Diffusion 2.x does, and not the noise: the errors of so small a
+network, trained for so short a time, are magnified beyond the size of the picture where there is
+most noise, if it predicts noise. Parts, parameters and noise schedule are those of 1.x.
 
 Load with `dtype=torch.float32` on a CPU. Best at guidance 2 to 3 and 20 DDIM steps. A score is
 `logit_scale.exp()` times the cosine of the image's and the text's embedding.
@@ -68,8 +74,9 @@ def card(work: Path) -> None:
     """Draw the samples and write `weights/MODEL_CARD.md` and `weights/samples.png`.
 
     The blind count is read from `work/blind.json`: what a person saw in the pictures before
-    reading the prompts, `{"recognised": int, "of": int, "note": str, "history": str}`, where
-    the note says what is weak and the history how this very build was run.
+    reading the prompts, `{"recognised": int, "of": int, "note": str, "status": str,
+    "history": str}`: the note says what is weak, the status whether these weights are final, the
+    history how this very build was run.
     """
     blind = json.loads((work / "blind.json").read_text(encoding="utf-8"))
     captions = prompts("test", SAMPLES)
@@ -81,6 +88,7 @@ def card(work: Path) -> None:
         for style, art in SETS.items()
     )
     head = HEAD.format(
+        status=blind["status"],
         megabytes=megabytes,
         concepts=len(CONCEPTS),
         backgrounds=len(BACKGROUNDS),
