@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on a mistake that the user can mend, 130 when interrupted.
     """
-    # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave the
-    # text encoder alone, as ours do.
+    # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
+    # the text encoder alone, as ours do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     # Line by line, so that prints and progress bars come in order when output goes to a file.
