@@ -9,6 +9,7 @@ import torch
 from tastemaker.nano.build import card, clip, export, measure, scorers, unet, vae
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
+from tastemaker.nano.build.resume import resume
 
 MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 90, "scorers": 6}
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
@@ -43,13 +44,15 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(prog="python -m tastemaker.nano.build", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is built")
-    parser.add_argument("--stage", choices=[*stages, "all"], default="all")
+    parser.add_argument("--stage", choices=[*stages, "all", "resume"], default="all")
     parser.add_argument("--minutes", type=float, help="training minutes of the stage")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.stage == "resume":
+        resume(options.work)
     for name, stage in stages.items():
         if options.stage in (name, "all"):
             stage(options.work, options.minutes or MINUTES.get(name, 0))

@@ -6,6 +6,7 @@ from typing import Any
 
 from tastemaker.nano import MODEL, WEIGHTS
 from tastemaker.nano.build.art import SETS
+from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
 from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, prompts
@@ -43,7 +44,8 @@ backgrounds ({names}), one object large or small at a named place, two or three 
 in a relation, with random small shifts of place, size, angle and background colour. Captions name
 these things, or leave some out. Splits are disjoint by combination of concepts, count, relation,
 background, size and position (`tastemaker.nano.captions`); the model and the preference scorer saw
-the split "train" alone, the judge the split "judge" alone. All figures are on the split "test".
+the split "train" alone, the judge the split "judge" alone. Scorers and samples are measured on the
+split "test", the autoencoder on "validation".
 
 The art is not distributed with this package. Weights are trained on it, and its authors are:
 
@@ -55,6 +57,8 @@ The art is not distributed with this package. Weights are trained on it, and its
 make nano     # in a checkout, with npm to fetch the art; the same as:
 pip install "tastemaker[nano]" && python -m tastemaker.nano.build --work DIR
 ```
+
+To train the shipped U-Net on instead: `--stage resume`, then `--stage unet --minutes N`.
 """
 
 LIMITS = """
@@ -109,7 +113,7 @@ def training(work: Path) -> str:
     rows += ["|---|---|---|---|"]
     for stage, result in (
         ("vae", "held-out PSNR {psnr:.1f} dB"),
-        ("unet", "weighted epsilon error {loss:.4f}"),
+        ("unet", "squared error of v {loss:.4f}"),
         ("clip-preference", "contrastive loss {loss:.3f}"),
         ("clip-judge", "contrastive loss {loss:.3f}"),
         ("scorer-preference", "Bradley-Terry loss {preference:.3f}"),
@@ -149,14 +153,18 @@ def scorers(work: Path) -> str:
         "concept_top1_real": "concept named right among all, drawn art",
         "concept_top1_generated": "concept named right among all, generated",
     }
-    rows = ["\n## Scorers, held out\n", "| figure | preference | judge |", "|---|---|---|"]
+    rows = [
+        "\n## Scorers, held out\n",
+        f"Generated pictures: {FASTER} DDIM steps.\n",
+        "| figure | preference | judge |",
+        "|---|---|---|",
+    ]
     for key, words in names.items():
         rows.append(f"| {words} | {found['preference'][key]:.3f} | {found['judge'][key]:.3f} |")
     for scorer in ("preference", "judge"):
         shares = ", ".join(f"{share:.2f}" for share in found[scorer]["real_over_snapshot"])
-        rows.append(
-            f"\n{scorer}: drawn art over each snapshot's pictures, earliest first: {shares}."
-        )
+        words = "on pictures kept from its fit, drawn art over snapshots', in order of age"
+        rows.append(f"\n{scorer}: {words}: {shares}.")
     rows.append(
         f"\nRank correlation of both scorers among 8 candidates of one prompt, mean over prompts: "
         f"{found['rank_correlation']:.2f}; same best candidate: {found['rank_agreement_best']:.2f}."

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tastemaker.nano import MODEL
 from tastemaker.nano.build.averaging import Average, cosine, set_rate
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
@@ -31,9 +32,13 @@ def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
     Trained together with the U-Net it forgot to tell the concepts apart: backgrounds are learned
     first, and their gradient alone shapes it.
     """
-    text, clip = text_encoder(words), clip_model(words)
-    clip.load_state_dict(torch.load(work / "clip-preference.pt", weights_only=True))
-    text.load_state_dict(text_state(clip))
+    contrastive = work / "clip-preference.pt"
+    if contrastive.exists():
+        text, clip = text_encoder(words), clip_model(words)
+        clip.load_state_dict(torch.load(contrastive, weights_only=True))
+        text.load_state_dict(text_state(clip))
+    else:  # stage `resume`: the shipped encoder is that very one
+        text = CLIPTextModel.from_pretrained(MODEL / "text_encoder", dtype=torch.float32)
     text.requires_grad_(False)
     return text.eval()
 
