@@ -66,6 +66,8 @@ def test_weights_are_small_half_precision_and_documented() -> None:
     for path in WEIGHTS.rglob("*.safetensors"):
         kinds = {value.dtype for value in load_file(path).values() if value.is_floating_point()}
         assert kinds == {torch.float16}, path
+    for path in WEIGHTS.rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
     card = (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8")
     for word in ("CC-BY-4.0", "Apache", "PSNR", "make nano", "recognised", "samples.png"):
         assert word in card, word

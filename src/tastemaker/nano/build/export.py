@@ -1,5 +1,6 @@
 """Stage `export`: fp16 safetensors of the pipeline and of both scorers, as package data."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def export_pipeline(work: Path, name: str = "100", folder: Path = MODEL) -> None
     pipe.to(dtype=torch.float16)
     _emptied(folder)
     pipe.save_pretrained(folder, safe_serialization=True)
+    _without_origin(folder / "vae" / "config.json")
     _same_tokenizer(work, folder / "tokenizer")
 
 
@@ -70,6 +72,13 @@ def _emptied(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def _without_origin(config: Path) -> None:
+    """Drop the folder that a part was built in from its configuration."""
+    data = json.loads(config.read_text(encoding="utf-8"))
+    data.pop("_name_or_path", None)
+    config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _same_tokenizer(work: Path, folder: Path) -> None:
