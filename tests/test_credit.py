@@ -7,7 +7,8 @@ import torch
 
 from tastemaker.noise import NoiseSchedule
 from tastemaker.registry import CREDITS
-from tastemaker.train.credit import BRANCHES, DDE, StepArrays, draw_timesteps
+from tastemaker.train.credit import DDE, draw_timesteps
+from tastemaker.train.step_arrays import BRANCHES, StepArrays
 
 STEPS = (0, 50, 100, 200, 500, 700, 900, 999)
 

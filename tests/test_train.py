@@ -324,7 +324,12 @@ def test_losses_credit_and_guards_train_and_resume(
     (again / "done.json").unlink()
     (again / "checkpoints" / "step-000004.safetensors").unlink()
     train(config, pairs, again)
-    for name in ("metrics.jsonl", "pytorch_lora_weights.safetensors"):
+    for name in (
+        "metrics.jsonl",
+        "credit.json",
+        "credit.jsonl",
+        "pytorch_lora_weights.safetensors",
+    ):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
     assert all(math.isfinite(value) for row in rows(whole) for value in row.values())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,20 @@ COLOURS = {
     "other-3": "#01020c",
 }
 
+# What they are where a figure is looked at by itself: the light page's colours.
+PRINT = {
+    "ink": "#1f2126",
+    "muted": "#666a73",
+    "line": "#e3e1dc",
+    "base": "#8b8f99",
+    "policy": "#3f5bd4",
+    "chosen": "#0b8068",
+    "rejected": "#c2571a",
+    "other-1": "#9c4dbb",
+    "other-2": "#a0761b",
+    "other-3": "#2f8fa8",
+}
+
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -45,8 +59,6 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
     "axes.facecolor": "none",
-    "axes.edgecolor": COLOURS["line"],
-    "axes.labelcolor": COLOURS["muted"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -54,11 +66,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.formatter.limits": (-3, 4),
     "axes.formatter.use_mathtext": False,
-    "grid.color": COLOURS["line"],
     "grid.linewidth": 0.6,
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
     "lines.linewidth": 1.8,
@@ -218,26 +226,75 @@ def _thin(values: Array) -> Array:
     return np.array([part.mean() if len(part) else np.nan for part in parts])
 
 
-@contextmanager
-def _figure(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
-    """Yield axes to draw on, and a list that holds the SVG once the block has ended."""
-    svg: list[str] = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # the reader's own matplotlibrc must not change the page
-        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name})
+def styled(
+    draw: Callable[[Axes], None], palette: Mapping[str, str], height: float | None = None
+) -> Figure:
+    """Make a figure of one panel in the page's style, whatever the reader's matplotlibrc says.
+
+    Args:
+        draw: Draws on the axes, with the palette's colours.
+        palette: Role to colour: `PRINT`, or `COLOURS` for the page.
+        height: Inches; default: the style's.
+
+    Returns:
+        A matplotlib figure, bound to no window.
+    """
+    with _style(palette):
         figure = Figure()
-        FigureCanvasSVG(figure)
         if height is not None:
             figure.set_figheight(height)
-        yield figure.add_subplot(), svg
-        file = io.StringIO()
+        draw(figure.add_subplot())
+    return figure
+
+
+def to_svg(figure: Figure, name: str) -> Markup:
+    """Write a figure in `COLOURS` as an element of the page.
+
+    Args:
+        figure: The figure.
+        name: Unique on the page; keeps its ids apart from those of other figures.
+
+    Returns:
+        The SVG element.
+    """
+    file = io.StringIO()
+    FigureCanvasSVG(figure)
+    with _style(COLOURS, {"svg.hashsalt": name}):
         figure.savefig(
             file,
             format="svg",
             transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    svg.append(_inline(file.getvalue(), name))
+    return Markup(_inline(file.getvalue(), name))
+
+
+@contextmanager
+def _style(palette: Mapping[str, str], more: Mapping[str, Any] | None = None) -> Iterator[None]:
+    colours = {
+        "axes.edgecolor": palette["line"],
+        "axes.labelcolor": palette["muted"],
+        "grid.color": palette["line"],
+        "text.color": palette["ink"],
+        "xtick.color": palette["muted"],
+        "ytick.color": palette["muted"],
+    }
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # the reader's own matplotlibrc must not change the page
+        matplotlib.rcParams.update({**STYLE, **colours, **(more or {})})
+        yield
+
+
+@contextmanager
+def _figure(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes to draw on, and a list that holds the SVG once the block has ended."""
+    svg: list[str] = []
+    with _style(COLOURS):
+        figure = Figure()
+        if height is not None:
+            figure.set_figheight(height)
+        yield figure.add_subplot(), svg
+        svg.append(to_svg(figure, name))
 
 
 def _inline(document: str, name: str) -> str:

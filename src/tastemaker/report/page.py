@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tastemaker.records import RunDir
-from tastemaker.report import curves, figures, health, samples, summary
+from tastemaker.report import credit, curves, figures, health, samples, summary
 from tastemaker.report.contents import Contents, read
 from tastemaker.report.images import Thumbnail, thumbnail
 from tastemaker.sections import ReportConfig
@@ -83,6 +83,7 @@ def _headline(contents: Contents) -> dict[str, Any]:
         "Recipe": contents.setting("recipe"),
         "Model": contents.setting("train", "model") or contents.setting("model"),
         "Loss": _with_options(contents.setting("train", "loss")),
+        "Credit": _with_options(contents.setting("train", "credit")),
         "Steps": len(contents.metrics) or None,
         "Prompts": contents.report.get("prompts"),
         "Images a model": compared,
@@ -149,6 +150,7 @@ def _training(contents: Contents) -> dict[str, Any]:
     name = loss.get("name") if isinstance(loss, dict) else loss
     return {
         "curves": curves.draw(contents.metrics, name),
+        "credit": credit.panels(contents.run.policy),
         "window": figures.window(len(contents.metrics)),
         "sheets": _sheets(contents.run.policy / "validation"),
     }

@@ -29,6 +29,7 @@ from tastemaker.train.checkpoint import (
     save_checkpoint,
 )
 from tastemaker.train.data import TrainingData, cache_data, noisy_batch
+from tastemaker.train.diagnostics import CreditDiary, observe
 from tastemaker.train.guards import DivergenceWatch
 from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.objective import (
@@ -49,6 +50,8 @@ MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 class Trainer:
     """One training run: built from its configuration, resumed from its newest checkpoint.
 
+    The main process alone has `metrics` and `diary`, the files of what every step did.
+
     Args:
         config: The section `train`.
         pairs: Pairs to train on.
@@ -57,6 +60,9 @@ class Trainer:
     Raises:
         TastemakerError: The model, a target layer or an image is wrong.
     """
+
+    metrics: MetricsFile
+    diary: CreditDiary
 
     def __init__(self, config: TrainConfig, pairs: PairSet, output: Path) -> None:
         self.config = config
@@ -104,7 +110,9 @@ class Trainer:
         start = latest_step(self.checkpoints)
         if start:
             load_checkpoint(self.state, self.checkpoints, start)
-        metrics = MetricsFile(self.output / "metrics.jsonl", start)
+        if self.accelerator.is_main_process:
+            self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
+            self.diary = CreditDiary(self.output, self.credit, steps=self.config.steps, start=start)
         if self.config.tracker:
             self.accelerator.init_trackers("logs")
         pairs = self._pairs_a_step()
@@ -113,7 +121,7 @@ class Trainer:
         ) as bar:
             for step in range(start, self.config.steps):
                 row = self._step(step)
-                self._after_step(step + 1, row, metrics)
+                self._after_step(step + 1, row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
                 bar.update(pairs)
         self.accelerator.end_training()
@@ -212,9 +220,14 @@ class Trainer:
                 )
             seen = credited(errors, self.credit, timesteps)
             losses = self._loss(seen)
+            observed = observe(errors, seen, losses, self.beta)
             self.accelerator.backward(losses.mean())
+        everywhere = self.accelerator.gather(timesteps)
         # After use: the arrays of this step were made by the steps before it.
-        self.credit.update(*self._gathered(errors, timesteps))
+        self.credit.update(self._gathered(errors.stack().detach()), everywhere)
+        observed = self._gathered(observed)
+        if self.accelerator.is_main_process:
+            self.diary.see(observed, everywhere)
         return step_metrics(errors, seen, losses, self.beta)
 
     def _loss(self, seen: DenoisingErrors) -> torch.Tensor:
@@ -226,12 +239,10 @@ class Trainer:
         terms = [weight * loss(inputs[looks_at]) for weight, looks_at, loss in self.losses]
         return torch.stack(terms).sum(0)
 
-    def _gathered(
-        self, errors: DenoisingErrors, timesteps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """This iteration's errors and timesteps of all processes."""
-        mine = errors.stack().detach().T.contiguous()
-        return self.accelerator.gather(mine).T, self.accelerator.gather(timesteps)
+    def _gathered(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of shape [rows, pairs], with the pairs of all processes."""
+        gathered: torch.Tensor = self.accelerator.gather(values.T.contiguous())
+        return gathered.T
 
     def _clip_and_update(self, step: int) -> dict[str, float]:
         """Clip, step, average; return the gradient norm before clipping, where it is finite."""
@@ -256,7 +267,7 @@ class Trainer:
                 average.lerp_(self.state.weights[name].detach(), 1 - decay)
         return {"grad_norm": norm} if math.isfinite(norm) else {}
 
-    def _after_step(self, done: int, row: dict[str, float], metrics: MetricsFile) -> None:
+    def _after_step(self, done: int, row: dict[str, float]) -> None:
         config = self.config
         if not math.isfinite(row["loss"]):
             raise TastemakerError(
@@ -268,7 +279,8 @@ class Trainer:
         if warning and self.accelerator.is_main_process:
             tqdm.write(f"warning, step {done}: {warning}")
         if self.accelerator.is_main_process:
-            metrics.append(done, row)
+            self.metrics.append(done, row)
+            self.diary.end_step(done)
             if self.sheets is not None and done % config.validation.every == 0:
                 self.sheets.draw(done)
             if done % config.checkpoint_every == 0 or done == config.steps:

@@ -1,16 +1,17 @@
-"""`metrics.jsonl`: one line an optimizer step, cut back to the checkpoint on resume."""
+"""Files of one line an optimizer step, cut back to the checkpoint on resume: `metrics.jsonl`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tastemaker.files import write_text
 
 
 class MetricsFile:
-    """The file of a run's metrics.
+    """One JSON object a step.
 
     Holds nothing that depends on the clock, so that a resumed run ends with the same bytes.
 
@@ -24,13 +25,13 @@ class MetricsFile:
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one step's metrics."""
+    def append(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Add one step's values: numbers, or lists of numbers."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read whole lines of a metrics file; a torn last line is left out.
 
     Args:

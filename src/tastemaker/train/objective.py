@@ -30,7 +30,7 @@ class DenoisingErrors:
         return chosen_gain - rejected_gain
 
     def stack(self) -> torch.Tensor:
-        """The four errors in the order of `credit.BRANCHES`, shape [4, pairs]."""
+        """The four errors in the order of `step_arrays.BRANCHES`, shape [4, pairs]."""
         return torch.stack(
             [
                 self.policy_chosen,

@@ -20,7 +20,7 @@ from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
 
-BATCH = 16
+BATCH = 32
 RATE = 1e-3
 DROPOUT = 0.1
 SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
