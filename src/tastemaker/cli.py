@@ -55,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     rooms: tuple[tuple[str, str, type[sections.Section], str, Command], ...] = (
         ("generate", "room 1: prompts to candidates", sections.GenerateConfig, "output", _generate),
+        (
+            "import",
+            "room 1: comparisons to candidates",
+            sections.ImportConfig,
+            "output",
+            _import,
+        ),
         ("score", "room 2: candidates to scores", sections.ScoreConfig, "pool", _score),
         ("pair", "room 3: scores to pairs", sections.PairConfig, "pool output", _pair),
         ("train", "room 4: pairs to a model", sections.TrainConfig, "pairs output", _train),
@@ -110,8 +117,8 @@ def _options(section: type[BaseModel]) -> str:
 
 def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, sections.Section):
+        kind = sections.section_class(field.annotation)
+        if kind is not None:
             yield from _lines(kind, f"{prefix}{name}.")
             continue
         yield f"  {prefix}{name}={_default(field)}"
@@ -137,6 +144,12 @@ def _generate(parsed: argparse.Namespace) -> None:
     from tastemaker.generate import generate
 
     generate(_section(sections.GenerateConfig, parsed), Path(parsed.output))
+
+
+def _import(parsed: argparse.Namespace) -> None:
+    from tastemaker.importing import import_comparisons
+
+    import_comparisons(_section(sections.ImportConfig, parsed), Path(parsed.output))
 
 
 def _score(parsed: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from tastemaker import registry
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.sections import RunConfig, Section
+from tastemaker.sections import RunConfig, Section, section_class
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -168,8 +168,8 @@ def _explain(kind: type[Section], issue: Any) -> str:
 
 def _fields(kind: type[Section], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
-        annotation = kind.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+        held = section_class(kind.model_fields[str(part)].annotation)
+        if held is None:
             return []
-        kind = annotation
+        kind = held
     return list(kind.model_fields)

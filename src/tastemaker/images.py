@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tastemaker.errors import TastemakerError
 
@@ -38,6 +38,19 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise TastemakerError(
             f"image of {name} is corrupt ({error}); remove it from the pool, or make it again."
         ) from None
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Crop the middle square and scale it.
+
+    Args:
+        image: Any size.
+        size: Side of the result in pixels.
+
+    Returns:
+        The picture, `size` x `size`.
+    """
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
 def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:

@@ -165,12 +165,13 @@ def _explain(issue: Any, schema: type[BaseModel]) -> str:
 
 MODELS = Table("model", ("tastemaker.nano.entries",))
 PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
+COMPARISONS = Table("comparison format", ("tastemaker.comparisons",))
 SCORERS = Table("scorer", ("tastemaker.scorers.clip", "tastemaker.nano.entries"))
 RULES = Table("pair rule", ("tastemaker.pair",))
 LOSSES = Table("loss", ("tastemaker.losses",))
 CREDITS = Table("credit scheme", ("tastemaker.train.credit",))
 RECIPES = Table("recipe", ("tastemaker.recipes",))
-TABLES = (RECIPES, MODELS, PROMPTS, SCORERS, RULES, LOSSES, CREDITS)
+TABLES = (RECIPES, MODELS, PROMPTS, COMPARISONS, SCORERS, RULES, LOSSES, CREDITS)
 
 
 def load_plugins(files: tuple[str, ...]) -> None:

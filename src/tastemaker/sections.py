@@ -6,7 +6,7 @@ imported before that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -87,6 +87,7 @@ def _prompt_source(value: Any) -> Any:
 
 if TYPE_CHECKING:
     Prompts = Choice
+    Comparisons = Choice
     Rule = Choice
     Loss = Choice
     ExtraLoss = LossTerm
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     Scorer = ScorerChoice
 else:
     Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
+    Comparisons = _choice(registry.COMPARISONS, default="pick_a_pic")
     Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
     Rule = _choice(registry.RULES, default="best_worst")
     Loss = _choice(registry.LOSSES, default="dpo")
@@ -149,6 +151,17 @@ class GenerateConfig(SamplingConfig):
         True, description="Store final latents, so that training need not encode the images."
     )
     shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+
+
+class ImportConfig(Section):
+    """Room 1, other door: compared images with people's verdicts to a pool."""
+
+    comparisons: Comparisons = Field(description="A file or folder, and its format.")
+    size: int | None = Field(
+        None, ge=8, description="Crop to a square and scale to so many pixels; null: as they are."
+    )
+    limit: int | None = Field(None, ge=1, description="Take the first so many comparisons.")
+    shard_size: int = Field(256, ge=2, description="Images a parquet shard (the unit of resume).")
 
 
 class ScoreConfig(Section):
@@ -272,6 +285,14 @@ class ReportConfig(Section):
     pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")
 
 
+def section_class(annotation: Any) -> type[Section] | None:
+    """Return the section that a field holds, also where it may be left out; None for a value."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
 class RunConfig(Section):
     """A whole run: a recipe and its sections."""
 
@@ -282,8 +303,11 @@ class RunConfig(Section):
     model: str = Field(description="Model for every section that does not name its own.")
     seed: int = Field(0, ge=0, description="Seed for every section that does not set its own.")
     device: Device = Field("auto", description="Device of sections that do not set their own.")
-    generate: GenerateConfig
-    score: ScoreConfig
+    data: ImportConfig | None = Field(None, description="Compared images, in place of generate.")
+    generate: GenerateConfig | None = Field(None, description="The model's own candidates.")
+    score: ScoreConfig | None = Field(
+        None, description="Scorers of the candidates; imported ones have people's verdicts already."
+    )
     pair: PairConfig
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -298,8 +322,8 @@ class RunConfig(Section):
         data = dict(data)
         down = {key: data[key] for key in ("model", "seed", "device") if key in data}
         for section, field in cls.model_fields.items():
-            kind = field.annotation
-            if not (isinstance(kind, type) and issubclass(kind, Section)):
+            kind = section_class(field.annotation)
+            if kind is None or (field.default is None and data.get(section) is None):
                 continue
             given = data.get(section, {})
             if isinstance(given, dict):
@@ -314,4 +338,12 @@ class RunConfig(Section):
         if self.recipe not in registry.RECIPES:
             known = nearest(self.recipe, registry.RECIPES.names())
             raise ValueError(f"unknown recipe {self.recipe!r}. {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> RunConfig:
+        if (self.data is None) == (self.generate is None):
+            raise ValueError("candidates come from `generate` or from `data`: give one of the two")
+        if self.generate is not None and self.score is None:
+            raise ValueError("'score' is required: generated candidates have no scores")
         return self

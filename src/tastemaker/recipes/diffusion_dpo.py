@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from tastemaker.evaluate import evaluate
-from tastemaker.generate import generate
 from tastemaker.pair import pair
+from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
-from tastemaker.score import score
 from tastemaker.sections import RunConfig
 from tastemaker.train import train
 
@@ -17,7 +16,8 @@ from tastemaker.train import train
 def diffusion_dpo(config: RunConfig, run: RunDir) -> None:
     """Align a model with the preferences of a scorer, from its own samples.
 
-    1. Draw N candidates for every training prompt from the base model.
+    1. Draw N candidates for every training prompt from the base model, or import images that
+       people compared.
     2. Score them.
     3. Pair the candidates of a prompt by a rule.
     4. Train the policy with the base as reference: `-logsigmoid(0.5 * beta * margin)`.
@@ -30,8 +30,7 @@ def diffusion_dpo(config: RunConfig, run: RunDir) -> None:
     References:
         Wallace et al., arXiv 2311.12908.
     """
-    pool = generate(config.generate, run.candidates)
-    score(config.score, pool)
+    pool = scored_candidates(config, run)
     pairs = pair(config.pair, pool, run.pairs)
     policy = train(config.train, pairs, run.policy)
     evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json)

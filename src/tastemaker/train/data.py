@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
-from tastemaker.backbones.sampling import latents_of
+from tastemaker.candidates import latents_of
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_tensors
 from tastemaker.images import decode, to_pixels

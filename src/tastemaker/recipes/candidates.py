@@ -1,0 +1,30 @@
+"""Where a recipe's candidates come from: the model's own, or imported comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.generate import generate
+from tastemaker.importing import import_comparisons
+from tastemaker.records import RunDir
+from tastemaker.score import score
+from tastemaker.sections import RunConfig
+
+
+def scored_candidates(config: RunConfig, run: RunDir) -> Path:
+    """Generate or import candidates, and score them where scorers are named.
+
+    Args:
+        config: The run; `data` or `generate` is given.
+        run: Its folder.
+
+    Returns:
+        The scored pool.
+    """
+    if config.data is not None:
+        import_comparisons(config.data, run.candidates)
+    elif config.generate is not None:
+        generate(config.generate, run.candidates)
+    if config.score is not None:
+        score(config.score, run.candidates)
+    return run.candidates
