@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,3 +67,60 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, words: str) -> Non
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TastemakerError, match=words):
         load(tmp_path / name)
+
+
+# Indices of ILSVRC 2012 that the whole list hangs on: a line too many or too few moves them.
+IMAGENET = {
+    0: "tench",
+    1: "goldfish",
+    134: "crane bird",
+    207: "golden retriever",
+    281: "tabby cat",
+    285: "Egyptian cat",
+    340: "zebra",
+    404: "airliner",
+    517: "crane machine",
+    609: "jeep",
+    638: "maillot",
+    639: "maillot tank suit",
+    701: "parachute",
+    817: "sports car",
+    870: "tricycle",
+    954: "banana",
+    963: "pizza",
+    999: "toilet paper",
+}
+
+
+def test_imagenet_classes_are_a_thousand_in_class_order() -> None:
+    prompts = load_prompts(Choice(name="imagenet_classes"))  # repetitions would be dropped here
+    assert len(prompts) == 1000
+    assert len({prompt.lower() for prompt in prompts}) == 1000
+    assert {i: prompts[i] for i in IMAGENET} == {i: f"A photo of {c}" for i, c in IMAGENET.items()}
+
+
+def test_imagenet_classes_are_plain_names() -> None:
+    for prompt in load_prompts(Choice(name="imagenet_classes")):
+        name = prompt.removeprefix("A photo of ")
+        assert re.fullmatch(r"[A-Za-z]+([-' ]+[A-Za-z']+)*", name), name  # no ids, no synonyms
+        assert len(name) <= 32, name
+        assert not name.lower().startswith(("a ", "an ", "the ")), name
+
+
+def test_names_that_would_be_one_are_told_apart() -> None:
+    prompts = load_prompts(Choice(name="imagenet_classes"))
+    names = [prompt.removeprefix("A photo of ") for prompt in prompts]
+    assert "crane" not in names
+    assert (names[264], names[474]) == ("Cardigan corgi", "cardigan sweater")
+    assert (names[657], names[744]) == ("missile", "projectile")
+    assert (names[836], names[837]) == ("sunglass lens", "sunglasses")
+    assert (names[987], names[998]) == ("corn", "ear of corn")
+
+
+def test_fewer_imagenet_classes() -> None:
+    assert load_prompts(Choice(name="imagenet_classes", number=2)) == [
+        "A photo of tench",
+        "A photo of goldfish",
+    ]
+    with pytest.raises(TastemakerError, match="less than or equal to 1000"):
+        load_prompts(Choice(name="imagenet_classes", number=1001))

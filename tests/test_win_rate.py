@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.metrics.win_rate import mean_and_stderr, win_rate
+from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_rate
 
 values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)
 
@@ -38,6 +38,29 @@ def test_sides_add_up_to_one(scores: list[float], data: st.DataObject) -> None:
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
         win_rate([1.0], [])
+    with pytest.raises(ValueError, match="cannot be compared"):
+        beat_ratio([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="cannot be compared"):
+        beat_ratio([], [])
+
+
+def test_beat_ratio_by_hand() -> None:
+    # Won 3 times, tied twice, lost 3 times: 3 of 8 are beaten, while a win rate says 4 of 8.
+    policy, base = [2.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0], [1.0] * 8
+    assert beat_ratio(policy, base) == 0.375
+    assert win_rate(policy, base).value == 0.5
+    assert beat_ratio(policy, policy) == 0.0
+
+
+@given(values, st.data())
+def test_beats_of_both_sides_and_ties_add_up_to_one(
+    scores: list[float], data: st.DataObject
+) -> None:
+    other = data.draw(st.permutations(scores))
+    ties = sum(p == b for p, b in zip(scores, other, strict=True)) / len(scores)
+    won, lost = beat_ratio(scores, other), beat_ratio(other, scores)
+    assert won + lost + ties == pytest.approx(1)
+    assert won == pytest.approx(win_rate(scores, other).value - ties / 2)
 
 
 def test_standard_error_by_hand() -> None:

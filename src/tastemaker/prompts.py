@@ -75,6 +75,32 @@ def prompt_file(
         raise TastemakerError(f"{path} is not UTF-8 text: {error}; save it as UTF-8.") from None
 
 
+@PROMPTS.register("imagenet_classes")
+def imagenet_classes(
+    *,
+    number: Annotated[
+        int | None, Field(ge=1, le=1000, description="Take the first so many.")
+    ] = None,
+) -> list[str]:
+    """Return "A photo of <class>" for the 1000 classes of ImageNet (ILSVRC 2012), in their order.
+
+    The prompts of the DDE paper's Inception Score, with 50 images each. As there, the two pairs of
+    equal names are told apart (crane bird, crane machine; maillot, maillot tank suit); so are other
+    names whose plain word means something else first (cricket insect, cardigan sweater).
+
+    Args:
+        number: Take only the first so many; the order is by kind, beginning with fish and birds.
+
+    Returns:
+        The prompts; the prompt at i is of the class that a classifier's logit i stands for.
+
+    References:
+        Shi et al. (DDE), arXiv 2411.14871; Russakovsky et al. (ILSVRC), arXiv 1409.0575.
+    """
+    names = (Path(__file__).parent / "metrics" / "imagenet_classes.txt").read_text(encoding="utf-8")
+    return [f"A photo of {name}" for name in names.splitlines()[:number]]
+
+
 def _lines(file: Path, column: str) -> list[str]:
     return file.read_text(encoding="utf-8-sig").splitlines()
 

@@ -44,13 +44,40 @@ def win_rate(policy: Sequence[float], base: Sequence[float]) -> WinRate:
     References:
         Wilson (1927), Probable inference, the law of succession, and statistical inference.
     """
-    if len(policy) != len(base) or not policy:
-        raise ValueError(f"{len(policy)} and {len(base)} scores cannot be compared one by one")
+    _check_paired(policy, base)
     n = len(policy)
     w = sum((p > b) + 0.5 * (p == b) for p, b in zip(policy, base, strict=True)) / n
     centre = (w + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * math.sqrt(w * (1 - w) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
     return WinRate(w, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def beat_ratio(policy: Sequence[float], base: Sequence[float]) -> float:
+    """Share of comparisons strictly won: `#{p > b} / n`.
+
+    The measure of the DDE paper, on equal prompts and seeds. The paper does not say how ties are
+    counted; that they count as not won is our reading. So the ratios of the two directions add up
+    to less than 1 where there are ties; `win_rate` counts them half and does not have that bias.
+
+    Args:
+        policy: Scores of the policy's images.
+        base: Scores of the base's images of the same prompts and seeds, in the same order.
+
+    Returns:
+        The share, in [0, 1]; 0 for a model against itself.
+
+    Raises:
+        ValueError: The lengths differ or are 0.
+
+    Example:
+        >>> beat_ratio([1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 2.0])  # won, won, tied, lost
+        0.5
+
+    References:
+        Shi et al. (DDE), arXiv 2411.14871.
+    """
+    _check_paired(policy, base)
+    return sum(p > b for p, b in zip(policy, base, strict=True)) / len(policy)
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
@@ -72,3 +99,8 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
         return mean, 0.0
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     return mean, math.sqrt(variance / n)
+
+
+def _check_paired(policy: Sequence[float], base: Sequence[float]) -> None:
+    if len(policy) != len(base) or not policy:
+        raise ValueError(f"{len(policy)} and {len(base)} scores cannot be compared one by one")
