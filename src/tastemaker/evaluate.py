@@ -8,7 +8,7 @@ from typing import Any
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, write_json
-from tastemaker.metrics.win_rate import mean_and_stderr, win_rate
+from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_rate
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
 from tastemaker.sections import EvaluateConfig
@@ -79,11 +79,13 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
             mean, stderr = mean_and_stderr(values)
             entry = {"mean": mean, "stderr": stderr}
             if name != "base":
-                rate = win_rate(values, tables["base"][scorer].to_pylist())
+                base = tables["base"][scorer].to_pylist()
+                rate = win_rate(values, base)
                 entry |= {
                     "win_rate": rate.value,
                     "win_rate_low": rate.low,
                     "win_rate_high": rate.high,
+                    "beat_ratio": beat_ratio(values, base),
                 }
             models[name]["scores"][scorer] = entry
     return {"schema": 1, "base": "base", "prompts": prompts, "models": models}

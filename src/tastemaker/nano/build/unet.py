@@ -1,4 +1,4 @@
-"""Stage `unet`: the denoising U-Net, under the text encoder of the contrastive model."""
+"""Stage `unet`: the denoising U-Net, and late in its training the text encoder along with it."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tastemaker.nano import MODEL
-from tastemaker.nano.build.averaging import Average, cosine, set_rate
+from tastemaker.nano.build.averaging import Average, cosine
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SPREAD, encoded
@@ -22,15 +22,19 @@ from tastemaker.nano.captions import prompts
 
 BATCH = 32
 RATE = 1e-3
+# The text encoder stands still for a third of the time, then follows at a fraction of the rate.
+TEXT_FROM = 0.35
+TEXT_RATE = 0.2
 DROPOUT = 0.1
 SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
 
 def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
-    """The text encoder as the preference scorer's contrastive model learned it, frozen.
+    """The text encoder as the preference scorer's contrastive model learned it.
 
-    Trained together with the U-Net it forgot to tell the concepts apart: backgrounds are learned
-    first, and their gradient alone shapes it.
+    Trained together with the U-Net from the first step it forgot to tell the concepts apart:
+    backgrounds are learned first, and their gradient alone shapes it. Left as it is, it has
+    concepts of one colour close together (apple and strawberry), and the U-Net mixes their shapes.
     """
     contrastive = work / "clip-preference.pt"
     if contrastive.exists():
@@ -39,7 +43,6 @@ def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
         text.load_state_dict(text_state(clip))
     else:  # stage `resume`: the shipped encoder is that very one
         text = CLIPTextModel.from_pretrained(MODEL / "text_encoder", dtype=torch.float32)
-    text.requires_grad_(False)
     return text.eval()
 
 
@@ -56,7 +59,10 @@ class Trainer:
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.average = Average(self.both, 0.999)
         self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(), lr=RATE, weight_decay=0.01, foreach=True
+            [{"params": self.unet.parameters()}, {"params": self.text.parameters()}],
+            lr=RATE,
+            weight_decay=0.01,
+            foreach=True,
         )
         self.abar: Tensor = scheduler().alphas_cumprod
         self.scale = float(load(work).config.scaling_factor)
@@ -107,7 +113,9 @@ class Trainer:
 
     def update(self, loss: Tensor, progress: float) -> None:
         """One optimizer step at the rate of this moment."""
-        set_rate(self.optimizer, RATE * cosine(progress, floor=0.01))
+        rate = RATE * cosine(progress, floor=0.01)
+        pictures, words = self.optimizer.param_groups
+        pictures["lr"], words["lr"] = rate, TEXT_RATE * rate * (progress >= TEXT_FROM)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.both.parameters(), 1.0)
