@@ -67,22 +67,26 @@ class ClipScorer:
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures against their prompts; see `Scorer`."""
-        device, dtype = self.network.device, self.network.dtype
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
             truncation=True,
             max_length=self.network.config.text_config.max_position_embeddings,
             return_tensors="pt",
-        ).to(device)
-        image = _features(self.network.get_image_features(pixel_values=pixels.to(device, dtype)))
+        ).to(self.network.device)
         text = _features(
             self.network.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
         )
-        return self.scale * (image * text).sum(-1).float().cpu()
+        return self.scale * (self.features(images) * text).sum(-1).float().cpu()
+
+    @torch.no_grad()
+    def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return the pictures' embeddings, of length 1, shape [images, width]."""
+        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+        like = self.network.logit_scale
+        return _features(self.network.get_image_features(pixel_values=pixels.to(like)))
 
 
 def _features(output: Any) -> torch.Tensor:

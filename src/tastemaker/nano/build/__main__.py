@@ -11,9 +11,9 @@ from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume
 
-MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 90, "scorers": 6}
+MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 80, "scorers": 6}
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
-OPPONENTS: dict[str, int] = {"050": 96, "080": 96, "100": 288}
+OPPONENTS: dict[str, int] = {"050": 192, "080": 384, "100": 1440}
 
 
 def run_scorers(work: Path, minutes: float) -> None:
