@@ -43,7 +43,11 @@ def test_two_processes_train_as_one(
         "device=cpu",
         "steps=3",
         "gradient_accumulation=2",
-        "learning_rate=1e-3",
+        # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow up
+        # the last digits, in which one sum and two half sums differ.
+        "learning_rate=1e-2",
+        "adam_epsilon=1e-2",
+        "loss.beta=100",
         "credit={name: dde, buckets: 10}",
         "tracker=null",
     ]
@@ -57,9 +61,11 @@ def test_two_processes_train_as_one(
             for key, value in alone.items():
                 held = torch.tensor(together[key], dtype=torch.float64)
                 expected = torch.tensor(value, dtype=torch.float64)
-                torch.testing.assert_close(held, expected, rtol=1e-3, atol=1e-5, msg=key)
+                torch.testing.assert_close(held, expected, rtol=1e-3, atol=5e-4, msg=key)
     checkpoint = "checkpoints/step-000003.safetensors"
     alone, together = load_file(one / checkpoint), load_file(two / checkpoint)
     assert alone["credit.visited"].equal(together["credit.visited"])
     assert alone["credit.visited"].any()
     torch.testing.assert_close(together["credit.values"], alone["credit.values"])
+    for name in (name for name in alone if name.startswith("weights.")):
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-2, atol=1e-4)

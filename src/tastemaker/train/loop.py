@@ -124,7 +124,9 @@ class Trainer:
                 self._after_step(step + 1, row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
                 bar.update(pairs)
-        self.accelerator.end_training()
+        # Not `end_training`: it would take the process group from the rooms that follow.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         self._save_model()
 
     def _pairs_a_step(self) -> int:
