@@ -37,6 +37,7 @@ def test_each_room_by_itself(
         "win_rate",
         "win_rate_low",
         "win_rate_high",
+        "beat_ratio",
     }
 
 
