@@ -43,8 +43,8 @@ def test_two_processes_train_as_one(
         "device=cpu",
         "steps=3",
         "gradient_accumulation=2",
-        # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow up
-        # the last digits, in which one sum and two half sums differ.
+        # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow
+        # up the last digits, in which one sum and two half sums differ.
         "learning_rate=1e-2",
         "adam_epsilon=1e-2",
         "loss.beta=100",
