@@ -92,6 +92,7 @@ def test_corrections_are_kept_and_drawn(
     drawn["kappa"].savefig(tmp_path / "kappa.png")
     assert (tmp_path / "kappa.png").stat().st_size > 1000
     assert all("#01020" not in panel.svg for panel in panels(out))
+    assert all("$" not in panel.svg for panel in panels(out))
 
 
 def test_schemes_without_arrays_have_no_correction(

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
@@ -30,6 +31,12 @@ MEANINGS = {
     "accuracy": "Share of pairs with a positive margin. Above one half the policy prefers what was"
     " chosen at this noise level.",
 }
+
+# The page's text is not parsed for mathematics, in which the default labels of decades are written.
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+
+SMALL_CORRECTION = 0.01
+"""Below this the axis of corrections is linear, above it logarithmic: they span decades."""
 
 Palette = Mapping[str, str]
 
@@ -192,6 +199,7 @@ def _scheme(axes: Axes, credit: Credit, palette: Palette) -> None:
     positive = credit.kappa[np.isfinite(credit.kappa) & (credit.kappa > 0)]
     if len(positive) and positive.max() > 30:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PLAIN)
     _finish(axes, "factor")
 
 
@@ -202,6 +210,8 @@ def _correction(axes: Axes, credit: Credit, palette: Palette) -> None:
         BRANCHES, last, roles, ((1, 0), (1, 0), (4, 3), (4, 3)), strict=True
     ):
         axes.plot(credit.timesteps, values, color=palette[role], dashes=dashes, label=label)
+    axes.set_yscale("symlog", linthresh=SMALL_CORRECTION)
+    axes.yaxis.set_major_formatter(PLAIN)
     _finish(axes, "correction")
 
 
@@ -216,6 +226,8 @@ def _convergence(axes: Axes, credit: Credit, palette: Palette) -> None:
             alpha=(place + 1) / len(shown),
             label=f"step {step}",
         )
+    axes.set_yscale("symlog", linthresh=SMALL_CORRECTION)
+    axes.yaxis.set_major_formatter(PLAIN)
     _finish(axes, "correction")
 
 

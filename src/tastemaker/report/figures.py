@@ -38,6 +38,7 @@ COLOURS = {
 
 # What they are where a figure is looked at by itself: the light page's colours.
 PRINT = {
+    "paper": "#ffffff",
     "ink": "#1f2126",
     "muted": "#666a73",
     "line": "#e3e1dc",
@@ -56,7 +57,6 @@ STYLE: dict[Any, Any] = {
     "font.size": 10.0,
     "figure.figsize": (4.5, 2.8),
     "figure.dpi": 72.0,
-    "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
     "axes.facecolor": "none",
     "axes.spines.top": False,
@@ -272,6 +272,7 @@ def to_svg(figure: Figure, name: str) -> Markup:
 @contextmanager
 def _style(palette: Mapping[str, str], more: Mapping[str, Any] | None = None) -> Iterator[None]:
     colours = {
+        "figure.facecolor": palette.get("paper", "none"),
         "axes.edgecolor": palette["line"],
         "axes.labelcolor": palette["muted"],
         "grid.color": palette["line"],
