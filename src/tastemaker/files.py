@@ -75,6 +75,25 @@ def read_json(path: Path) -> Any:
         raise TastemakerError(f"{path} is not JSON: {error}") from None
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line.
+
+    Args:
+        path: The file; missing reads as empty.
+
+    Returns:
+        The objects; lines that are torn, as a process that was killed leaves its last one, are
+        left out.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one parquet file atomically."""
     import pyarrow.parquet as pq

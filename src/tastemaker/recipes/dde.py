@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from tastemaker.evaluate import evaluate
-from tastemaker.pair import pair
-from tastemaker.recipes.candidates import scored_candidates
+from tastemaker.recipes.diffusion_dpo import diffusion_dpo
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
-from tastemaker.report import report
 from tastemaker.sections import RunConfig
-from tastemaker.train import train
 
 
 @RECIPES.register("dde")
@@ -23,8 +19,8 @@ def dde(config: RunConfig, run: RunDir) -> None:
        by what its error does to the finished image, and the steps before it by running estimates.
     5. Judge policy against base, and show kappa, the corrections and where the weight went.
 
-    The scheme is `train.credit`: `dde`, or `dde_single`, `dde_step`, `discounted`, `window` and
-    `uniform` to compare with, on the same pairs.
+    The rooms and their order are Diffusion-DPO's. The scheme is `train.credit`: `dde`, or
+    `dde_single`, `dde_step`, `discounted`, `window` and `uniform` to compare with, on equal pairs.
 
     Args:
         config: The run.
@@ -33,8 +29,4 @@ def dde(config: RunConfig, run: RunDir) -> None:
     References:
         Denoised distribution estimation, arXiv 2411.14871.
     """
-    pool = scored_candidates(config, run)
-    pairs = pair(config.pair, pool, run.pairs)
-    policy = train(config.train, pairs, run.policy)
-    evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json)
-    report(config.report, run)
+    diffusion_dpo(config, run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
+from tastemaker.files import read_json, read_json_lines
 from tastemaker.records import Pool, RunDir
 
 Row = Mapping[str, Any]
@@ -146,16 +145,11 @@ def read(run: RunDir) -> Contents:
 
 def _metrics(path: Path) -> list[dict[str, float]]:
     """Read the training metrics; of a step written twice (after a resume) the last row counts."""
-    if not path.is_file():
-        return []
-    rows: dict[float, dict[str, float]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the torn last line of a training that was killed
-        if isinstance(row, dict) and "step" in row:
-            rows[float(row["step"])] = {name: _number(value) for name, value in row.items()}
+    rows = {
+        float(row["step"]): {name: _number(value) for name, value in row.items()}
+        for row in read_json_lines(path)
+        if "step" in row
+    }
     return [rows[step] for step in sorted(rows)]
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
+from tastemaker.files import read_json, read_json_lines
 from tastemaker.report.figures import COLOURS, PRINT, Array, styled, to_svg
 
 BRANCHES = ("policy, chosen", "policy, rejected", "reference, chosen", "reference, rejected")
@@ -87,13 +86,7 @@ def read(folder: Path) -> Credit | None:
     scheme, steps = folder / "credit.json", folder / "credit.jsonl"
     if not scheme.is_file() or not steps.is_file():
         return None
-    held = read_json(scheme)
-    rows = []
-    for line in steps.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the torn last line of a training that was killed
+    held, rows = read_json(scheme), read_json_lines(steps)
     if not isinstance(held, dict) or not rows:
         return None
     names = [name for name in rows[0] if name not in {"step", "correction"}]

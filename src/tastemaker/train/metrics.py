@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tastemaker.files import write_text
+from tastemaker.files import read_json_lines, write_text
 
 
 class MetricsFile:
@@ -22,30 +22,10 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        kept = [row for row in read_json_lines(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Add one step's values: numbers, or lists of numbers."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read whole lines of a metrics file; a torn last line is left out.
-
-    Args:
-        path: The file; missing reads as empty.
-
-    Returns:
-        One dict a step.
-    """
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
