@@ -226,24 +226,18 @@ def _thin(values: Array) -> Array:
     return np.array([part.mean() if len(part) else np.nan for part in parts])
 
 
-def styled(
-    draw: Callable[[Axes], None], palette: Mapping[str, str], height: float | None = None
-) -> Figure:
+def styled(draw: Callable[[Axes], None], palette: Mapping[str, str]) -> Figure:
     """Make a figure of one panel in the page's style, whatever the reader's matplotlibrc says.
 
     Args:
         draw: Draws on the axes, with the palette's colours.
         palette: Role to colour: `PRINT`, or `COLOURS` for the page.
-        height: Inches; default: the style's.
 
     Returns:
         A matplotlib figure, bound to no window.
     """
-    with _style(palette):
-        figure = Figure()
-        if height is not None:
-            figure.set_figheight(height)
-        draw(figure.add_subplot())
+    with _panel(palette) as (figure, axes):
+        draw(axes)
     return figure
 
 
@@ -287,15 +281,24 @@ def _style(palette: Mapping[str, str], more: Mapping[str, Any] | None = None) ->
 
 
 @contextmanager
-def _figure(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
-    """Yield axes to draw on, and a list that holds the SVG once the block has ended."""
-    svg: list[str] = []
-    with _style(COLOURS):
+def _panel(
+    palette: Mapping[str, str], height: float | None = None
+) -> Iterator[tuple[Figure, Axes]]:
+    """Yield an empty figure of one panel, to be drawn on in the page's style."""
+    with _style(palette):
         figure = Figure()
         if height is not None:
             figure.set_figheight(height)
-        yield figure.add_subplot(), svg
-        svg.append(to_svg(figure, name))
+        yield figure, figure.add_subplot()
+
+
+@contextmanager
+def _figure(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes to draw on, and a list that holds the SVG once the block has ended."""
+    svg: list[str] = []
+    with _panel(COLOURS, height) as (figure, axes):
+        yield axes, svg
+    svg.append(to_svg(figure, name))
 
 
 def _inline(document: str, name: str) -> str:
