@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tastemaker.config import dump, load, parse, read_yaml, section, shipped_runs
 from tastemaker.errors import TastemakerError
-from tastemaker.sections import LoraConfig, RunConfig, TrainConfig
+from tastemaker.runs import PreferenceRun
+from tastemaker.sections import LoraConfig, TrainConfig
 
 RUN: dict[str, Any] = {
     "model": "some/model",
@@ -254,5 +255,5 @@ class TestDump:
 
     def test_a_dump_holds_every_default(self, run_file: str) -> None:
         held = yaml.safe_load(dump(load(run_file)))
-        assert set(held) == set(RunConfig.model_fields)
+        assert set(held) == set(PreferenceRun.model_fields)
         assert set(held["train"]) == set(TrainConfig.model_fields)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tastemaker.choices import Choice, ScorerChoice
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE, WEIGHTS
 from tastemaker.nano.captions import (
     CONCEPTS,
@@ -22,7 +23,6 @@ from tastemaker.nano.captions import (
 )
 from tastemaker.prompts import load_prompts
 from tastemaker.registry import SCORERS
-from tastemaker.sections import Choice, ScorerChoice
 
 MEBIBYTE = 1024 * 1024
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.prompts import load_prompts
-from tastemaker.sections import Choice
 
 PROMPTS = ["a cat, sitting", "ein Hund – groß", "日本の猫"]
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tastemaker import __version__, config, sections
+from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.records import RunDir
 
@@ -129,7 +130,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "(required)"
     value = field.default
-    if isinstance(value, sections.Choice):
+    if isinstance(value, Choice):
         return value.name
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tastemaker import registry
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.sections import RunConfig, Section, section_class
+from tastemaker.runs import RunConfig, run_class
+from tastemaker.sections import Section, section_class
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -40,7 +41,8 @@ def load(source: str, overrides: tuple[str, ...] = ()) -> RunConfig:
         _override(data, override)
     data["plugins"] = _plugins(data)
     registry.load_plugins(data["plugins"])
-    return parse(RunConfig, data, source)
+    kind = run_class(str(data.get("recipe", RunConfig.model_fields["recipe"].default)))
+    return parse(kind, data, source)
 
 
 def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySection:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table
 from tastemaker.registry import PROMPTS
-from tastemaker.sections import Choice
 
 
 def load_prompts(choice: Choice) -> list[str]:

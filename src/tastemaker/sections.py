@@ -6,101 +6,23 @@ imported before that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tastemaker.choices import (
+    Choice,
+    Comparisons,
+    Credit,
+    ExtraLoss,
+    Loss,
+    Prompts,
+    Rule,
+    Scorers,
 )
-
-from tastemaker import registry
-from tastemaker.errors import TastemakerError, nearest
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class Choice(BaseModel):
-    """A registered name with its options, written flat: `{name: dpo, beta: 5000}` or just `dpo`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options without the name."""
-        return dict(self.model_extra or {})
-
-
-class ScorerChoice(Choice):
-    """A scorer; `label` names its column where one scorer is used twice."""
-
-    label: str | None = None
-
-    @property
-    def column(self) -> str:
-        """Name of the column of scores."""
-        return self.label or self.name
-
-
-class LossTerm(Choice):
-    """A further loss with its weight in the sum."""
-
-    weight: float = 1.0
-
-
-def _choice(table: registry.Table, default: str | None = None, kind: type[Choice] = Choice) -> Any:
-    """Return the annotated type of a field that names an entry of `table`."""
-
-    def expand(value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, dict) and default is not None:
-            return {"name": default, **value}
-        return value
-
-    def check(choice: Choice) -> Choice:
-        try:
-            return choice.model_copy(update=table.validate(choice.name, choice.options))
-        except TastemakerError as error:
-            raise ValueError(str(error)) from None
-
-    return Annotated[kind, BeforeValidator(expand), AfterValidator(check)]
-
-
-def _prompt_source(value: Any) -> Any:
-    """Read a name as a prompt set where one is registered, otherwise as the path of a file."""
-    given = {"name": value} if isinstance(value, str) else value
-    if (
-        isinstance(given, dict)
-        and given.get("name") not in registry.PROMPTS
-        and "path" not in given
-    ):
-        options = {key: option for key, option in given.items() if key != "name"}
-        return {"name": "file", "path": given.get("name"), **options}
-    return value
-
-
-if TYPE_CHECKING:
-    Prompts = Choice
-    Comparisons = Choice
-    Rule = Choice
-    Loss = Choice
-    ExtraLoss = LossTerm
-    Credit = Choice
-    Scorer = ScorerChoice
-else:
-    Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
-    Comparisons = _choice(registry.COMPARISONS, default="pick_a_pic")
-    Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
-    Rule = _choice(registry.RULES, default="best_worst")
-    Loss = _choice(registry.LOSSES, default="dpo")
-    ExtraLoss = _choice(registry.LOSSES, kind=LossTerm)
-    Credit = _choice(registry.CREDITS, default="uniform")
 
 
 class Section(BaseModel):
@@ -111,15 +33,12 @@ class Section(BaseModel):
     )
 
 
-def _columns_differ(scorers: tuple[ScorerChoice, ...]) -> tuple[ScorerChoice, ...]:
-    columns = [scorer.column for scorer in scorers]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise ValueError(f"scorer {twice[0]!r} is named twice; give one a label: ...")
-    return scorers
-
-
-Scorers = Annotated[tuple[Scorer, ...], Field(min_length=1), AfterValidator(_columns_differ)]
+def section_class(annotation: Any) -> type[Section] | None:
+    """Return the section that a field holds, also where it may be left out; None for a value."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 class SamplingConfig(Section):
@@ -283,67 +202,3 @@ class ReportConfig(Section):
 
     strips: int = Field(8, ge=1, le=64, description="Prompts shown as before/after strips.")
     pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")
-
-
-def section_class(annotation: Any) -> type[Section] | None:
-    """Return the section that a field holds, also where it may be left out; None for a value."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
-
-
-class RunConfig(Section):
-    """A whole run: a recipe and its sections."""
-
-    recipe: str = Field("diffusion_dpo", description="Registered recipe.")
-    name: str = Field(description="Folder of the run below `output`.", min_length=1)
-    output: str = Field("runs", description="Folder that holds all runs.")
-    plugins: tuple[str, ...] = Field((), description="Python files with your own entries.")
-    model: str = Field(description="Model for every section that does not name its own.")
-    seed: int = Field(0, ge=0, description="Seed for every section that does not set its own.")
-    device: Device = Field("auto", description="Device of sections that do not set their own.")
-    data: ImportConfig | None = Field(None, description="Compared images, in place of generate.")
-    generate: GenerateConfig | None = Field(None, description="The model's own candidates.")
-    score: ScoreConfig | None = Field(
-        None, description="Scorers of the candidates; imported ones have people's verdicts already."
-    )
-    pair: PairConfig
-    train: TrainConfig
-    evaluate: EvaluateConfig
-    report: ReportConfig = ReportConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _inherit(cls, data: Any) -> Any:
-        """Hand model, seed and device down to the sections that do not set their own."""
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        down = {key: data[key] for key in ("model", "seed", "device") if key in data}
-        for section, field in cls.model_fields.items():
-            kind = section_class(field.annotation)
-            if kind is None or (field.default is None and data.get(section) is None):
-                continue
-            given = data.get(section, {})
-            if isinstance(given, dict):
-                known = kind.model_fields
-                renamed = {"base": down["model"]} if "base" in known and "model" in down else {}
-                shared = {key: value for key, value in down.items() if key in known}
-                data[section] = {**shared, **renamed, **given}
-        return data
-
-    @model_validator(mode="after")
-    def _recipe_exists(self) -> RunConfig:
-        if self.recipe not in registry.RECIPES:
-            known = nearest(self.recipe, registry.RECIPES.names())
-            raise ValueError(f"unknown recipe {self.recipe!r}. {known}")
-        return self
-
-    @model_validator(mode="after")
-    def _has_candidates(self) -> RunConfig:
-        if (self.data is None) == (self.generate is None):
-            raise ValueError("candidates come from `generate` or from `data`: give one of the two")
-        if self.generate is not None and self.score is None:
-            raise ValueError("'score' is required: generated candidates have no scores")
-        return self

@@ -7,11 +7,11 @@ from pathlib import Path
 from tastemaker.generate import generate
 from tastemaker.importing import import_comparisons
 from tastemaker.records import RunDir
+from tastemaker.runs import PreferenceRun
 from tastemaker.score import score
-from tastemaker.sections import RunConfig
 
 
-def scored_candidates(config: RunConfig, run: RunDir) -> Path:
+def scored_candidates(config: PreferenceRun, run: RunDir) -> Path:
     """Generate or import candidates, and score them where scorers are named.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
-from tastemaker.sections import RunConfig
+from tastemaker.runs import PreferenceRun
 
 
 @RECIPES.register("dde")
-def dde(config: RunConfig, run: RunDir) -> None:
+def dde(config: PreferenceRun, run: RunDir) -> None:
     """Align a model with preferences, crediting denoising steps by what they do to x_0.
 
     1. Import compared images (Pick-a-Pic), or draw candidates from the base model.

@@ -8,12 +8,12 @@ from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
-from tastemaker.sections import RunConfig
+from tastemaker.runs import PreferenceRun
 from tastemaker.train import train
 
 
 @RECIPES.register("diffusion_dpo")
-def diffusion_dpo(config: RunConfig, run: RunDir) -> None:
+def diffusion_dpo(config: PreferenceRun, run: RunDir) -> None:
     """Align a model with the preferences of a scorer, from its own samples.
 
     1. Draw N candidates for every training prompt from the base model, or import images that

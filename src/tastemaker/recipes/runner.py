@@ -9,7 +9,8 @@ from tastemaker.hardware import environment
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
-from tastemaker.sections import ReportConfig, RunConfig
+from tastemaker.runs import RunConfig
+from tastemaker.sections import ReportConfig
 
 
 def run(config: RunConfig) -> RunDir:

@@ -67,18 +67,7 @@ class ClipScorer:
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures against their prompts; see `Scorer`."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.network.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(self.network.device)
-        text = _features(
-            self.network.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            )
-        )
+        text = self.text_features(prompts)
         return self.scale * (self.features(images) * text).sum(-1).float().cpu()
 
     @torch.no_grad()
@@ -87,6 +76,22 @@ class ClipScorer:
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         like = self.network.logit_scale
         return _features(self.network.get_image_features(pixel_values=pixels.to(like)))
+
+    @torch.no_grad()
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Return the prompts' embeddings, of length 1, shape [prompts, width]."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.network.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self.network.device)
+        return _features(
+            self.network.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            )
+        )
 
 
 def _features(output: Any) -> torch.Tensor:

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from tastemaker.batching import batched
+from tastemaker.choices import ScorerChoice
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_table
 from tastemaker.hardware import torch_device, torch_dtype
@@ -18,7 +19,6 @@ from tastemaker.images import decode
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import Scorer
-from tastemaker.sections import ScorerChoice
 
 
 def score_pool(

@@ -1,0 +1,100 @@
+"""Registered names with their options, as they stand in a section: checked before a model loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from tastemaker import registry
+from tastemaker.errors import TastemakerError
+
+
+class Choice(BaseModel):
+    """A registered name with its options, written flat: `{name: dpo, beta: 5000}` or just `dpo`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+
+class ScorerChoice(Choice):
+    """A scorer; `label` names its column where one scorer is used twice."""
+
+    label: str | None = None
+
+    @property
+    def column(self) -> str:
+        """Name of the column of scores."""
+        return self.label or self.name
+
+
+class LossTerm(Choice):
+    """A further loss with its weight in the sum."""
+
+    weight: float = 1.0
+
+
+def _choice(table: registry.Table, default: str | None = None, kind: type[Choice] = Choice) -> Any:
+    """Return the annotated type of a field that names an entry of `table`."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and default is not None:
+            return {"name": default, **value}
+        return value
+
+    def check(choice: Choice) -> Choice:
+        try:
+            return choice.model_copy(update=table.validate(choice.name, choice.options))
+        except TastemakerError as error:
+            raise ValueError(str(error)) from None
+
+    return Annotated[kind, BeforeValidator(expand), AfterValidator(check)]
+
+
+def _prompt_source(value: Any) -> Any:
+    """Read a name as a prompt set where one is registered, otherwise as the path of a file."""
+    given = {"name": value} if isinstance(value, str) else value
+    if (
+        isinstance(given, dict)
+        and given.get("name") not in registry.PROMPTS
+        and "path" not in given
+    ):
+        options = {key: option for key, option in given.items() if key != "name"}
+        return {"name": "file", "path": given.get("name"), **options}
+    return value
+
+
+if TYPE_CHECKING:
+    Prompts = Choice
+    Comparisons = Choice
+    Rule = Choice
+    Loss = Choice
+    ExtraLoss = LossTerm
+    Credit = Choice
+    Scorer = ScorerChoice
+else:
+    Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
+    Comparisons = _choice(registry.COMPARISONS, default="pick_a_pic")
+    Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
+    Rule = _choice(registry.RULES, default="best_worst")
+    Loss = _choice(registry.LOSSES, default="dpo")
+    ExtraLoss = _choice(registry.LOSSES, kind=LossTerm)
+    Credit = _choice(registry.CREDITS, default="uniform")
+
+
+def _columns_differ(scorers: tuple[ScorerChoice, ...]) -> tuple[ScorerChoice, ...]:
+    columns = [scorer.column for scorer in scorers]
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise ValueError(f"scorer {twice[0]!r} is named twice; give one a label: ...")
+    return scorers
+
+
+Scorers = Annotated[tuple[Scorer, ...], Field(min_length=1), AfterValidator(_columns_differ)]

@@ -1,0 +1,168 @@
+"""Features of images by the name of what gives them, labelled by what they are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tastemaker.errors import TastemakerError
+from tastemaker.hardware import torch_device
+from tastemaker.metrics.frechet import image_features
+from tastemaker.registry import SCORERS
+
+INCEPTION = "inception"
+TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
+
+
+class FeatureNetwork(NamedTuple):
+    """Features with their name, as `report.json` holds it; only equal labels compare.
+
+    Attributes:
+        label: What the features are, for instance "clip:my-clip".
+        features: From images to [n, d], float64 on the CPU, in their order.
+    """
+
+    label: str
+    features: Callable[[Iterable[Image.Image]], Tensor]
+
+
+def feature_network(
+    name_or_path: str, *, device: str = "cpu", batch_size: int = 64
+) -> FeatureNetwork:
+    """Load the network whose features a distance of two sets of images is to compare.
+
+    | name or path | features | label |
+    |---|---|---|
+    | `inception` | the 2048 of Inception's `pool3` by torch-fidelity | `fid (Inception pool3)` |
+    | a scorer in CLIP form, by name | its image embedding | the name |
+    | a TorchScript file | its output | `torchscript:` and the file's name |
+    | folder or hub id of a `CLIPModel` | its image embedding | `clip:` and the folder's name |
+
+    The first that applies is taken. Only `inception` gives what the literature calls FID and KID:
+    its label alone says so. Its weights come from torch hub's folder, or are downloaded to it.
+
+    Args:
+        name_or_path: A row of the table. A TorchScript network takes pixels in [0, 1], [n, 3,
+            height, width], to [n, d]; resizing and normalisation are its own. It is code: load
+            files that you trust.
+        device: "cpu", "auto", "cuda" or "mps".
+        batch_size: Images a network pass; it enters no number.
+
+    Returns:
+        The label and the function from images to features. `inception` and TorchScript networks
+        take images of one size, CLIPs of any.
+
+    Raises:
+        TastemakerError: There is no such network, it cannot be loaded, or its scorer has no
+            features; the function raises it where there are no images, or sizes that differ.
+
+    References:
+        Heusel et al. (FID), arXiv 1706.08500; torch-fidelity, whose Inception is the original's.
+    """
+    if batch_size < 1:
+        raise TastemakerError(f"batch_size is {batch_size}; it must be 1 or more.")
+    where = torch_device(device)
+    path = Path(name_or_path).expanduser()
+    if name_or_path == INCEPTION:
+        return FeatureNetwork("fid (Inception pool3)", _of_pixels(_inception(), where, batch_size))
+    if name_or_path in SCORERS:
+        return FeatureNetwork(name_or_path, _of_scorer(name_or_path, {}, where, batch_size))
+    if path.is_file() or path.suffix in TORCHSCRIPT:
+        return FeatureNetwork(
+            f"torchscript:{path.stem}", _of_pixels(_torchscript(path), where, batch_size)
+        )
+    try:
+        features = _of_scorer("clip", {"model": name_or_path}, where, batch_size)
+    except TastemakerError as error:
+        raise TastemakerError(
+            f"no features are called {name_or_path!r}: give {INCEPTION!r}, a registered scorer in"
+            f" CLIP form, a TorchScript file, or a CLIP's folder or hub id. {error}"
+        ) from error
+    return FeatureNetwork(f"clip:{path.name}", features)
+
+
+def _of_pixels(
+    network: nn.Module, device: torch.device, batch_size: int
+) -> Callable[[Iterable[Image.Image]], Tensor]:
+    return functools.partial(
+        image_features, network=network.to(device).eval(), batch_size=batch_size
+    )
+
+
+def _of_scorer(
+    name: str, options: dict[str, str], device: torch.device, batch_size: int
+) -> Callable[[Iterable[Image.Image]], Tensor]:
+    if not callable(getattr(SCORERS.entry(name), "features", True)):
+        ...
+    scorer = SCORERS.bind(name, options)().to(device, torch.float32)
+    extract = getattr(scorer, "features", None)
+    if not callable(extract):
+        raise TastemakerError(
+            f"scorer {name!r} gives scores and no features; take a scorer in CLIP form."
+        )
+    return functools.partial(_in_batches, extract=extract, batch_size=batch_size)
+
+
+@torch.no_grad()
+def _in_batches(
+    images: Iterable[Image.Image],
+    extract: Callable[[Sequence[Image.Image]], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """Features by a function that takes pictures of any size, as a scorer's does."""
+    stream = iter(images)
+    rows: list[Tensor] = []
+    while batch := [image.convert("RGB") for image in islice(stream, batch_size)]:
+        rows.append(extract(batch).cpu().double())
+    if not rows:
+        raise TastemakerError("there are no images to measure; give at least one.")
+    return torch.cat(rows)
+
+
+def _torchscript(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise TastemakerError(f"TorchScript file {str(path)!r} does not exist; check the path.")
+    try:
+        return torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise TastemakerError(
+            f"{str(path)!r} is no TorchScript file ({str(error).splitlines()[0]}); save the network"
+            " with torch.jit.script(network).save(path). A file of weights alone does not say what"
+            " network they are for."
+        ) from error
+
+
+class _Inception(nn.Module):
+    """torch-fidelity's Inception, which wants whole numbers and hands out a tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.network((pixels * 255).round().to(torch.uint8))[0]
+        return features
+
+
+def _inception() -> nn.Module:
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError:
+        raise TastemakerError(
+            "features 'inception' need the package torch-fidelity: pip install torch-fidelity, or"
+            " name other features, whose distance is then no FID."
+        ) from None
+    try:
+        return _Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]))
+    except OSError as error:  # an URL that cannot be reached is one
+        raise TastemakerError(
+            f"the weights of Inception cannot be fetched ({error}); put torch-fidelity's file"
+            f" (weights-inception-2015-12-05-*.pth) into {torch.hub.get_dir()}/checkpoints."
+        ) from error
