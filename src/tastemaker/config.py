@@ -41,7 +41,11 @@ def load(source: str, overrides: tuple[str, ...] = ()) -> RunConfig:
         _override(data, override)
     data["plugins"] = _plugins(data)
     registry.load_plugins(data["plugins"])
-    kind = run_class(str(data.get("recipe", RunConfig.model_fields["recipe"].default)))
+    recipe = str(data.get("recipe", RunConfig.model_fields["recipe"].default))
+    try:
+        kind = run_class(recipe)
+    except TastemakerError as error:
+        raise TastemakerError(f"{source}: {error}") from None
     return parse(kind, data, source)
 
 
