@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_rate
+from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_matrix, win_rate
 
 values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)
 
@@ -67,3 +67,33 @@ def test_standard_error_by_hand() -> None:
     # 1, 2, 3, 4: variance 5/3, standard error sqrt(5/12).
     assert mean_and_stderr([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx((5 / 12) ** 0.5))
     assert mean_and_stderr([7.0]) == (7.0, 0.0)
+
+
+def test_every_model_meets_every_other() -> None:
+    scores = {
+        "dpo": [1.0, 2.0, 3.0, 4.0],
+        "sft": [0.0, 3.0, 3.0, 0.0],
+        "base": [0.0, 0.0, 0.0, 9.0],
+    }
+    matrix = win_matrix(scores)
+    values = {
+        model: {baseline: rate.value for baseline, rate in row.items()}
+        for model, row in matrix.items()
+    }
+    # Won, lost, tied, won; won, won, won, lost; tied, won, won, lost.
+    assert values == {
+        "dpo": {"sft": 0.625, "base": 0.75},
+        "sft": {"dpo": 0.375, "base": 0.625},
+        "base": {"dpo": 0.25, "sft": 0.375},
+    }
+    assert matrix["dpo"]["base"] == win_rate(scores["dpo"], scores["base"])
+    assert list(matrix) == list(scores)
+
+
+def test_a_matrix_of_what_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="two models or more"):
+        win_matrix({"base": [1.0]})
+    with pytest.raises(ValueError, match=r"numbers differ: .'policy': 2, 'base': 1."):
+        win_matrix({"policy": [1.0, 2.0], "base": [1.0]})
+    with pytest.raises(ValueError, match="cannot be compared"):
+        win_matrix({"policy": [], "base": []})

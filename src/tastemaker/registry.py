@@ -166,7 +166,9 @@ def _explain(issue: Any, schema: type[BaseModel]) -> str:
 MODELS = Table("model", ("tastemaker.nano.entries",))
 PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
 COMPARISONS = Table("comparison format", ("tastemaker.comparisons",))
-SCORERS = Table("scorer", ("tastemaker.scorers.clip", "tastemaker.nano.entries"))
+SCORERS = Table(
+    "scorer", ("tastemaker.scorers.clip", "tastemaker.scorers.quality", "tastemaker.nano.entries")
+)
 RULES = Table("pair rule", ("tastemaker.pair",))
 LOSSES = Table("loss", ("tastemaker.losses",))
 CREDITS = Table("credit scheme", ("tastemaker.train.credit",))

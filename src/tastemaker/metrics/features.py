@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -63,6 +64,11 @@ def feature_network(
         TastemakerError: There is no such network, it cannot be loaded, or its scorer has no
             features; the function raises it where there are no images, or sizes that differ.
 
+    Example:
+        >>> label, features = feature_network("nano_judge")
+        >>> label, len(features([Image.new("RGB", (64, 64))]))
+        ('nano_judge', 1)
+
     References:
         Heusel et al. (FID), arXiv 1706.08500; torch-fidelity, whose Inception is the original's.
     """
@@ -72,18 +78,18 @@ def feature_network(
     path = Path(name_or_path).expanduser()
     if name_or_path == INCEPTION:
         return FeatureNetwork("fid (Inception pool3)", _of_pixels(_inception(), where, batch_size))
-    if name_or_path in SCORERS:
-        return FeatureNetwork(name_or_path, _of_scorer(name_or_path, {}, where, batch_size))
     if path.is_file() or path.suffix in TORCHSCRIPT:
         return FeatureNetwork(
             f"torchscript:{path.stem}", _of_pixels(_torchscript(path), where, batch_size)
         )
     try:
+        if name_or_path in SCORERS:
+            return FeatureNetwork(name_or_path, _of_scorer(name_or_path, {}, where, batch_size))
         features = _of_scorer("clip", {"model": name_or_path}, where, batch_size)
     except TastemakerError as error:
         raise TastemakerError(
-            f"no features are called {name_or_path!r}: give {INCEPTION!r}, a registered scorer in"
-            f" CLIP form, a TorchScript file, or a CLIP's folder or hub id. {error}"
+            f"{name_or_path!r} gives no features: name {INCEPTION!r}, a registered scorer in CLIP"
+            f" form, a TorchScript file, or a CLIP's folder or hub id. {error}"
         ) from error
     return FeatureNetwork(f"clip:{path.name}", features)
 
@@ -99,14 +105,10 @@ def _of_pixels(
 def _of_scorer(
     name: str, options: dict[str, str], device: torch.device, batch_size: int
 ) -> Callable[[Iterable[Image.Image]], Tensor]:
-    if not callable(getattr(SCORERS.entry(name), "features", True)):
-        ...
     scorer = SCORERS.bind(name, options)().to(device, torch.float32)
     extract = getattr(scorer, "features", None)
     if not callable(extract):
-        raise TastemakerError(
-            f"scorer {name!r} gives scores and no features; take a scorer in CLIP form."
-        )
+        raise TastemakerError(f"Scorer {name!r} gives scores alone.")
     return functools.partial(_in_batches, extract=extract, batch_size=batch_size)
 
 
@@ -153,14 +155,14 @@ class _Inception(nn.Module):
 
 def _inception() -> nn.Module:
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        fidelity = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError:
         raise TastemakerError(
             "features 'inception' need the package torch-fidelity: pip install torch-fidelity, or"
             " name other features, whose distance is then no FID."
         ) from None
     try:
-        return _Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]))
+        return _Inception(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]))
     except OSError as error:  # an URL that cannot be reached is one
         raise TastemakerError(
             f"the weights of Inception cannot be fetched ({error}); put torch-fidelity's file"

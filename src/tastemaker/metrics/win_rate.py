@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Z95 = 1.959963984540054
@@ -50,6 +50,44 @@ def win_rate(policy: Sequence[float], base: Sequence[float]) -> WinRate:
     centre = (w + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * math.sqrt(w * (1 - w) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
     return WinRate(w, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def win_matrix(scores: Mapping[str, Sequence[float]]) -> dict[str, dict[str, WinRate]]:
+    """Win rate of every model against every other one.
+
+    `matrix[model][baseline] = win_rate(scores[model], scores[baseline])`
+
+    The comparisons are image by image, over all prompts and seeds. Each interval is that of one
+    comparison alone: among many of them, some miss the true rate.
+
+    Args:
+        scores: Model name to its images' scores, all of the same prompts and seeds in the same
+            order; two models or more.
+
+    Returns:
+        A row a model, which holds all others as baselines; the rows are in the order given.
+
+    Raises:
+        ValueError: The numbers of scores differ or are 0, or there are fewer than two models.
+
+    Example:
+        >>> matrix = win_matrix({"dpo": [1.0, 2.0], "sft": [0.0, 3.0], "base": [0.0, 2.0]})
+        >>> {baseline: rate.value for baseline, rate in matrix["dpo"].items()}
+        {'sft': 0.5, 'base': 0.75}
+    """
+    if len(scores) < 2:
+        raise ValueError(f"{list(scores)} cannot be compared; give two models or more")
+    numbers = {name: len(values) for name, values in scores.items()}
+    if len(set(numbers.values())) > 1:
+        raise ValueError(f"scores cannot be compared one by one; their numbers differ: {numbers}")
+    return {
+        name: {
+            baseline: win_rate(values, others)
+            for baseline, others in scores.items()
+            if baseline != name
+        }
+        for name, values in scores.items()
+    }
 
 
 def beat_ratio(policy: Sequence[float], base: Sequence[float]) -> float:
