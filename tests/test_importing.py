@@ -1,25 +1,37 @@
-"""Compared images come in whole, keep people's verdicts, and can be relabelled."""
+"""Compared images keep people's verdicts, photographs their captions; both come in whole.
+
+What cannot be used is left out, and the pool says what and why.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tastemaker.config import load
+from tastemaker import importing
+from tastemaker.cli import main
+from tastemaker.config import load, section
 from tastemaker.errors import TastemakerError
-from tastemaker.images import decode
-from tastemaker.importing import import_comparisons
+from tastemaker.files import config_key, read_json, read_json_lines
+from tastemaker.images import decode, encode_png, upright
+from tastemaker.importing import import_comparisons, import_images
 from tastemaker.pair import pair
 from tastemaker.recipes.runner import run
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
-from tastemaker.sections import ImportConfig, PairConfig, ScoreConfig
+from tastemaker.sections import ImagesConfig, ImportConfig, PairConfig, ScoreConfig
+from test_captioned import described, put
 from test_resume import digests
 from test_rooms import run_file  # noqa: F401
 
@@ -72,7 +84,7 @@ def test_verdicts_become_pairs(
     pool = import_comparisons(config(source, shard_size=4), tmp_path / "pool")
     told = capsys.readouterr().out
     assert "imported 6 comparisons, left out 2" in told
-    assert "1.parquet, row 1, image 1" in told
+    assert "left out: 1.parquet, row 1: image 1: no readable image" in told
     assert "1.parquet, row 2: the prompt is empty" in told
     table = Pool(pool).scores()
     assert table.num_rows == 12
@@ -165,3 +177,334 @@ def test_a_run_has_one_source_of_candidates(source: Path, run_file: Path) -> Non
         load(str(run_file), ("data.comparisons.path=" + str(source),))
     with pytest.raises(TastemakerError, match="'score' is required"):
         load(str(run_file), ("score=null",))
+
+
+def photograph(number: int = 0, size: tuple[int, int] = (48, 32)) -> Image.Image:
+    """Noise of its own for every number: no two are equal, and every corner is another."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def folder_of(folder: Path, **images: Image.Image | bytes) -> Path:
+    """Images as PNG, each with a twin that says its name."""
+    for name, image in images.items():
+        put(folder / f"{name}.png", image if isinstance(image, bytes) else encode_png(image))
+        put(folder / f"{name}.txt", f" the {name}\n")
+    return folder
+
+
+def taken(path: Path, output: Path, *words: str) -> list[dict[str, Any]]:
+    """Import images as the command line does, and return the pool's rows."""
+    pool = import_images(section(ImagesConfig, None, (f"images={path}", *words)), output)
+    return Pool(pool).candidates().to_pylist()
+
+
+def pictures(rows: list[dict[str, Any]]) -> list[Image.Image]:
+    return [decode(each["image"]["bytes"], each["candidate_id"]) for each in rows]
+
+
+def left_out(pool: Path) -> dict[str, str]:
+    lines = read_json_lines(pool / "left_out.jsonl")
+    assert read_json(pool / "done.json")["left_out"] == len(lines)
+    return {each["where"]: each["reason"] for each in lines}
+
+
+def test_photographs_become_real_candidates(tmp_path: Path) -> None:
+    folder_of(tmp_path / "in", b=photograph(1), a=photograph(2))
+    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    assert [each["prompt"] for each in rows] == ["the a", "the b"]
+    assert [each["source_id"] for each in rows] == ["a.png", "b.png"]
+    assert [each["prompt_id"] for each in rows] == [config_key("the a"), config_key("the b")]
+    assert [each["seed"] for each in rows] == [0, 1]
+    constant = [(each["source"], each["timestep"], each["model"]) for each in rows]
+    assert constant == [("real", None, "")] * 2
+    assert [image.size for image in pictures(rows)] == [(16, 16)] * 2
+    assert read_json(tmp_path / "pool" / "done.json")["images"] == 2
+    assert left_out(tmp_path / "pool") == {}
+    folder_of(tmp_path / "in", aa=photograph(3))
+    more = taken(tmp_path / "in", tmp_path / "more", "size=16")
+    by_id = {each["candidate_id"]: each["source_id"] for each in more}
+    assert {each["candidate_id"]: each["source_id"] for each in rows}.items() <= by_id.items()
+
+
+def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path: Path) -> None:
+    image = photograph(size=(16, 16))
+    rows = taken(folder_of(tmp_path / "in", a=image), tmp_path / "pool", "size=16")
+    assert pictures(rows)[0].tobytes() == image.tobytes()
+
+
+def test_exif_turns_and_the_box_cuts_the_upright_image(tmp_path: Path) -> None:
+    image = photograph(size=(32, 24))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a viewer shows it rotated by 90 degrees, clockwise
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", exif=exif)
+    shown = image.transpose(Image.Transpose.ROTATE_270)
+    assert shown.size == (24, 32)
+    put(tmp_path / "in" / "a.png", buffer.getvalue())
+    described(tmp_path / "in", [{"file_name": "a.png", "text": "a", "box": [8, 16, 24, 32]}])
+    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    assert pictures(rows)[0].tobytes() == shown.crop((8, 16, 24, 32)).tobytes()
+
+
+def test_a_box_outside_the_image_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.png", encode_png(photograph(size=(32, 24))))
+    boxes = [[0, 0, 8, 8], [24, 16, 33, 24], [-1, 0, 8, 8], [8, 8, 8, 16], [24, 16, 32, 24]]
+    rows = [{"file_name": "a.png", "text": "a", "box": box} for box in boxes]
+    kept = taken(described(tmp_path / "in", rows), tmp_path / "pool", "size=8")
+    assert [each["source_id"][-14:] for each in kept] == ["x [0, 0, 8, 8]", "24, 16, 32, 24]"[-14:]]
+    assert len({each["candidate_id"] for each in kept}) == 2
+    reasons = left_out(tmp_path / "pool")
+    assert len(reasons) == 3
+    assert all(
+        "empty or not inside the upright image of 32 x 24" in why for why in reasons.values()
+    )
+
+
+def test_every_kind_of_pixel_becomes_rgb() -> None:
+    def first(image: Image.Image) -> tuple[int, ...]:
+        shown = upright(image)
+        assert shown.mode == "RGB"
+        return tuple(np.asarray(shown)[0, 0].tolist())
+
+    size = (4, 4)
+    assert first(Image.new("L", size, 100)) == (100, 100, 100)
+    assert first(Image.new("1", size, 1)) == (255, 255, 255)
+    assert first(Image.new("CMYK", size, (0, 255, 255, 0))) == (255, 0, 0)
+    assert first(Image.new("RGBA", size, (0, 0, 0, 0))) == (255, 255, 255)
+    assert first(Image.new("RGBA", size, (0, 0, 200, 255))) == (0, 0, 200)
+    assert first(Image.new("LA", size, (0, 51))) == (204, 204, 204)
+    palette = Image.new("P", size, 1)
+    palette.putpalette([9, 9, 9, 7, 8, 9])
+    assert first(palette) == (7, 8, 9)
+    palette.info["transparency"] = 1
+    assert first(palette) == (255, 255, 255)
+    deep = Image.fromarray(np.full(size, 257 * 130, np.uint16))
+    assert deep.mode == "I;16"
+    assert first(deep) == (130, 130, 130)
+    with pytest.raises(ValueError, match="floating-point"):
+        upright(Image.new("F", size, 0.5))
+
+
+def test_buckets_take_the_nearest_aspect_ratio(tmp_path: Path) -> None:
+    folder_of(
+        tmp_path / "in",
+        a=photograph(0, (60, 60)),
+        b=photograph(1, (90, 60)),
+        c=photograph(2, (60, 90)),
+        # Log ratios: between 1 and 2 the border is the square root of 2.
+        d=photograph(3, (141, 100)),
+        e=photograph(4, (142, 100)),
+    )
+    buckets = "buckets=[[32, 32], [48, 24], [24, 48]]"
+    rows = taken(tmp_path / "in", tmp_path / "pool", buckets)
+    sizes = [image.size for image in pictures(rows)]
+    assert sizes == [(32, 32), (48, 24), (24, 48), (32, 32), (48, 24)]
+
+
+def test_nothing_is_enlarged_unless_asked(tmp_path: Path) -> None:
+    folder_of(
+        tmp_path / "in",
+        large=photograph(0, (24, 16)),
+        low=photograph(1, (24, 15)),
+        narrow=photograph(2, (9, 40)),
+    )
+    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    assert [each["prompt"] for each in rows] == ["the large"]
+    reasons = left_out(tmp_path / "pool")
+    assert "24 x 15 pixels are too few for 16 x 16 (minimum 16)" in reasons["low.png"]
+    assert "set minimum" in reasons["narrow.png"]
+    assert len(taken(tmp_path / "in", tmp_path / "ten", "size=16", "minimum=10")) == 2
+    assert len(taken(tmp_path / "in", tmp_path / "nine", "size=16", "minimum=9")) == 3
+    # The crop of 24 x 15 to 2:1 is 24 x 12: its shorter side counts.
+    words = ("buckets=[[32, 16]]", "minimum=12")
+    assert len(taken(tmp_path / "in", tmp_path / "wide", *words)) == 2
+    with pytest.raises(TastemakerError, match="24 x 16 pixels are too few for 32 x 16"):
+        taken(tmp_path / "in", tmp_path / "wider", "buckets=[[32, 16]]", "minimum=13")
+    with pytest.raises(TastemakerError, match="gave no usable image.*3 left out, the first large"):
+        taken(tmp_path / "in", tmp_path / "none", "size=64")
+
+
+def test_broken_and_repeated_images_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = encode_png(photograph(0))
+    buffer = io.BytesIO()
+    photograph(0).save(buffer, format="TIFF")
+    folder_of(
+        tmp_path / "in",
+        a=whole,
+        b=whole[:200],
+        c=b"no picture",
+        d=b"",
+        e=buffer.getvalue(),  # other bytes, the same pixels
+        f=encode_png(photograph(1)),
+        g=encode_png(photograph(5, (100, 100))),
+        h=encode_png(photograph(1)),
+    )
+    put(tmp_path / "in" / "f.txt", "  \n")
+    put(tmp_path / "in" / "i.png", encode_png(photograph(2)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16", "shard_size=3")
+    assert [each["prompt"] for each in rows] == ["the a", "the h"]
+    told = capsys.readouterr().out
+    assert "imported 2 images, left out 7" in told
+    reasons = left_out(tmp_path / "pool")
+    assert list(reasons) == [f"{name}.png" for name in "bcdefgi"]
+    assert "no readable image" in reasons["b.png"]
+    assert reasons["c.png"] == "no readable image (of no format that Pillow knows)"
+    assert "no readable image" in reasons["d.png"]
+    assert reasons["e.png"] == "the same picture as a.png"
+    assert reasons["f.png"] == "the caption is empty"
+    assert "decompression bomb" in reasons["g.png"]
+    assert "write it in i.txt" in reasons["i.png"]
+    for where, why in reasons.items():
+        assert f"left out: {where}: {why}" in told
+
+
+def test_no_caption_at_all_is_one_error_with_the_remedy(tmp_path: Path) -> None:
+    for name in "ab":
+        put(tmp_path / "in" / f"{name}.png", encode_png(photograph()))
+    with pytest.raises(
+        TastemakerError, match=r"2 left out, the first a\.png: .*write it in a\.txt"
+    ):
+        taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    assert not (tmp_path / "pool" / "done.json").exists()
+
+
+def test_a_caption_that_no_file_holds_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.png", encode_png(photograph(0)))
+    put(tmp_path / "in" / "b.png", encode_png(photograph(1)))
+    lines = [
+        r'{"file_name": "a.png", "text": "half \ud83d"}',
+        '{"file_name": "b.png", "text": "b"}',
+    ]
+    put(tmp_path / "in" / "metadata.jsonl", "\n".join(lines))
+    assert len(taken(tmp_path / "in", tmp_path / "pool", "size=16")) == 1
+    assert left_out(tmp_path / "pool") == {"a.png": "the caption is not valid Unicode"}
+
+
+def test_limit_counts_what_can_be_used(tmp_path: Path) -> None:
+    images: dict[str, Image.Image | bytes] = {f"i{n}": photograph(n) for n in range(6)}
+    folder_of(tmp_path / "in", **images | {"i1": b"broken"})
+    for shard_size in (2, 100):
+        rows = taken(
+            tmp_path / "in",
+            tmp_path / str(shard_size),
+            "size=16",
+            "limit=3",
+            f"shard_size={shard_size}",
+        )
+        assert [each["source_id"] for each in rows] == ["i0.png", "i2.png", "i3.png"]
+        assert list(left_out(tmp_path / str(shard_size))) == ["i1.png"]
+    words = "fewer real images than asked: 5 can be used, limit=6.*lower limit"
+    with pytest.raises(TastemakerError, match=words):
+        taken(tmp_path / "in", tmp_path / "more", "size=16", "limit=6")
+    assert not (tmp_path / "more" / "done.json").exists()
+
+
+def test_killed_import_of_images_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the first shard the second is a repetition and the third broken, of the next shard the
+    # first repeats one of the shard before.
+    images = {f"i{n}": photograph(0 if n in (1, 5) else n) for n in range(8)}
+    folder_of(tmp_path / "in", **images)
+    put(tmp_path / "in" / "i2.png", b"broken")
+    words = ("size=16", "shard_size=3", "limit=4")
+    taken(tmp_path / "in", tmp_path / "whole", *words)
+    assert list(left_out(tmp_path / "whole")) == ["i1.png", "i2.png", "i5.png"]
+    assert len(Pool(tmp_path / "whole").shards()) == 2
+
+    class Killed(BaseException):
+        """A kill, as far as a process can feel one."""
+
+    read: list[int] = []
+    kill = 0
+    decode_photograph = importing.decode_photograph
+
+    def counted(data: bytes) -> Image.Image:
+        read.append(len(data))
+        if len(read) == kill:
+            raise Killed
+        return decode_photograph(data)
+
+    monkeypatch.setattr(importing, "decode_photograph", counted)
+    for image in (2, 6):
+        kill = image
+        read.clear()
+        with pytest.raises(Killed):
+            taken(tmp_path / "in", tmp_path / "again", *words)
+    assert [path.name for path in Pool(tmp_path / "again").shards()] == ["candidates-00000.parquet"]
+    kill = 0
+    read.clear()
+    taken(tmp_path / "in", tmp_path / "again", *words)
+    assert len(read) == 2  # what is behind the first shard was not read again
+    assert digests(tmp_path / "again") == digests(tmp_path / "whole")
+    taken(tmp_path / "in", tmp_path / "again", *words)
+    assert len(read) == 2  # finished: nothing is read
+
+
+def test_changed_images_are_another_import(tmp_path: Path) -> None:
+    folder_of(tmp_path / "in", a=photograph(0))
+    taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    folder_of(tmp_path / "in", b=photograph(1))
+    with pytest.raises(TastemakerError, match="another configuration .*inputs"):
+        taken(tmp_path / "in", tmp_path / "pool", "size=16")
+
+
+def test_the_command_line_imports_both(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "in", a=photograph(0))
+    assert main(["import", str(tmp_path / "real"), f"images={folder}", "size=16"]) == 0
+    assert Pool(tmp_path / "real").candidates()["source"].to_pylist() == ["real"]
+    assert main(["import", str(tmp_path / "compared"), f"comparisons.path={source}"]) == 0
+    assert Pool(tmp_path / "compared").scorers() == ["human"]
+    file = tmp_path / "images.yaml"
+    file.write_text(json.dumps({"images": str(folder), "size": 16}), encoding="utf-8")
+    assert main(["import", str(tmp_path / "real"), "--config", str(file)]) == 0
+    capsys.readouterr()
+    for words in ([], [f"images={folder}", f"comparisons.path={source}"], ["size=16"]):
+        assert main(["import", str(tmp_path / "refused"), *words]) == 2
+        assert "give one of the two" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    told = capsys.readouterr().out
+    assert "comparisons=(required)" in told
+    assert "images=(required)" in told
+
+
+def test_a_pool_of_photographs_opens_with_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder_of(tmp_path / "in", a=photograph(0), b=b"broken", c=photograph(2), d=b"broken")
+    taken(tmp_path / "in", tmp_path / "pool", "size=16", "shard_size=1")
+    rows = datasets.load_dataset(
+        "parquet",
+        data_files=str(tmp_path / "pool" / "*.parquet"),
+        cache_dir=str(tmp_path / "cache"),
+        split="train",
+    )
+    assert rows["prompt"][:] == ["the a", "the c"]
+    assert rows[0]["image"].size == (16, 16)
+
+
+@pytest.mark.timeout(300)
+def test_of_two_processes_one_imports(source: Path, tmp_path: Path) -> None:
+    folder_of(tmp_path / "in", a=photograph(0), b=b"broken")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for output, words in (
+        ("real", [f"images={tmp_path / 'in'}", "size=16"]),
+        ("compared", [f"comparisons.path={source}"]),
+    ):
+        done = subprocess.run(
+            [*launch, "-m", "tastemaker", "import", str(tmp_path / output), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("imported") == 1
+        assert (tmp_path / output / "done.json").is_file()

@@ -27,7 +27,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "files",
         "hardware",
         "images",
+        "intake",
         "noise",
+        "parquet",
         "records",
         "registry",
         "runs",
@@ -36,7 +38,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "parts": (
         "backbones",
+        "captioned",
         "comparisons",
+        "groups",
         "losses",
         "metrics",
         "nano",
@@ -44,7 +48,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "report",
         "scorers",
     ),
-    "rooms": ("evaluate", "generate", "importing", "pair", "score", "train"),
+    "rooms": ("blend", "evaluate", "generate", "importing", "join", "pair", "score", "train"),
     "recipes": ("recipes",),
     "command line": ("__main__", "cli"),
 }
@@ -54,6 +58,7 @@ FOUNDATION = LAYERS["foundation"]
 # Imports between two parts of one layer, each with its reason; anything else is an error.
 SIDEWAYS = {
     ("nano", "scorers"),  # its scorers are CLIP models like any other
+    ("nano", "captioned"),  # its scenes are captioned images like any other
     ("__main__", "cli"),
 }
 

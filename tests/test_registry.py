@@ -147,7 +147,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tastemaker.pair import Group, Pick
+from tastemaker.groups import Group, Pick
 from tastemaker.registry import RULES
 
 
@@ -165,7 +165,7 @@ def first_last(
 '''
         )
         load_plugins((str(file),))
-        from tastemaker.pair import Group, Pick
+        from tastemaker.groups import Group, Pick
 
         rule = RULES.bind("first_last", {"margin": 2})
         assert list(rule(Group("p", "a dog", ["a", "b", "c"]))) == [Pick(0, 2, 2.0)]
@@ -222,7 +222,7 @@ def first_last(
         import torch
         from PIL import Image
 
-        from tastemaker.pair import Group, Pick
+        from tastemaker.groups import Group, Pick
 
         loss = LOSSES.bind("squared_hinge", {"beta": 2})
         assert loss(torch.tensor([-1.0, 0.25, 3.0])).tolist() == [9.0, 0.25, 0.0]

@@ -22,8 +22,8 @@ from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig, TrainCo
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.data import cache_data, noisy_batch, pair_index
-from tastemaker.train.objective import errors_of
-from tastemaker.train.reference import AdaptersOff, FrozenCopy, denoising_errors
+from tastemaker.train.objective import errors_of, residuals_of
+from tastemaker.train.reference import AdaptersOff, FrozenCopy, mean_square, residual
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_pa
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
-    errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+    errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
     losses = dpo(errors.margin, beta=5000)
     assert torch.equal(losses, torch.full((8,), math.log(2)))
 
@@ -75,9 +75,9 @@ def test_references_agree(pairs: Path, tiny_model: Path, tmp_path: Path) -> None
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     perturb(backbone.denoiser)
     batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
-    off = AdaptersOff(backbone).errors(batch)
-    policy = denoising_errors(backbone, backbone.denoiser, batch)
-    assert torch.equal(off, frozen.errors(batch))
+    off = AdaptersOff(backbone).residual(batch)
+    policy = residual(backbone, backbone.denoiser, batch)
+    assert torch.equal(off, frozen.residual(batch))
     assert not torch.allclose(off, policy, rtol=1e-3)
 
 
@@ -96,7 +96,7 @@ def test_one_forward_equals_four(pairs: Path, tiny_model: Path, tmp_path: Path) 
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
     joint = noisy_batch(data, backbone, [0, 1], seed=0, sample_posterior=True)
-    together = denoising_errors(backbone, backbone.denoiser, joint)
+    together = mean_square(residual(backbone, backbone.denoiser, joint))
     singles = []
     for i in range(4):
         prediction = backbone.predict(
@@ -181,11 +181,11 @@ def test_gradient_steps_learn_the_preference(pairs: Path, tiny_model: Path, tmp_
     batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
     optimizer = torch.optim.AdamW(trainable(backbone.denoiser).values(), lr=3e-3)
     for _ in range(40):
-        errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+        errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
         dpo(errors.margin, beta=5000).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    errors = errors_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch)
+    errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
     assert (errors.margin > 0).all()
     assert dpo(errors.margin, beta=5000).mean() < 0.3
 
@@ -290,7 +290,7 @@ def test_a_second_round_starts_from_the_first(
         backbone = load_backbone(str(model), device="cpu")
         batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
         with torch.no_grad():
-            errors.append(denoising_errors(backbone, backbone.denoiser, batch))
+            errors.append(mean_square(residual(backbone, backbone.denoiser, batch)))
     base, one, two = errors
     assert not torch.allclose(base, one, rtol=1e-3)
     assert not torch.allclose(one, two, rtol=1e-3)

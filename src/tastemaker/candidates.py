@@ -1,11 +1,16 @@
-"""One row a candidate: the schema of a pool's shards, and the latents that a row may carry."""
+"""One row a candidate: the schema of a pool's shards, rows by id, latents that a row may carry."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from tastemaker.files import read_table
+from tastemaker.records import Pool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +49,51 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
         features["latents_shape"] = {"feature": value, "_type": "List"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.Table.from_pylist(rows, schema=pa.schema(kinds.items(), metadata=metadata))
+
+
+class Rows:
+    """Whole rows of a pool by candidate, with one shard in memory: ask in the order of the pool.
+
+    Args:
+        pool: The pool.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.place = {
+            name: (shard, row)
+            for shard in pool.shards()
+            for row, name in enumerate(read_table(shard, ("candidate_id",))[0].to_pylist())
+        }
+        self.held: tuple[Path | None, pa.Table | None] = (None, None)
+
+    def __getitem__(self, candidate_id: str) -> dict[str, Any]:
+        """Return a candidate's row.
+
+        Raises:
+            KeyError: The pool does not hold it.
+        """
+        shard, row = self.place[candidate_id]
+        if self.held[0] != shard:
+            self.held = (shard, read_table(shard))
+        table = self.held[1]
+        assert table is not None
+        rows: list[dict[str, Any]] = table.slice(row, 1).to_pylist()
+        return rows[0]
+
+
+def item_of(row: Mapping[str, Any]) -> str:
+    """What a candidate is one of several for: its real image, or else its prompt.
+
+    Args:
+        row: Of a pool, with candidate_id, prompt_id, source and source_id.
+
+    Returns:
+        Equal for candidates that compete.
+    """
+    if row["source"] == "real":
+        return str(row["candidate_id"])
+    derived = row["source"] in {"generated", "reconstruction", "blend"}
+    return str((row["source_id"] if derived else "") or row["prompt_id"])
 
 
 def latents_of(row: dict[str, Any]) -> torch.Tensor | None:

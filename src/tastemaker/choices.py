@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -71,19 +72,62 @@ def _prompt_source(value: Any) -> Any:
     return value
 
 
+def _captioned_source(value: Any) -> Any:
+    """Read a name as a format where one is registered, otherwise as a path: parquet or a folder."""
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, dict) or given.get("name") in registry.CAPTIONED:
+        return value
+    if "name" in given and "path" in given:
+        return value
+    options = {key: option for key, option in given.items() if key not in {"name", "path"}}
+    path = given.get("path", given.get("name"))
+    kind = "parquet" if str(path).lower().endswith(".parquet") else "folder"
+    return {"name": kind, **({} if path is None else {"path": path}), **options}
+
+
+def _has_gradient(choice: ScorerChoice) -> ScorerChoice:
+    """Refuse a scorer that no gradient passes through."""
+    able = [name for name in registry.SCORERS.names() if _takes_pixels(name)]
+    if choice.name not in able:
+        raise ValueError(
+            f"scorer {choice.name!r} is not differentiable: it has no `score_pixels`."
+            f" Those that have: {', '.join(able)}"
+        )
+    return choice
+
+
+def _takes_pixels(name: str) -> bool:
+    """Look for `score_pixels` on a scorer's class, or on the class that its factory returns."""
+    entry = registry.SCORERS.entry(name)
+    if inspect.isclass(entry):
+        return hasattr(entry, "score_pixels")
+    try:
+        return hasattr(get_type_hints(entry).get("return"), "score_pixels")
+    except NameError:  # an annotation that names what is imported for type checking alone
+        return False
+
+
 if TYPE_CHECKING:
     Prompts = Choice
     Comparisons = Choice
+    CaptionedSource = Choice
     Rule = Choice
+    JoinRule = Choice
     Loss = Choice
     ExtraLoss = LossTerm
     Credit = Choice
     Scorer = ScorerChoice
+    PixelScorer = ScorerChoice
 else:
     Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
     Comparisons = _choice(registry.COMPARISONS, default="pick_a_pic")
+    CaptionedSource = Annotated[
+        _choice(registry.CAPTIONED, default="folder"), BeforeValidator(_captioned_source)
+    ]
     Scorer = _choice(registry.SCORERS, kind=ScorerChoice)
+    PixelScorer = Annotated[Scorer, AfterValidator(_has_gradient)]
     Rule = _choice(registry.RULES, default="best_worst")
+    JoinRule = _choice(registry.JOINS, default="best_worst")
     Loss = _choice(registry.LOSSES, default="dpo")
     ExtraLoss = _choice(registry.LOSSES, kind=LossTerm)
     Credit = _choice(registry.CREDITS, default="uniform")

@@ -12,12 +12,27 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tastemaker import __version__, config, sections
+from tastemaker import __version__, config
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.records import RunDir
+from tastemaker.sections import (
+    BlendConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    ImagesConfig,
+    ImportConfig,
+    JoinConfig,
+    PairConfig,
+    ReconstructConfig,
+    ScoreConfig,
+    Section,
+    TrainConfig,
+    section_class,
+)
 
 Command = Callable[[argparse.Namespace], None]
+Kind = type[Section]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,22 +69,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    rooms: tuple[tuple[str, str, type[sections.Section], str, Command], ...] = (
-        ("generate", "room 1: prompts to candidates", sections.GenerateConfig, "output", _generate),
+    rooms: tuple[tuple[str, str, str, Command, tuple[Kind, ...]], ...] = (
+        ("generate", "room 1: prompts to candidates", "output", _generate, (GenerateConfig,)),
+        ("import", IMPORT, "output", _import, (ImportConfig, ImagesConfig)),
         (
-            "import",
-            "room 1: comparisons to candidates",
-            sections.ImportConfig,
-            "output",
-            _import,
+            "reconstruct",
+            "room 1: real images, noised and denoised by a model, to candidates",
+            "real output",
+            _reconstruct,
+            (ReconstructConfig,),
         ),
-        ("score", "room 2: candidates to scores", sections.ScoreConfig, "pool", _score),
-        ("pair", "room 3: scores to pairs", sections.PairConfig, "pool output", _pair),
-        ("train", "room 4: pairs to a model", sections.TrainConfig, "pairs output", _train),
-        ("evaluate", "room 5: judge a policy", sections.EvaluateConfig, "policy output", _evaluate),
+        (
+            "blend",
+            "room 1: real images mixed with their best candidates",
+            "real pool output",
+            _blend,
+            (BlendConfig,),
+        ),
+        ("score", "room 2: candidates to scores", "pool", _score, (ScoreConfig,)),
+        ("pair", "room 3: scores to pairs", "pool output", _pair, (PairConfig,)),
+        ("join", "room 3: pairs across two pools", "chosen rejected output", _join, (JoinConfig,)),
+        ("train", "room 4: pairs to a model", "pairs output", _train, (TrainConfig,)),
+        ("evaluate", "room 5: judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
     )
-    for verb, text, section, places, command in rooms:
-        room = _verb(verbs, verb, text, _options(section), command)
+    for verb, text, places, command, kinds in rooms:
+        room = _verb(verbs, verb, text, _options(*kinds), command)
         for place in places.split():
             room.add_argument(place, help=PLACES[place])
         room.add_argument("--config", metavar="FILE", help="YAML file with this room's options")
@@ -84,9 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+IMPORT = "room 1: compared images, or captioned photographs, to candidates"
 PLACES = {
     "output": "folder to write",
     "pool": "folder of candidates, from `generate`",
+    "real": "folder of real images, from `import`",
+    "chosen": "folder of candidates to choose from",
+    "rejected": "folder of candidates to reject from, or of pairs: what was chosen there",
     "pairs": "folder of pairs, from `pair`",
     "policy": "the model to judge: a trained folder, pipeline folder, hub id or name",
 }
@@ -106,19 +134,19 @@ def _verb(
     return verb
 
 
-def _options(section: type[BaseModel]) -> str:
-    """Write the help of a section: every key with its type, default and meaning."""
-    return "\n".join(
-        [
-            "options (key=value; `tastemaker doctor` lists losses, rules, scorers, prompt sets):",
-            *_lines(section, ""),
-        ]
-    )
+def _options(*kinds: Kind) -> str:
+    """Write the help of a room: every key of its sections with type, default and meaning."""
+    lines = ["options (key=value; `tastemaker doctor` lists losses, rules, scorers, prompt sets):"]
+    for kind in kinds:
+        if len(kinds) > 1:
+            lines.append(f"\n{kind.__doc__}")
+        lines += _lines(kind, "")
+    return "\n".join(lines)
 
 
 def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        kind = sections.section_class(field.annotation)
+        kind = section_class(field.annotation)
         if kind is not None:
             yield from _lines(kind, f"{prefix}{name}.")
             continue
@@ -144,38 +172,70 @@ def _section(kind: type[config.AnySection], parsed: argparse.Namespace) -> confi
 def _generate(parsed: argparse.Namespace) -> None:
     from tastemaker.generate import generate
 
-    generate(_section(sections.GenerateConfig, parsed), Path(parsed.output))
+    generate(_section(GenerateConfig, parsed), Path(parsed.output))
 
 
 def _import(parsed: argparse.Namespace) -> None:
-    from tastemaker.importing import import_comparisons
+    given = {word.partition("=")[0].partition(".")[0] for word in parsed.overrides}
+    if parsed.config:
+        given |= set(config.read_yaml(Path(parsed.config)))
+    if ("images" in given) == ("comparisons" in given):
+        raise TastemakerError(
+            "import takes photographs (images=FOLDER size=512) or compared images"
+            " (comparisons.path=FOLDER): give one of the two."
+        )
 
-    import_comparisons(_section(sections.ImportConfig, parsed), Path(parsed.output))
+    from tastemaker.importing import import_comparisons, import_images
+
+    if "images" in given:
+        import_images(_section(ImagesConfig, parsed), Path(parsed.output))
+    else:
+        import_comparisons(_section(ImportConfig, parsed), Path(parsed.output))
+
+
+def _reconstruct(parsed: argparse.Namespace) -> None:
+    from tastemaker.generate import reconstruct
+
+    reconstruct(_section(ReconstructConfig, parsed), Path(parsed.real), Path(parsed.output))
+
+
+def _blend(parsed: argparse.Namespace) -> None:
+    from tastemaker.blend import blend
+
+    places = (Path(each) for each in (parsed.real, parsed.pool, parsed.output))
+    blend(_section(BlendConfig, parsed), *places)
+
+
+def _join(parsed: argparse.Namespace) -> None:
+    from tastemaker.join import join
+
+    places = (Path(each) for each in (parsed.chosen, parsed.rejected, parsed.output))
+    join(_section(JoinConfig, parsed), *places)
 
 
 def _score(parsed: argparse.Namespace) -> None:
     from tastemaker.score import score
 
-    score(_section(sections.ScoreConfig, parsed), Path(parsed.pool))
+    score(_section(ScoreConfig, parsed), Path(parsed.pool))
 
 
 def _pair(parsed: argparse.Namespace) -> None:
     from tastemaker.pair import pair
 
-    pair(_section(sections.PairConfig, parsed), Path(parsed.pool), Path(parsed.output))
+    pair(_section(PairConfig, parsed), Path(parsed.pool), Path(parsed.output))
 
 
 def _train(parsed: argparse.Namespace) -> None:
     from tastemaker.train import train
 
-    train(_section(sections.TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
+    train(_section(TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from tastemaker.evaluate import evaluate, summary
 
     output = Path(parsed.output)
-    section = _section(sections.EvaluateConfig, parsed)
+    section = _section(EvaluateConfig, parsed)
     report = output / "report.json"
     evaluate(section, {"policy": parsed.policy}, output, report)
     print(summary(report))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from tastemaker.errors import TastemakerError
+from tastemaker.parquet import image_bytes, parquet_files, parquet_rows
 from tastemaker.registry import COMPARISONS
+
+NEEDED = ("jpg_0", "jpg_1", "label_0", "caption")
+OPTIONAL = ("has_label", "model_0", "model_1")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def pick_a_pic(
         Kirstain et al., Pick-a-Pic, arXiv 2305.01569.
     """
     for file in parquet_files(Path(path)):
-        for number, row in _rows(file, ("jpg_0", "jpg_1", "label_0", "caption")):
+        for number, row in parquet_rows(file, NEEDED, OPTIONAL):
             where = f"{file.name}, row {number}"
             label = row["label_0"] if row.get("has_label", True) else 0.5
             if label not in (0, 0.5, 1):
@@ -63,52 +67,7 @@ def pick_a_pic(
             yield Comparison(
                 where=where,
                 prompt=row["caption"] or "",
-                images=(_bytes(row["jpg_0"]), _bytes(row["jpg_1"])),
+                images=(image_bytes(row["jpg_0"]), image_bytes(row["jpg_1"])),
                 verdicts=(float(label), 1.0 - float(label)),
                 models=(row.get("model_0") or "", row.get("model_1") or ""),
             )
-
-
-def parquet_files(path: Path) -> list[Path]:
-    """Return a parquet file, or those of a folder in order of their names.
-
-    Raises:
-        TastemakerError: There is no such file, or none in the folder.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise TastemakerError(f"{path} does not exist; name a parquet file or a folder of them.")
-    files = sorted(path.glob("*.parquet"))
-    if not files:
-        raise TastemakerError(f"{path} holds no .parquet file.")
-    return files
-
-
-def _rows(file: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield rows with their numbers, a few in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        source = pq.ParquetFile(file)
-        missing = [name for name in needed if name not in source.schema_arrow.names]
-        if missing:
-            raise TastemakerError(
-                f"{file} has no column {missing[0]!r}; it has {source.schema_arrow.names}."
-            )
-        wanted = {*needed, "has_label", "model_0", "model_1"}
-        columns = [name for name in source.schema_arrow.names if name in wanted]
-        number = 0
-        for batch in source.iter_batches(batch_size=64, columns=columns):
-            for row in batch.to_pylist():
-                yield number, row
-                number += 1
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TastemakerError(f"{file} is not a whole parquet file: {error}") from None
-
-
-def _bytes(image: Any) -> bytes:
-    """Read an image column of plain bytes, or of `datasets`' kind with bytes inside."""
-    held = image.get("bytes") if isinstance(image, dict) else image
-    return held if isinstance(held, bytes) else b""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, write_json
-from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_rate
+from tastemaker.files import read_json, read_table, write_json
+from tastemaker.images import decode
+from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_matrix, win_rate
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
-from tastemaker.sections import EvaluateConfig
+from tastemaker.sections import AdapterConfig, EvaluateConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SHARD_SIZE = 256
 
 
 def evaluate(
-    config: EvaluateConfig, models: Mapping[str, Path | str], output: Path, report: Path
+    config: EvaluateConfig,
+    models: Mapping[str, Path | str],
+    output: Path,
+    report: Path,
+    real: Path | None = None,
 ) -> Path:
     """Draw every model's images of the held-out prompts, score them, compare them with the base's.
 
@@ -26,6 +34,7 @@ def evaluate(
         models: Name to model of what is to be judged, e.g. `{"policy": folder}`; "base" is taken.
         output: Folder that holds one scored pool a model.
         report: The `report.json` to write.
+        real: A pool of held-out real images, to measure distances to.
 
     Returns:
         `report`.
@@ -46,7 +55,10 @@ def evaluate(
     for pool in pools.values():
         score_pool(pool, config.scorers, device=config.device)
     columns = [scorer.column for scorer in config.scorers]
-    write_json(report, compare(pools, columns, len(prompts)))
+    result = compare(pools, columns, len(prompts))
+    if real is not None:
+        add_distances(result, pools, Pool(real), config)
+    write_json(report, result)
     return report
 
 
@@ -88,14 +100,75 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
                     "beat_ratio": beat_ratio(values, base),
                 }
             models[name]["scores"][scorer] = entry
-    return {"schema": 1, "base": "base", "prompts": prompts, "models": models}
+    result = {"schema": 1, "base": "base", "prompts": prompts, "models": models}
+    if len(tables) > 2:
+        result["win_rates"] = {
+            scorer: _against_each(
+                {name: table[scorer].to_pylist() for name, table in tables.items()}
+            )
+            for scorer in scorers
+        }
+    return result
+
+
+def _against_each(scores: Mapping[str, list[float]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Win rates of every model against every other, as `report.json` holds them."""
+    return {
+        name: {
+            other: {"value": rate.value, "low": rate.low, "high": rate.high}
+            for other, rate in rates.items()
+        }
+        for name, rates in win_matrix(scores).items()
+    }
+
+
+def add_distances(
+    result: dict[str, Any], pools: Mapping[str, Pool], real: Pool, config: EvaluateConfig
+) -> None:
+    """Add how far every model's images lie from real ones, and its colours from the base's.
+
+    Args:
+        result: From `compare`; each model gets `frechet` and, but for the base, `hue_distance`.
+        pools: Model name to pool.
+        real: Held-out real images. Their own two halves give the noise floor.
+        config: Which features.
+
+    Raises:
+        TastemakerError: Unknown features, or too few real images.
+    """
+    from tastemaker.metrics.features import feature_network
+    from tastemaker.metrics.frechet import frechet_distance
+    from tastemaker.metrics.hue import hue_distance
+
+    models = result["models"]
+    for name in config.features:
+        network = feature_network(name, device=config.device, batch_size=config.batch_size)
+        there = network.features(_images(real))
+        floor = frechet_distance(there[::2], there[1::2])
+        for model, pool in pools.items():
+            distance = frechet_distance(network.features(_images(pool)), there)
+            entry = {"value": distance, "real_to_real": floor}
+            models[model].setdefault("frechet", {})[network.label] = entry
+    base = list(_images(pools["base"]))
+    for model, pool in pools.items():
+        if model != "base":
+            models[model]["hue_distance"] = hue_distance(_images(pool), base)
+
+
+def _images(pool: Pool) -> Iterator[Image.Image]:
+    """Pictures of a pool, in order, a shard in memory at a time."""
+    for shard in pool.shards():
+        for row in read_table(shard, ("candidate_id", "image")).to_pylist():
+            yield decode(row["image"]["bytes"], row["candidate_id"])
 
 
 def _draw(config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path) -> Pool:
     from tastemaker.backbones import model_identity
     from tastemaker.backbones.sampling import plan, sample_pool
 
-    settings = config.model_dump(mode="json", exclude={"device", "scorers", "base"})
+    if name == "base":  # where the base is a trained model itself, it is drawn as it is
+        config = config.model_copy(update={"adapter": AdapterConfig()})
+    settings = config.model_dump(mode="json", exclude={"device", "scorers", "base", "features"})
     inputs = {"model": model_identity(model), "prompts": prompts}
     stage = Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
     if not stage.begin().finished:

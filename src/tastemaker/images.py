@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tastemaker.errors import TastemakerError
+
+# What Pillow's readers raise where a file breaks its format's rules.
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -33,11 +48,77 @@ def decode(data: bytes, name: str) -> Image.Image:
         TastemakerError: The bytes are no picture.
     """
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        return _read(data, lambda image: image.convert("RGB"))
+    except TastemakerError as error:
         raise TastemakerError(
             f"image of {name} is corrupt ({error}); remove it from the pool, or make it again."
         ) from None
+
+
+def decode_photograph(data: bytes) -> Image.Image:
+    """Decode a picture from outside to what a viewer shows: see `upright`.
+
+    Args:
+        data: Encoded bytes of any format that Pillow reads.
+
+    Returns:
+        The picture, RGB.
+
+    Raises:
+        TastemakerError: The bytes are no picture, are torn, or hold more pixels than Pillow's
+            limit against decompression bombs allows.
+    """
+    try:
+        return _read(data, upright)
+    except TastemakerError as error:
+        raise TastemakerError(f"no readable image ({error})") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data say, lay it over white and bring it to eight bits, RGB.
+
+    Args:
+        image: Any mode: grey, palette, CMYK, with transparency, 16 bits a channel.
+
+    Returns:
+        The picture, RGB, without EXIF data.
+
+    Raises:
+        ValueError: The pixels are floating-point numbers, whose range nothing tells.
+    """
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
+    if turned.mode.startswith("I"):
+        grey = np.rint(np.clip(np.asarray(turned), 0, 65535) / 257)
+        turned = Image.fromarray(grey.astype(np.uint8))
+    if turned.has_transparency_data:
+        over = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return turned.convert("RGB")
+
+
+def crop_box(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Cut a part of a picture out.
+
+    Args:
+        image: The picture, upright.
+        box: Left, top, right and bottom edge of the part to keep, pixels; right and bottom are
+            outside it.
+
+    Returns:
+        The part.
+
+    Raises:
+        TastemakerError: The box is empty, or a part of it is outside the picture.
+    """
+    left, top, right, bottom = box
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        raise TastemakerError(
+            f"box {list(box)} is empty or not inside the upright image of"
+            f" {image.width} x {image.height} pixels"
+        )
+    return image.crop(box)
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -50,7 +131,21 @@ def square(image: Image.Image, size: int) -> Image.Image:
     Returns:
         The picture, `size` x `size`.
     """
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return fit(image, size, size)
+
+
+def fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Crop the largest middle part of an aspect ratio and scale it.
+
+    Args:
+        image: Any size.
+        width: Of the result, pixels.
+        height: Of the result, pixels.
+
+    Returns:
+        The picture, `width` x `height`.
+    """
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
@@ -66,3 +161,13 @@ def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
         )
     array = np.stack([np.asarray(image, dtype=np.float32) for image in images])
     return torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def _read(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    try:
+        return convert(Image.open(io.BytesIO(data)))
+    except UnidentifiedImageError:
+        # Its own text holds an address in memory, another one each time.
+        raise TastemakerError("of no format that Pillow knows") from None
+    except BROKEN as error:
+        raise TastemakerError(str(error)) from None

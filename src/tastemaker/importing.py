@@ -1,25 +1,33 @@
-"""ROOM 1, other door: compared images with people's verdicts to a scored pool.
+"""ROOM 1, other doors: compared images, or captioned photographs, to a pool.
 
-The verdicts become a column of scores, `human`, so that the rooms that follow need not know where
-candidates come from: rule `{name: best_worst, scorer: human}` pairs by the verdicts, and any other
-scorer relabels the same comparisons.
+People's verdicts on compared images become a column of scores, `human`, so that the rooms that
+follow need not know where candidates come from: rule `{name: best_worst, scorer: human}` pairs by
+the verdicts, and any other scorer relabels the same comparisons. Photographs become candidates with
+the source `real`.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tastemaker.candidates import candidate_table
-from tastemaker.comparisons import Comparison, parquet_files
+from PIL import Image
+
+from tastemaker.captioned import Captioned, CaptionedImages
+from tastemaker.comparisons import Comparison
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, read_table, write_table
-from tastemaker.images import decode, encode_png, square
+from tastemaker.files import config_key
+from tastemaker.images import crop_box, decode_photograph, encode_png, fit, square
+from tastemaker.intake import LEFT_OUT, Intake, Usable, left_to_main_process
+from tastemaker.parquet import parquet_files
 from tastemaker.records import Pool, Stage
-from tastemaker.registry import COMPARISONS
-from tastemaker.sections import ImportConfig
+from tastemaker.registry import CAPTIONED, COMPARISONS
+from tastemaker.sections import ImagesConfig, ImportConfig
 
 HUMAN = "human"
 """Column of the verdicts: 1 for the image preferred, 0 for the other, 0.5 for both on a tie."""
@@ -29,7 +37,8 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
     """Turn compared images into a pool with a column of verdicts.
 
     Each comparison is a group of its own, also where a prompt occurs again. Comparisons with an
-    image that cannot be read or a prompt that is empty are left out, counted and named.
+    image that cannot be read or a prompt that is empty are left out, counted and named in
+    `left_out.jsonl`.
 
     Args:
         config: Source, format and size.
@@ -46,70 +55,144 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
     source = str(choice.options["path"])
     files = [[file.name, file.stat().st_size] for file in parquet_files(Path(source))]
     stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": files})
-    if stage.begin().finished:
+    if stage.begin().finished or left_to_main_process(stage):
         return output
     verdicts = Stage(output / "scores" / HUMAN, f"score {HUMAN}", {"pool": stage.key}).begin()
     rows = itertools.islice(COMPARISONS.bind(choice.name, choice.options)(), config.limit)
-    taken = left_out = 0
-    for index in itertools.count():
-        part = list(itertools.islice(rows, config.shard_size // 2))
-        if not part:
-            break
-        usable = _import_shard(Pool(output), index, part, config.size)
-        taken, left_out = taken + usable, left_out + len(part) - usable
-    if not taken:
-        raise TastemakerError(
-            f"{source} gave no usable comparison ({left_out} left out); check the source."
-        )
-    print(f"imported {taken} comparisons, left out {left_out}")
+    convert = functools.partial(_compared, config.size)
+    intake = Intake(Pool(output), "comparison", convert, config.shard_size // 2, scorer=HUMAN)
+    tally = intake.fill(rows, source)
     verdicts.finish(scorer=HUMAN)
-    stage.finish(comparisons=taken, left_out=left_out)
+    stage.finish(comparisons=tally.taken, left_out=len(tally.left_out))
     return output
 
 
-def _import_shard(pool: Pool, index: int, part: Sequence[Comparison], size: int | None) -> int:
-    """Write a shard and its verdicts where missing; return how many comparisons it holds."""
-    import pyarrow as pa
+def import_images(config: ImagesConfig, output: Path) -> Path:
+    """Turn captioned photographs into a pool with the source `real`.
 
-    shard = pool.shard(index)
-    scores = pool.score_file(HUMAN, shard)
-    if shard.is_file() and scores.is_file():
-        return int(read_table(shard, ("candidate_id",)).num_rows) // 2
-    rows: list[dict[str, Any]] = []
-    for comparison in part:
-        try:
-            rows += _candidates(comparison, size)
-        except TastemakerError as error:
-            print(f"left out: {error}")
-    verdicts = [row.pop("verdict") for row in rows]
-    ids = pa.array([row["candidate_id"] for row in rows], pa.string())
-    write_table(shard, candidate_table(rows))
-    write_table(scores, pa.table({"candidate_id": ids, HUMAN: pa.array(verdicts, pa.float32())}))
-    return len(rows) // 2
+    Each image is turned upright, laid over white, cut to its box where it has one, cropped to the
+    middle and scaled. Left out, counted and named in `left_out.jsonl` are images without a caption
+    or that cannot be read, repetitions of a picture, and those that would have to be enlarged.
+
+    Args:
+        config: Source, format and size.
+        output: Folder of the pool.
+
+    Returns:
+        `output`, a finished pool.
+
+    Raises:
+        TastemakerError: The source is missing or of another format, holds no usable image or fewer
+            than `limit` asks for, or the disk is full.
+    """
+    choice = config.images
+    images: CaptionedImages = CAPTIONED.bind(choice.name, choice.options)()
+    settings = {**config.model_dump(mode="json"), "inputs": _identity(images.files)}
+    stage = Stage(output, "import", settings)
+    if stage.begin().finished or left_to_main_process(stage):
+        return output
+    convert = functools.partial(_photograph, config)
+    intake = Intake(Pool(output), "image", convert, config.shard_size, config.limit)
+    tally = intake.fill(images.images, str(choice.options.get("path", choice.name)))
+    if config.limit is not None and tally.taken < config.limit:
+        raise TastemakerError(
+            f"fewer real images than asked: {tally.taken} can be used, limit={config.limit}"
+            f" ({len(tally.left_out)} left out, see {output / LEFT_OUT})."
+            f" Delete {output}, then lower limit or add images."
+        )
+    stage.finish(images=tally.taken, left_out=len(tally.left_out))
+    return output
 
 
-def _candidates(comparison: Comparison, size: int | None) -> list[dict[str, Any]]:
-    """Both images as rows of a pool, each with its verdict."""
-    if not comparison.prompt.strip():
-        raise TastemakerError(f"{comparison.where}: the prompt is empty.")
+def _identity(files: Sequence[Path]) -> dict[str, Any]:
+    """The files of a source as an input of a stage: thousands in one line."""
+    sizes = [(str(file), file.stat().st_size) for file in files]
+    return {
+        "files": len(sizes),
+        "bytes": sum(size for _, size in sizes),
+        "key": config_key(sizes),
+    }
+
+
+def _compared(size: int | None, comparison: Comparison, number: int) -> Usable:
+    """Both images as candidates, each with its verdict."""
+    prompt = _prompt(comparison.prompt, "prompt")
     group = config_key(comparison.where)
     rows = []
-    for place, (data, verdict, model) in enumerate(
-        zip(comparison.images, comparison.verdicts, comparison.models, strict=True)
-    ):
-        image = decode(data, f"{comparison.where}, image {place}")
+    for place, (data, model) in enumerate(zip(comparison.images, comparison.models, strict=True)):
+        try:
+            image = decode_photograph(data)
+        except TastemakerError as error:
+            raise TastemakerError(f"image {place}: {error}") from None
         rows.append(
             {
                 "candidate_id": f"{group}-{place}",
                 "prompt_id": group,
-                "prompt": comparison.prompt.strip(),
+                "prompt": prompt,
                 "seed": place,
                 "source": "imported",
                 "source_id": comparison.where,
                 "timestep": None,
                 "model": model,
                 "image": {"bytes": encode_png(square(image, size)) if size else data, "path": None},
-                "verdict": verdict,
             }
         )
-    return rows
+    return Usable(tuple(rows), comparison.verdicts)
+
+
+def _photograph(config: ImagesConfig, captioned: Captioned, number: int) -> Usable:
+    """A photograph as a candidate, cropped and scaled."""
+    prompt = _prompt(captioned.caption, "caption")
+    image = decode_photograph(captioned.encoded())
+    if captioned.box is not None:
+        image = crop_box(image, captioned.box)
+    width, height = _target(config, image)
+    _refuse_small(image, width, height, config.minimum)
+    prompt_id = config_key(prompt)
+    row = {
+        "candidate_id": f"{prompt_id}-{config_key('real', captioned.where)}",
+        "prompt_id": prompt_id,
+        "prompt": prompt,
+        "seed": number,
+        "source": "real",
+        "source_id": captioned.where,
+        "timestep": None,
+        "model": "",
+        "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
+    }
+    return Usable((row,), picture=_pixel_hash(image))
+
+
+def _prompt(text: str, what: str) -> str:
+    """The text as a prompt: stripped, and something that a file can hold."""
+    prompt = text.strip()
+    if not prompt:
+        raise TastemakerError(f"the {what} is empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise TastemakerError(f"the {what} is not valid Unicode") from None
+    return prompt
+
+
+def _target(config: ImagesConfig, image: Image.Image) -> tuple[int, int]:
+    """Width and height in the pool: the square, or the bucket of the nearest aspect ratio."""
+    if config.size is not None:
+        return config.size, config.size
+    ratio = math.log(image.width / image.height)
+    return min(config.buckets, key=lambda bucket: abs(ratio - math.log(bucket[0] / bucket[1])))
+
+
+def _refuse_small(image: Image.Image, width: int, height: int, minimum: int | None) -> None:
+    """Refuse a picture whose crop to `width` x `height` has too few pixels on its shorter side."""
+    least = min(width, height) if minimum is None else minimum
+    # The crop's shorter side is min(W / width, H / height) * min(width, height).
+    if min(image.width * height, image.height * width) < least * max(width, height):
+        raise TastemakerError(
+            f"{image.width} x {image.height} pixels are too few for {width} x {height}"
+            f" (minimum {least}); lower the size, or set minimum to allow enlarging"
+        )
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()

@@ -9,6 +9,19 @@ import torch
 
 
 @dataclass(frozen=True)
+class Linear:
+    """An estimate that is linear in noisy latents and prediction, a pair of factors a timestep.
+
+    Args:
+        offset: Factor on the noisy latents, shape [T].
+        slope: Factor on the prediction, shape [T].
+    """
+
+    offset: torch.Tensor
+    slope: torch.Tensor
+
+
+@dataclass(frozen=True)
 class NoiseSchedule:
     """`x_t = alpha_t x_0 + sigma_t noise` at T timesteps, and what the network predicts.
 
@@ -71,3 +84,39 @@ class NoiseSchedule:
             noise = torch.cat([noise[1:2], noise[1:]])
             coefficient = before**2 * forward / (2 * sigma**2 * noise**2)
         return coefficient * self.kappa
+
+    def x0_estimate(self) -> Linear:
+        """`xhat_0 = offset_t * x_t + slope_t * prediction`, whatever the network predicts.
+
+        Returns:
+            Offset and slope; slope^2 is `kappa`.
+        """
+        ones, zeros = torch.ones_like(self.alpha), torch.zeros_like(self.alpha)
+        return {
+            "epsilon": Linear(1 / self.alpha, -self.sigma / self.alpha),
+            "v_prediction": Linear(self.alpha, -self.sigma),
+            "sample": Linear(zeros, ones),
+            "flow": Linear(ones, -self.sigma),
+        }[self.prediction]
+
+    def step_estimate(self) -> Linear:
+        """Mean of one reverse step, `x_{t-1} = offset_t * x_t + slope_t * prediction`.
+
+        The posterior's mean is `r sigma_{t-1}^2 / sigma_t^2 x_t + alpha_{t-1} v_t / sigma_t^2 x_0`
+        with `r = alpha_t / alpha_{t-1}` and `v_t = sigma_t^2 - r^2 sigma_{t-1}^2`. For noise
+        prediction on a DDPM schedule the slope is `-beta_t / (sqrt(alpha_t) sqrt(1 - abar_t))`.
+
+        Returns:
+            Offset and slope.
+
+        References:
+            Ho et al., arXiv 2006.11239, equation 7, written for any alpha and sigma.
+        """
+        alpha, sigma = self.alpha, self.sigma
+        before = torch.cat([alpha.new_ones(1), alpha[:-1]])
+        noise = torch.cat([sigma.new_zeros(1), sigma[:-1]])
+        ratio = alpha / before
+        of_x_t = ratio * noise**2 / sigma**2
+        of_x_0 = before * (sigma**2 - ratio**2 * noise**2) / sigma**2
+        x_0 = self.x0_estimate()
+        return Linear(of_x_t + of_x_0 * x_0.offset, of_x_0 * x_0.slope)

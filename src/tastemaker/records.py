@@ -140,7 +140,9 @@ class Pool:
         Raises:
             TastemakerError: Scores and candidates do not belong together.
         """
-        table = self.candidates(("candidate_id", "prompt_id", "prompt", "seed", "source"))
+        table = self.candidates(
+            ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
+        )
         for scorer in self.scorers():
             import pyarrow as pa
 
@@ -213,6 +215,20 @@ class RunDir:
         return self.folder / "candidates"
 
     @property
+    def real(self) -> Path:
+        """The pool of real images."""
+        return self.folder / "real"
+
+    @property
+    def held_out(self) -> Path:
+        """The pool of real images that nothing is trained on."""
+        return self.folder / "held_out"
+
+    def source(self, name: str) -> Path:
+        """A pool made from the real images: reconstructions or blends."""
+        return self.folder / "sources" / name
+
+    @property
     def pairs(self) -> Path:
         """The pairs."""
         return self.folder / "pairs"
@@ -221,6 +237,14 @@ class RunDir:
     def policy(self) -> Path:
         """The trained model, its checkpoints and `metrics.jsonl`."""
         return self.folder / "policy"
+
+    def stage_pairs(self, stage: str) -> Path:
+        """The pairs of one stage of a curriculum."""
+        return self.pairs / stage
+
+    def stage_policy(self, stage: str) -> Path:
+        """The model after one stage of a curriculum, with that stage's metrics."""
+        return self.folder / "stages" / stage
 
     @property
     def evaluation(self) -> Path:

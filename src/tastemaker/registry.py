@@ -166,14 +166,16 @@ def _explain(issue: Any, schema: type[BaseModel]) -> str:
 MODELS = Table("model", ("tastemaker.nano.entries",))
 PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
 COMPARISONS = Table("comparison format", ("tastemaker.comparisons",))
+CAPTIONED = Table("format of captioned images", ("tastemaker.captioned", "tastemaker.nano.entries"))
 SCORERS = Table(
     "scorer", ("tastemaker.scorers.clip", "tastemaker.scorers.quality", "tastemaker.nano.entries")
 )
 RULES = Table("pair rule", ("tastemaker.pair",))
+JOINS = Table("join rule", ("tastemaker.join",))
 LOSSES = Table("loss", ("tastemaker.losses",))
 CREDITS = Table("credit scheme", ("tastemaker.train.credit",))
 RECIPES = Table("recipe", ("tastemaker.recipes",))
-TABLES = (RECIPES, MODELS, PROMPTS, COMPARISONS, SCORERS, RULES, LOSSES, CREDITS)
+TABLES = (RECIPES, MODELS, PROMPTS, COMPARISONS, CAPTIONED, SCORERS, RULES, JOINS, LOSSES, CREDITS)
 
 
 def load_plugins(files: tuple[str, ...]) -> None:

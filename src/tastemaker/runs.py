@@ -6,23 +6,31 @@ The annotation of a recipe's first parameter is its kind of run.
 from __future__ import annotations
 
 from inspect import signature
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import Field, model_validator
 
 from tastemaker import registry
 from tastemaker.sections import (
+    BlendConfig,
+    CandidatesConfig,
     Device,
+    DrawConfig,
     EvaluateConfig,
     GenerateConfig,
+    ImagesConfig,
     ImportConfig,
     PairConfig,
+    ReconstructConfig,
     ReportConfig,
+    RewardTrainConfig,
     ScoreConfig,
     Section,
     TrainConfig,
     section_class,
 )
+
+STAGES = ("easy", "normal", "hard")
 
 
 class RunConfig(Section):
@@ -70,6 +78,100 @@ class PreferenceRun(RunConfig):
         return self
 
 
+class StageConfig(Section):
+    """One stage of a curriculum on real images: what is chosen over what, and its training."""
+
+    chosen: Literal["candidates", "reconstruction", "blend", "real"] = Field(
+        description="Images that win: the model's own, real ones, or what lies in between."
+    )
+    rejected: Literal["candidates", "easy", "normal"] = Field(
+        description="Images that lose: the worst candidate, or what won in an earlier stage."
+    )
+    reconstruct: ReconstructConfig | None = Field(None, description="With chosen=reconstruction.")
+    blend: BlendConfig | None = Field(None, description="With chosen=blend.")
+    keep_if: float | None = Field(
+        None, description="Keep a pair if its score rises by at least this; 0 is the paper's rule."
+    )
+    reference: Literal["start", "base"] = Field(
+        "start", description="The model at the stage's start, or the base."
+    )
+    train: TrainConfig
+
+
+class TextStageConfig(Section):
+    """The text encoder's own LoRA, trained apart on the pairs of one stage."""
+
+    pairs: Literal["easy", "normal", "hard"] = Field("easy", description="Whose pairs.")
+    train: TrainConfig
+
+
+class RealRun(RunConfig):
+    """Real photographs and the model's candidates for their captions, in up to three stages."""
+
+    real: ImagesConfig
+    held_out: ImagesConfig | None = Field(
+        None, description="Other real images: the distance to them is reported."
+    )
+    candidates: CandidatesConfig
+    score: ScoreConfig
+    scorer: str = Field(description="The column of scores that decides in all stages.")
+    train: dict[str, Any] = Field({}, description="What the stages' `train` have in common.")
+    easy: StageConfig | None = Field(None, description="First stage; null skips it.")
+    normal: StageConfig | None = Field(None, description="Second stage; null skips it.")
+    hard: StageConfig | None = Field(None, description="Third stage; null skips it.")
+    text_encoder: TextStageConfig | None = Field(None, description="Off: null.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, data: Any) -> Any:
+        """Hand down `train` and how candidates are sampled; what a stage says itself wins."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        common, candidates = (data.get(name, {}) for name in ("train", "candidates"))
+        for name in (*STAGES, "text_encoder"):
+            stage = data.get(name)
+            if not isinstance(stage, dict) or not isinstance(common, dict):
+                continue
+            stage = {**stage, "train": _merged(common, stage.get("train"))}
+            if stage.get("chosen") == "reconstruction" and isinstance(candidates, dict):
+                known = DrawConfig.model_fields
+                sampling = {key: value for key, value in candidates.items() if key in known}
+                stage["reconstruct"] = sampling | (stage.get("reconstruct") or {})
+            if stage.get("chosen") == "blend":
+                stage["blend"] = {"scorer": data.get("scorer")} | (stage.get("blend") or {})
+            data[name] = stage
+        return data
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """The stages that are not skipped, in order."""
+        held = {name: getattr(self, name) for name in STAGES}
+        return {name: stage for name, stage in held.items() if stage is not None}
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> RealRun:
+        if not self.stages:
+            raise ValueError("all stages are skipped; give one of easy, normal, hard")
+        before = ["candidates"]
+        for name, stage in self.stages.items():
+            if stage.rejected not in before:
+                raise ValueError(
+                    f"{name}.rejected: stage {stage.rejected!r} does not come before {name};"
+                    f" take one of {', '.join(before)}"
+                )
+            before.append(name)
+        if self.text_encoder is not None and self.text_encoder.pairs not in self.stages:
+            raise ValueError(f"text_encoder.pairs: stage {self.text_encoder.pairs!r} is skipped")
+        return self
+
+
+class RewardRun(RunConfig):
+    """A scorer's gradient in place of pairs: one training, judged."""
+
+    train: RewardTrainConfig
+
+
 def run_class(recipe: str) -> type[RunConfig]:
     """Return the kind of run that a recipe takes: the annotation of its first parameter.
 
@@ -85,6 +187,16 @@ def run_class(recipe: str) -> type[RunConfig]:
     entry = registry.RECIPES.entry(recipe)
     kind: type[RunConfig] = get_type_hints(entry)[next(iter(signature(entry).parameters))]
     return kind
+
+
+def _merged(common: dict[str, Any], own: Any) -> dict[str, Any]:
+    """The common values with a stage's own over them, key by key at every depth."""
+    merged = dict(common)
+    for key, value in (own or {}).items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        # A named choice is one thing: another name does not inherit the old one's options.
+        merged[key] = _merged(merged[key], value) if both and "name" not in value else value
+    return merged
 
 
 def _handed_down(kind: type[Section], data: dict[str, Any], down: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,19 @@ imported before that.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tastemaker.choices import (
+    CaptionedSource,
     Choice,
     Comparisons,
     Credit,
     ExtraLoss,
+    JoinRule,
     Loss,
+    PixelScorer,
     Prompts,
     Rule,
     Scorers,
@@ -23,6 +26,8 @@ from tastemaker.choices import (
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Side = Annotated[int, Field(ge=8)]
+Bucket = tuple[Side, Side]
 
 
 class Section(BaseModel):
@@ -41,6 +46,18 @@ def section_class(annotation: Any) -> type[Section] | None:
     return None
 
 
+class AdapterConfig(Section):
+    """Where the newest LoRA of a model acts while images are drawn."""
+
+    scale: float = Field(1.0, description="Factor on the LoRA; HG-DPO draws at 0.5.")
+    blocks: tuple[Literal["down", "mid", "up"], ...] = Field(
+        ("down", "mid", "up"), min_length=1, description="Blocks of the denoiser where it acts."
+    )
+    text_range: tuple[int, int] | None = Field(
+        None, description="Timesteps [low, high) where the text encoder's acts; null: all."
+    )
+
+
 class SamplingConfig(Section):
     """What any room that draws images has in common."""
 
@@ -54,22 +71,68 @@ class SamplingConfig(Section):
     scheduler: str | None = Field(
         None, description="A diffusers scheduler class, e.g. DDIMScheduler; default: the model's."
     )
+    adapter: AdapterConfig = Field(AdapterConfig(), description="Where a LoRA acts.")
     height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     width: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     device: Device = Field("auto", description="Where to compute.")
     dtype: Precision = Field("fp32", description="Precision of the model while sampling.")
 
 
-class GenerateConfig(SamplingConfig):
-    """Room 1: prompts to candidates."""
+class DrawConfig(SamplingConfig):
+    """What the rooms that draw candidates have in common."""
 
     model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
-    prompts: Prompts = Field(description="A file (txt, jsonl, csv, parquet) or a named set.")
-    num_candidates: int = Field(4, ge=1, description="Images a prompt.")
     keep_latents: bool = Field(
         True, description="Store final latents, so that training need not encode the images."
     )
     shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+
+
+class CandidatesConfig(DrawConfig):
+    """Candidates for the captions of real images."""
+
+    num_candidates: int = Field(8, ge=2, description="Images a real image; HG-DPO draws 20.")
+
+
+class GenerateConfig(DrawConfig):
+    """Room 1: prompts to candidates."""
+
+    prompts: Prompts | None = Field(
+        None, description="A file (txt, jsonl, csv, parquet) or a named set."
+    )
+    items: str | None = Field(
+        None, description="In place of prompts, a pool of real images: candidates for each caption."
+    )
+    num_candidates: int = Field(4, ge=1, description="Images a prompt, or a real image.")
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> GenerateConfig:
+        if (self.prompts is None) == (self.items is None):
+            raise ValueError("give one of `prompts` and `items` (a pool of real images)")
+        return self
+
+
+class ReconstructConfig(DrawConfig):
+    """Room 1, from real images: noised to some timesteps and denoised by a model."""
+
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (400, 500, 600, 700), min_length=1, description="One candidate an image and timestep."
+    )
+    guidance_scale: float = Field(
+        5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
+    )
+
+
+class BlendConfig(Section):
+    """Room 1, from real images and the best candidate of each: their mixture."""
+
+    model: str = Field(description="Model whose VAE mixes latents; pixels do without.")
+    scorer: str = Field(description="Column of scores that says which candidate is best.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Share of the candidate, against the real.")
+    space: Literal["pixels", "latents"] = Field("latents", description="Where they are mixed.")
+    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+    device: Device = Field("auto", description="Where to compute.")
+    dtype: Precision = Field("fp32", description="Precision of the VAE.")
 
 
 class ImportConfig(Section):
@@ -81,6 +144,38 @@ class ImportConfig(Section):
     )
     limit: int | None = Field(None, ge=1, description="Take the first so many comparisons.")
     shard_size: int = Field(256, ge=2, description="Images a parquet shard (the unit of resume).")
+
+
+class ImagesConfig(Section):
+    """Room 1, third door: captioned photographs to a pool."""
+
+    images: CaptionedSource = Field(
+        description="A folder or a .parquet file of images with captions, or a named source."
+    )
+    size: int | None = Field(
+        None, ge=8, description="Crop to a square and scale to so many pixels."
+    )
+    buckets: tuple[Bucket, ...] = Field(
+        (),
+        description="In place of size, [[width, height], ...]: crop each image to the nearest"
+        " aspect ratio and scale.",
+    )
+    minimum: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels that a crop's shorter side must have before it is scaled;"
+        " default: as many as after, so that nothing is enlarged.",
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Take so many images; it is an error where fewer can be used."
+    )
+    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> ImagesConfig:
+        if (self.size is None) == (not self.buckets):
+            raise ValueError("give one of `size` (a square) and `buckets` ([[width, height], ...])")
+        return self
 
 
 class ScoreConfig(Section):
@@ -98,6 +193,12 @@ class PairConfig(Section):
     rule: Rule = Field(description="Pair rule with its options.")
 
 
+class JoinConfig(Section):
+    """Room 3, other door: chosen from one pool, rejected from another or from earlier pairs."""
+
+    rule: JoinRule = Field(description="Rule that sees an item's candidates on both sides.")
+
+
 class LoraConfig(Section):
     """Low-rank adapters on the denoiser."""
 
@@ -107,6 +208,45 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = Field(
         ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="Layers that get one."
     )
+
+
+class TextLoraConfig(LoraConfig):
+    """Low-rank adapters on the text encoders."""
+
+    rank: int = Field(64, ge=1, le=1024, description="Rank of the update.")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "out_proj"),
+        min_length=1,
+        description="Layers that get one.",
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; default: the denoiser's."
+    )
+
+
+class StatisticsConfig(Section):
+    """Statistics matching: keeps the channels' means (colours) of the policy in place."""
+
+    weight: float = Field(
+        1e4, ge=0, description="Factor on the term; small models need more, e.g. 1e6."
+    )
+    estimate: Literal["step", "x0"] = Field(
+        "step", description="Compare after one denoising step, or the one-step estimate of x_0."
+    )
+    moments: tuple[Literal["mean", "std"], ...] = Field(
+        ("mean",), min_length=1, description="Moments over the pixels of each latent channel."
+    )
+    target: Literal["reference", "data"] = Field(
+        "reference", description="Whose moments: the reference's estimate, or the chosen image's."
+    )
+    norm: Literal["squared", "absolute"] = Field("squared", description="Of the differences.")
+
+
+class CurriculumConfig(Section):
+    """Easy pairs first: those with the widest gap of scores."""
+
+    chunks: int = Field(6, ge=1, description="Parts of the pairs, in order of falling gap.")
+    every: int = Field(500, ge=1, description="Optimizer steps until the next part is added.")
 
 
 class ValidationConfig(Section):
@@ -150,11 +290,26 @@ class TrainConfig(Section):
         Choice(name="uniform"), description="Which denoising steps count, and how much."
     )
     guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
-    method: Literal["lora", "full"] = Field("lora", description="Adapters, or all U-Net weights.")
-    lora: LoraConfig = Field(LoraConfig(), description="Options of the adapters.")
-    reference: Literal["adapters_off", "frozen_copy"] = Field(
+    method: Literal["lora", "full", "frozen"] = Field(
+        "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
+    )
+    lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
+    text_lora: TextLoraConfig | None = Field(
+        None, description="Adapters on the text encoders, trained along; method=frozen: alone."
+    )
+    start: str | None = Field(
+        None, description="Folder of a trained LoRA of the same base, to be carried on."
+    )
+    reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(
         "adapters_off",
-        description="Where reference errors come from; full training needs frozen_copy.",
+        description="Where reference errors come from: the base below the adapters; a copy of the"
+        " denoiser (full training needs it); a frozen copy of the adapter in `start`.",
+    )
+    statistics: StatisticsConfig | None = Field(
+        None, description="Statistics matching of the chosen image; off: null."
+    )
+    curriculum: CurriculumConfig | None = Field(
+        None, description="Pairs in order of their gap; off: null."
     )
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
     batch_size: int = Field(4, ge=1, description="Pairs in one forward pass, a process.")
@@ -185,6 +340,14 @@ class TrainConfig(Section):
     def _reference_fits(self) -> TrainConfig:
         if self.method == "full" and self.reference == "adapters_off":
             raise ValueError("method=full has no adapters to switch off; set reference=frozen_copy")
+        if self.reference == "frozen_adapter" and (self.start is None or self.method != "lora"):
+            raise ValueError("reference=frozen_adapter needs method=lora and a LoRA in `start`")
+        if self.start is not None and self.method != "lora":
+            raise ValueError(f"`start` is a LoRA to carry on; method={self.method} has none")
+        if self.method == "frozen" and self.text_lora is None:
+            raise ValueError("method=frozen leaves nothing to train; give text_lora")
+        if self.method == "full" and self.text_lora is not None:
+            raise ValueError("text_lora goes with method=lora or frozen: all weights have no LoRA")
         return self
 
 
@@ -194,6 +357,9 @@ class EvaluateConfig(SamplingConfig):
     base: str = Field(description="The model to beat: name, hub id or folder.")
     prompts: Prompts = Field(description="Held-out prompts: a file or a named set.")
     num_images: int = Field(1, ge=1, description="Images a prompt and model.")
+    features: tuple[str, ...] = Field(
+        (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
+    )
     scorers: Scorers = Field(description="Registered scorers.")
 
 
@@ -202,3 +368,52 @@ class ReportConfig(Section):
 
     strips: int = Field(8, ge=1, le=64, description="Prompts shown as before/after strips.")
     pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")
+
+
+class RewardTrainConfig(Section):
+    """Room 4, other door: a scorer's gradient, through the sampler, to a trained model."""
+
+    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
+    scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")
+    reward_scale: float = Field(1.0, gt=0, description="Factor on the scores in the loss.")
+    num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps (DDIM).")
+    guidance_scale: float = Field(
+        5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
+    )
+    keep: int = Field(
+        5, ge=1, description="Last denoising steps that carry gradient, at most; the paper: all."
+    )
+    random_keep: bool = Field(
+        True, description="Draw their number from 1..keep at each optimizer step; false: keep."
+    )
+    lora: LoraConfig = Field(LoraConfig(), description="Options of the adapters.")
+    steps: int = Field(400, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(4, ge=1, description="Images drawn together, a process.")
+    gradient_accumulation: int = Field(32, ge=1, description="Batches an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
+    max_grad_norm: float = Field(5.0, gt=0, description="Gradient norm is clipped to this.")
+    precision: Precision = Field(
+        "fp32", description="Precision of the frozen weights; fp16 scales the loss."
+    )
+    gradient_checkpointing: bool = Field(
+        True, description="Memory for one kept step whatever `keep` is, for more time."
+    )
+    checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
+    seed: int = Field(0, ge=0, description="Seed of adapters, prompts, noise and kept steps.")
+    device: Device = Field("auto", description="Where to compute.")
+
+    @model_validator(mode="after")
+    def _keep_fits(self) -> RewardTrainConfig:
+        if self.keep > self.num_inference_steps:
+            raise ValueError(
+                f"keep={self.keep} exceeds num_inference_steps={self.num_inference_steps}"
+            )
+        return self

@@ -2,5 +2,14 @@
 
 from tastemaker.backbones.base import Backbone, Conditioning, select, stack
 from tastemaker.backbones.loading import load_backbone, model_identity
+from tastemaker.backbones.lora import merge_adapters
 
-__all__ = ["Backbone", "Conditioning", "load_backbone", "model_identity", "select", "stack"]
+__all__ = [
+    "Backbone",
+    "Conditioning",
+    "load_backbone",
+    "merge_adapters",
+    "model_identity",
+    "select",
+    "stack",
+]

@@ -10,10 +10,17 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tastemaker.candidates import latents_of
+from tastemaker.images import decode, to_pixels
 from tastemaker.noise import NoiseSchedule
+from tastemaker.sections import AdapterConfig
 
 Conditioning = dict[str, torch.Tensor]
 """Prompt embeddings under the names of the pipeline's arguments, first dimension = prompts."""
+
+
+POLICY = "policy"
+"""Name of the newest LoRA of a loaded model: the one that was trained last."""
 
 
 def select(conditioning: Conditioning, rows: torch.Tensor | Sequence[int]) -> Conditioning:
@@ -75,6 +82,27 @@ class Backbone(ABC):
             Embeddings, first dimension = prompts, on the model's device.
         """
 
+    @property
+    @abstractmethod
+    def text_encoders(self) -> list[torch.nn.Module]:
+        """The networks that make the embeddings; a LoRA may train on each."""
+
+    @abstractmethod
+    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
+        """Turn prompts into what `embed` reads, first dimension = prompts."""
+
+    @abstractmethod
+    def embed(self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning) -> Conditioning:
+        """Run text encoders of this family, with a graph where they train.
+
+        Args:
+            text_encoders: This backbone's own, or as `accelerate` wrapped them.
+            tokens: From `tokenize`.
+
+        Returns:
+            As `encode_prompts`, up to rounding.
+        """
+
     @abstractmethod
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode images to the VAE's posterior, in the units that the denoiser sees.
@@ -85,6 +113,26 @@ class Backbone(ABC):
         Returns:
             Mean and standard deviation of the latents, each [images, channels, h, w].
         """
+
+    def encode_row(self, row: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a candidate's latents: its own where it keeps them, or through the VAE.
+
+        Args:
+            row: Of a pool, with `image` and perhaps `latents`.
+
+        Returns:
+            Mean and standard deviation, float32 on the CPU, [channels, h, w]; latents that a model
+            drew have none, 0.
+
+        Raises:
+            TastemakerError: The picture is corrupt.
+        """
+        own = latents_of(row)
+        if own is not None:
+            return own, torch.zeros_like(own)
+        pixels = to_pixels([decode(row["image"]["bytes"], row["candidate_id"])])
+        mean, std = self.encode_images(pixels)
+        return mean[0].float().cpu(), std[0].float().cpu()
 
     @abstractmethod
     def decode_latents(self, latents: torch.Tensor) -> list[Image.Image]:
@@ -117,6 +165,89 @@ class Backbone(ABC):
             Latents, [images, channels, h, w].
         """
 
+    @abstractmethod
+    def sample_with_gradient(
+        self,
+        denoiser: torch.nn.Module,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        keep: int,
+        height: int | None = None,
+        width: int | None = None,
+        checkpointing: bool = True,
+    ) -> torch.Tensor:
+        """Draw final latents by a deterministic sampler, with a graph through its last steps.
+
+        The same latents as `sample` with that sampler (DDIM for models of noise, v or x_0).
+
+        Args:
+            denoiser: A denoiser of this family: this backbone's own, a wrapped one or a copy.
+            conditioning: Embeddings, one row an image.
+            negative: Embeddings of the negative prompt, one row an image.
+            seeds: One an image.
+            num_inference_steps: Denoising steps.
+            guidance_scale: Classifier-free guidance; 1 or less turns it off.
+            keep: Last steps that carry a graph; the steps before count as constants.
+            height: Pixels; None for the model's own.
+            width: Pixels; None for the model's own.
+            checkpointing: Run the kept steps again in the backward pass instead of storing what
+                their networks computed.
+
+        Returns:
+            Latents, float32, [images, channels, h, w].
+
+        References:
+            Prabhudesai et al. (AlignProp), arXiv 2310.03739: truncation and checkpointing.
+        """
+
+    @abstractmethod
+    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode final latents to pixels, with gradient.
+
+        Clipped to [0, 1] as in `decode_latents`, so that the gradient is that of the picture which
+        is judged: where a value lies beyond black or white it is zero, and nothing pulls it back.
+
+        Args:
+            latents: [images, channels, h, w].
+
+        Returns:
+            Float32, shape [images, 3, height, width], in [0, 1]; not rounded to 8 bits.
+        """
+
+    @abstractmethod
+    def resample(
+        self,
+        latents: torch.Tensor,
+        timestep: int,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+    ) -> torch.Tensor:
+        """Noise latents to a timestep and denoise them from there with the pipeline's own sampler.
+
+        The timestep is that of the sampler's grid nearest to the one asked for. At 0 the latents
+        come back as they are; at T - 1 nothing is left of them: a sample with these seeds.
+
+        Args:
+            latents: Final latents, one row an image.
+            timestep: In [0, T).
+            conditioning: Embeddings, one row an image.
+            negative: Embeddings of the negative prompt, one row an image.
+            seeds: Of the noise, one an image.
+            num_inference_steps: Steps of the whole grid, of which those up to `timestep` are taken.
+            guidance_scale: Classifier-free guidance; 1 or less turns it off.
+
+        Returns:
+            Latents, shaped as given.
+        """
+
     @property
     @abstractmethod
     def noise_schedule(self) -> NoiseSchedule:
@@ -145,6 +276,15 @@ class Backbone(ABC):
         """Return what the prediction should be: noise, v or x_0, as the model was trained."""
 
     @abstractmethod
+    def switch(self, config: AdapterConfig) -> None:
+        """Set where the newest LoRA acts while images are drawn; nothing where none is loaded.
+
+        Args:
+            config: Scale, blocks and the text encoder's range of timesteps. Prompts that are
+                encoded from then on carry both embeddings where a range is set.
+        """
+
+    @abstractmethod
     def set_scheduler(self, name: str) -> None:
         """Replace the sampler by another diffusers scheduler with the same training schedule.
 
@@ -160,12 +300,32 @@ class Backbone(ABC):
         """Choose the implementation of attention that trains fastest where the model is."""
 
     @abstractmethod
-    def release_encoders(self) -> None:
-        """Drop VAE and text encoders from memory, once everything is cached."""
+    def release_encoders(self, *, keep_text: bool = False) -> None:
+        """Drop VAE and text encoders from memory, once everything is cached.
+
+        Args:
+            keep_text: Keep the text encoders, because they train.
+        """
 
     @abstractmethod
     def fuse_adapters(self) -> None:
         """Add loaded LoRAs to the weights, so that a new one can be trained on top."""
+
+    @abstractmethod
+    def adapted_parts(self, folder: Path) -> set[str]:
+        """Return which parts of the pipeline a LoRA in `folder` adapts, e.g. `{"unet"}`."""
+
+    @abstractmethod
+    def load_adapter(self, folder: Path, adapter: str) -> None:
+        """Give an adapter that is put on the weights of a saved LoRA.
+
+        Args:
+            folder: What `save_adapter` wrote.
+            adapter: Name of an adapter of the same layers and rank, on any part of the pipeline.
+
+        Raises:
+            TastemakerError: The LoRA has other layers, another rank or alpha.
+        """
 
     @abstractmethod
     def save_adapter(self, folder: Path, adapter: str) -> None:

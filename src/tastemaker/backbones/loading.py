@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.base import POLICY, Backbone
+from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
 from tastemaker.hardware import torch_device, torch_dtype
@@ -16,9 +17,6 @@ from tastemaker.records import finished_key
 from tastemaker.registry import MODELS
 
 FAMILIES = {"StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone"}
-LORA_FILE = "pytorch_lora_weights.safetensors"
-MODEL_FILE = "model.json"
-"""Beside a trained LoRA: the base that it belongs to."""
 
 
 def resolve(model: str) -> str:
@@ -64,7 +62,7 @@ def load_backbone(
     if (Path(model) / LORA_FILE).is_file():
         backbone = load_backbone(_base_of(Path(model)), device=device, dtype=dtype)
         backbone.fuse_adapters()
-        backbone.pipeline.load_lora_weights(model, adapter_name="policy")
+        backbone.pipeline.load_lora_weights(model, adapter_name=POLICY)
         backbone.name = model
     else:
         backbone = _load_pipeline(model, device, dtype)

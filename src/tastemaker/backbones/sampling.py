@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -26,10 +27,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One candidate to draw: a prompt and the seed of its image."""
+    """One candidate to draw.
+
+    Args:
+        prompt: What it shall show.
+        seed: Of its image.
+        source_id: The real image that it belongs to; empty where there is none.
+        timestep: Where its reconstruction starts; None for a sample from noise.
+    """
 
     prompt: str
     seed: int
+    source_id: str = ""
+    timestep: int | None = None
+
+
+Draw = Callable[[Backbone, Sequence[Item], Conditioning, Conditioning], torch.Tensor]
+"""From items and the embeddings of their prompts to final latents, one row an item."""
 
 
 def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
@@ -53,6 +67,44 @@ def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
     ]
 
 
+def plan_items(real: Sequence[tuple[str, str]], draws: int, seed: int) -> list[Item]:
+    """List candidates for the captions of real images, image by image.
+
+    Args:
+        real: Id and caption of each.
+        draws: Candidates an image; images of equal captions have candidates of their own.
+        seed: The run's seed.
+
+    Returns:
+        `len(real) * draws` items.
+    """
+    return [
+        Item(caption, keyed_seed(seed, "image", source, caption, draw), source)
+        for source, caption in real
+        for draw in range(draws)
+    ]
+
+
+def plan_reconstructions(
+    real: Sequence[tuple[str, str]], timesteps: Sequence[int], seed: int
+) -> list[Item]:
+    """List the reconstructions of real images, timestep by timestep.
+
+    Args:
+        real: Id and caption of each.
+        timesteps: Where they start.
+        seed: The run's seed; the noise is keyed by image and timestep.
+
+    Returns:
+        `len(real) * len(timesteps)` items.
+    """
+    return [
+        Item(caption, keyed_seed(seed, "reconstruct", source, timestep), source, timestep)
+        for timestep in timesteps
+        for source, caption in real
+    ]
+
+
 def sample_pool(
     config: SamplingConfig,
     model: str,
@@ -61,6 +113,7 @@ def sample_pool(
     *,
     keep_latents: bool,
     shard_size: int,
+    draw: Draw | None = None,
 ) -> int:
     """Draw what is missing of a pool.
 
@@ -74,6 +127,7 @@ def sample_pool(
         folder: The pool's folder.
         keep_latents: Store final latents beside the pictures.
         shard_size: Candidates a shard.
+        draw: How an item becomes latents; None samples from noise.
 
     Returns:
         How many images this process drew.
@@ -90,15 +144,43 @@ def sample_pool(
         backbone = load_backbone(
             model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
         )
+        backbone.switch(config.adapter)
         texts = {config.negative_prompt, *(item.prompt for _, part in mine for item in part)}
         embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
+        how = draw or from_noise(config)
         number = sum(len(part) for _, part in mine)
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
             for index, part in mine:
-                table = _draw_shard(config, backbone, embeddings, part, keep_latents, bar)
+                table = _draw_shard(config, backbone, embeddings, part, keep_latents, bar, how)
                 write_table(pool.shard(index), table)
     state.wait_for_everyone()
     return sum(len(part) for _, part in mine)
+
+
+def from_noise(config: SamplingConfig) -> Draw:
+    """Sample every item from noise of its own seed.
+
+    Args:
+        config: Steps, guidance and size.
+
+    Returns:
+        What `sample_pool` draws with.
+    """
+
+    def draw(
+        backbone: Backbone, items: Sequence[Item], prompts: Conditioning, negative: Conditioning
+    ) -> torch.Tensor:
+        return backbone.sample(
+            prompts,
+            negative,
+            [item.seed for item in items],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            height=config.height,
+            width=config.width,
+        )
+
+    return draw
 
 
 def _draw_shard(
@@ -108,17 +190,15 @@ def _draw_shard(
     items: Sequence[Item],
     keep_latents: bool,
     bar: Any,
+    draw: Draw,
 ) -> pa.Table:
     rows = []
     for part in batched(items, config.batch_size):
-        latents = backbone.sample(
+        latents = draw(
+            backbone,
+            part,
             stack([embeddings[item.prompt] for item in part]),
             stack([embeddings[config.negative_prompt]] * len(part)),
-            [item.seed for item in part],
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            height=config.height,
-            width=config.width,
         )
         for item, image, latent in zip(
             part, backbone.decode_latents(latents), latents, strict=True
@@ -139,9 +219,9 @@ def _row(item: Item, model: str, image: bytes) -> dict[str, Any]:
         "prompt_id": prompt_id,
         "prompt": item.prompt,
         "seed": item.seed,
-        "source": "generated",
-        "source_id": "",
-        "timestep": None,
+        "source": "generated" if item.timestep is None else "reconstruction",
+        "source_id": item.source_id,
+        "timestep": item.timestep,
         "model": model,
         "image": {"bytes": image, "path": None},
     }

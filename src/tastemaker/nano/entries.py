@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tastemaker.captioned import CaptionedImages
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE
-from tastemaker.registry import MODELS, PROMPTS, SCORERS
-
-if TYPE_CHECKING:
-    from tastemaker.scorers.base import Scorer
+from tastemaker.registry import CAPTIONED, MODELS, PROMPTS, SCORERS
+from tastemaker.scorers.base import PixelScorer
 
 Number = Annotated[int, Field(ge=1, le=4000, description="Prompts in the set.")]
 Seed = Annotated[int, Field(ge=0, description="Equal seeds give equal sets.")]
@@ -24,21 +23,42 @@ def nano() -> Path:
 
 
 @SCORERS.register("nano_preference")
-def nano_preference() -> Scorer:
+def nano_preference() -> PixelScorer:
     """The embedded training scorer; a difference of scores is a log-odds of preference."""
     return _clip(PREFERENCE)
 
 
 @SCORERS.register("nano_judge")
-def nano_judge() -> Scorer:
+def nano_judge() -> PixelScorer:
     """The embedded judge, fitted apart on other data: never train on it."""
     return _clip(JUDGE)
 
 
-def _clip(folder: Path) -> Scorer:
+def _clip(folder: Path) -> PixelScorer:
     from tastemaker.scorers.clip import ClipScorer
 
     return ClipScorer(model=str(folder))
+
+
+@CAPTIONED.register("nano_scenes")
+def nano_scenes(
+    *,
+    number: Annotated[int, Field(ge=1, description="Scenes in the set.")] = 1024,
+    split: Annotated[
+        Literal["train", "validation", "test"], Field(description="Whose combinations they show.")
+    ] = "train",
+    seed: Seed = 0,
+    work: Annotated[
+        str | None, Field(description="Folder that keeps the art; null: one in the user's cache.")
+    ] = None,
+) -> CaptionedImages:
+    """Scenes drawn from the art that the embedded model learned from, 64x64 pixels.
+
+    Needs npm and the extra `nano` where the art is not in the folder yet.
+    """
+    from tastemaker.nano.drawn import drawn_scenes
+
+    return CaptionedImages([], drawn_scenes(split, number, seed, Path(work) if work else None))
 
 
 def _register(split: str) -> None:

@@ -1,6 +1,16 @@
 """Recipes: the papers' methods, each a short function that calls rooms in the paper's order."""
 
+from tastemaker.recipes.align_prop import align_prop
+from tastemaker.recipes.curriculum_dpo import curriculum_dpo
 from tastemaker.recipes.dde import dde
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
+from tastemaker.recipes.hg_dpo import hg_dpo, hg_dpo_mixed
 
-__all__ = ["dde", "diffusion_dpo"]
+__all__ = [
+    "align_prop",
+    "curriculum_dpo",
+    "dde",
+    "diffusion_dpo",
+    "hg_dpo",
+    "hg_dpo_mixed",
+]

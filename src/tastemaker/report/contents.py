@@ -12,6 +12,7 @@ from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_json_lines
 from tastemaker.records import Pool, RunDir
+from tastemaker.runs import STAGES
 
 Row = Mapping[str, Any]
 
@@ -48,10 +49,15 @@ class Contents:
 
     @property
     def challengers(self) -> list[str]:
-        """Every model but the base: the policy first, then those measured, then those drawn."""
-        found = dict.fromkeys(["policy", *self.report["models"], *self.scores])
+        """Every model but the base, in the order of the report, then those drawn alone."""
+        found = dict.fromkeys([*self.report["models"], *self.scores])
         held = {*self.report["models"], *self.scores}
         return [name for name in found if name != self.base and name in held]
+
+    @property
+    def subject(self) -> str | None:
+        """The model that the run is about: the policy, or else the first that was judged."""
+        return "policy" if "policy" in self.challengers else next(iter(self.challengers), None)
 
     @property
     def scorers(self) -> list[str]:
@@ -72,7 +78,10 @@ class Contents:
 
     @property
     def training_scorers(self) -> list[str]:
-        """The scorers that decided which image was chosen."""
+        """The scorers that decided which image was chosen, or whose gradient was followed."""
+        followed = self.setting("train", "scorer")
+        if followed is not None:
+            return columns([followed])
         rule = self.setting("pair", "rule")
         if isinstance(rule, Mapping):
             if isinstance(rule.get("scorer"), str):
@@ -134,7 +143,7 @@ def read(run: RunDir) -> Contents:
         config=read_yaml(run.config) if run.config.is_file() else {},
         environment=environment if isinstance(environment, dict) else {},
         report=held,
-        metrics=_metrics(run.policy / "metrics.jsonl"),
+        metrics=_metrics(run.policy / "metrics.jsonl") or _stages(run),
         scores={
             pool.folder.name: _scored_rows(pool)
             for pool in map(Pool, sorted(run.evaluation.glob("*")))
@@ -151,6 +160,16 @@ def _metrics(path: Path) -> list[dict[str, float]]:
         if "step" in row
     }
     return [rows[step] for step in sorted(rows)]
+
+
+def _stages(run: RunDir) -> list[dict[str, float]]:
+    """Read the metrics of a curriculum's stages one after another, steps counted on."""
+    rows: list[dict[str, float]] = []
+    for stage in STAGES:
+        done = rows[-1]["step"] if rows else 0.0
+        held = _metrics(run.stage_policy(stage) / "metrics.jsonl")
+        rows += [{**row, "step": row["step"] + done} for row in held]
+    return rows
 
 
 def _number(value: Any) -> float:

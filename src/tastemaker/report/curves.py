@@ -50,6 +50,13 @@ LN2 = Panel(
     level=math.log(2),
 )
 
+REWARD = Panel(
+    "Reward",
+    "Mean score, by the training scorer, of the images drawn at each step. It rises by design:"
+    " whether the images got better, the other scorers say.",
+    {"reward": "policy"},
+)
+
 PANELS = (
     Panel(
         "Accuracy",
@@ -104,16 +111,22 @@ def draw(metrics: Sequence[Mapping[str, float]], loss: str | None) -> list[Curve
     """
     if not metrics:
         return []
-    # Only a logistic loss is ln 2 at margin zero; on others the line would mislead.
-    first = (
-        LN2 if loss in {"dpo", None} else Panel("Loss", "Falls as pairs are told apart.", LN2.lines)
-    )
     steps = np.array([row["step"] for row in metrics])
     curves = []
-    for panel in (first, *PANELS):
+    for panel in (_goal(metrics, loss), *PANELS):
         series = {key: np.array([row.get(key, math.nan) for row in metrics]) for key in panel.lines}
         series = {key: values for key, values in series.items() if np.isfinite(values).any()}
         if series:
             svg = figures.curve(panel.title, steps, series, panel.lines, panel.level, panel.smooth)
             curves.append(Curve(panel, {key: panel.lines[key] for key in series}, svg))
     return curves
+
+
+def _goal(metrics: Sequence[Mapping[str, float]], loss: str | None) -> Panel:
+    """The panel of what training drives down, or up."""
+    if any("reward" in row for row in metrics):
+        return REWARD
+    # Only a logistic loss is ln 2 at margin zero; on others the line would mislead.
+    if loss in {"dpo", None}:
+        return LN2
+    return Panel("Loss", "Falls as pairs are told apart.", LN2.lines)

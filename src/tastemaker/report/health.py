@@ -25,7 +25,7 @@ def warnings(
     Args:
         metrics: Rows of `metrics.jsonl`, in order of steps; empty where nothing was trained.
         report: `report.json`.
-        training_scorers: The scorers that chose the training pairs.
+        training_scorers: The scorers that training learnt from.
         images: Images drawn a model; default: the number of prompts in `report`.
 
     Returns:
@@ -84,10 +84,10 @@ def _reward_hacking(report: Mapping[str, Any], training: Collection[str]) -> Ite
         ]
         if won and lost:
             yield (
-                f"{_title(model)} wins by {_listed(won)}, which chose its training pairs, and"
-                f" loses by {_listed(lost)}, which did not: it may have learnt to please the"
-                " training scorer rather than people. Look at the strips. Lower the learning rate,"
-                " raise beta, stop earlier, or choose pairs by several scorers."
+                f"{_title(model)} wins by {_listed(won)}, which it was trained on, and loses"
+                f" by {_listed(lost)}, which it was not: it may have learnt to please the training"
+                " scorer rather than people. Look at the strips. Lower the learning rate, raise"
+                " beta if there is one, stop earlier, or train on several scorers."
             )
 
 
@@ -97,8 +97,8 @@ def _lost(report: Mapping[str, Any]) -> Iterator[str]:
         if lost:
             yield (
                 f"{_title(model)} loses against the base by {_listed(lost)}: the whole 95% interval"
-                " of the win rate lies below 50%. Lower the learning rate, raise beta, train for"
-                " fewer steps, or check that the pairs have the better image as chosen."
+                " of the win rate lies below 50%. Lower the learning rate, raise beta if there is"
+                " one, train for fewer steps, or check what training took for better."
             )
 
 

@@ -84,6 +84,7 @@ def _headline(contents: Contents) -> dict[str, Any]:
         "Model": contents.setting("train", "model") or contents.setting("model"),
         "Loss": _with_options(contents.setting("train", "loss")),
         "Credit": _with_options(contents.setting("train", "credit")),
+        "Reward": _with_options(contents.setting("train", "scorer")),
         "Steps": len(contents.metrics) or None,
         "Prompts": contents.report.get("prompts"),
         "Images a model": compared,
@@ -192,7 +193,8 @@ def _with_options(choice: Any) -> str | None:
     """Write a named choice as `dpo (beta 2000)`."""
     if not isinstance(choice, dict):
         return None if choice is None else str(choice)
-    options = [f"{key} {value}" for key, value in choice.items() if key != "name"]
+    given = {key: value for key, value in choice.items() if key != "name" and value is not None}
+    options = [f"{key} {value}" for key, value in given.items()]
     return f"{choice.get('name')} ({', '.join(options)})" if options else str(choice.get("name"))
 
 

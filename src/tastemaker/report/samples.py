@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tastemaker.errors import TastemakerError
-from tastemaker.records import PairSet, Pool
+from tastemaker.records import PairSet, Pool, RunDir
 from tastemaker.report.contents import Contents, Row
 from tastemaker.report.images import Thumbnail, thumbnails
+from tastemaker.runs import STAGES
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
     Returns:
         The strips, best difference first, and the number of images they were chosen from.
     """
-    if not contents.challengers:
+    if contents.subject is None:
         return [], 0
     judge = contents.judge
-    shared = contents.shared_rows(contents.challengers[0])
+    shared = contents.shared_rows(contents.subject)
     ranked = sorted(shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
     chosen = [(place, *ranked[place]) for place in quantiles(len(ranked), count)]
     rows_of = {
@@ -133,7 +134,7 @@ def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], l
     Raises:
         TastemakerError: `pairs.parquet` is torn.
     """
-    pairs = PairSet(contents.run.pairs)
+    pairs = _pairs(contents.run)
     if not pairs.file.is_file():
         return [], [], 0
     table: list[dict[str, Any]] = pairs.table().to_pylist()
@@ -144,6 +145,13 @@ def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], l
     sides = ("chosen_id", "rejected_id")
     images = thumbnails(_pools(pairs), {row[side] for row in (*best, *worst) for side in sides})
     return _shown(best, images), _shown(worst, images), len(table)
+
+
+def _pairs(run: RunDir) -> PairSet:
+    """The run's pairs; those of the last stage where it has several."""
+    stages = [PairSet(run.stage_pairs(stage)) for stage in STAGES]
+    held = [pairs for pairs in stages if pairs.file.is_file()]
+    return held[-1] if held else PairSet(run.pairs)
 
 
 def _pools(pairs: PairSet) -> list[Pool]:

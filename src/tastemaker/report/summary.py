@@ -76,9 +76,9 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
     Returns:
         The sentence and its tone.
     """
-    if not contents.challengers:
+    model = contents.subject
+    if model is None:
         return "Only the base was measured: there is nothing to compare it with.", "unclear"
-    model = contents.challengers[0]
     title = "Policy" if model == "policy" else model
     measured = [row for row in results(contents) if row.model == model and row.has_win_rate]
     if not measured:

@@ -27,3 +27,23 @@ class Scorer(Protocol):
     def to(self, device: torch.device, dtype: torch.dtype) -> Scorer:
         """Move the scorer's network; return the scorer."""
         ...
+
+
+class PixelScorer(Scorer, Protocol):
+    """A scorer that gradients pass through, from its scores back to the pixels."""
+
+    def score_pixels(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Score pixels against their prompts, with gradient.
+
+        Args:
+            pixels: Shape [images, 3, height, width], in [0, 1], on the scorer's device.
+            prompts: One an image.
+
+        Returns:
+            Float scores, shape [images], with their graph; higher is better.
+        """
+        ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> PixelScorer:
+        """Move the scorer's network; return the scorer."""
+        ...

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
+from tastemaker.scorers.pixels import prepared
 
 
 @SCORERS.register("clip")
@@ -50,6 +51,7 @@ class ClipScorer:
             raise TastemakerError(f"scorer model {model!r} does not exist; check the folder.")
         try:
             self.network = CLIPModel.from_pretrained(model, dtype=torch.float32).eval()
+            self.network.requires_grad_(False)
             self.tokenizer = AutoTokenizer.from_pretrained(model)
             self.processor = CLIPImageProcessorPil.from_pretrained(model)
         except (OSError, ValueError) as error:
@@ -69,6 +71,16 @@ class ClipScorer:
         """Score pictures against their prompts; see `Scorer`."""
         text = self.text_features(prompts)
         return self.scale * (self.features(images) * text).sum(-1).float().cpu()
+
+    def score_pixels(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Score pixels in [0, 1] against their prompts, with gradient; see `PixelScorer`.
+
+        Equal to the scores of the pictures but for their 8 bits, which show in the resizing.
+        """
+        like = self.network.logit_scale
+        inputs = prepared(pixels.float(), self.processor).to(like)
+        image = _features(self.network.get_image_features(pixel_values=inputs))
+        return self.scale * (image * self.text_features(prompts)).sum(-1).float()
 
     @torch.no_grad()
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -1,44 +1,60 @@
-"""LoRA on a denoiser: put on, switched off for the reference, counted."""
+"""LoRA on a network: put on, switched off or exchanged for the reference, counted."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from tastemaker.backbones import Backbone
+from tastemaker.backbones.base import POLICY
+from tastemaker.backbones.lora import MODEL_FILE
 from tastemaker.errors import TastemakerError
+from tastemaker.files import write_json
 from tastemaker.sections import LoraConfig
 from tastemaker.seeding import keyed_seed
 
-ADAPTER = "policy"
+ADAPTER = POLICY
+"""The LoRA that trains."""
+
+START = "start"
+"""A frozen copy of the LoRA that training started from."""
 
 
-def add_lora(denoiser: Any, config: LoraConfig, seed: int) -> None:
-    """Freeze a denoiser and put a trainable LoRA on it, which starts as the identity.
+def add_lora(
+    module: Any, config: LoraConfig, seed: int, *, name: str = ADAPTER, part: str = ""
+) -> None:
+    """Freeze a network and put a trainable LoRA on it, which starts as the identity.
 
     Args:
-        denoiser: A diffusers model with PEFT support.
+        module: A diffusers denoiser or a transformers text encoder.
         config: Rank, alpha, dropout and target layers.
         seed: Seed of the random factor A (B starts at zero).
+        name: Name of the adapter; the last one put on is active.
+        part: Of the model, to key the seed; empty for the denoiser.
 
     Raises:
         TastemakerError: No layer has one of the target names.
     """
     from peft import LoraConfig as PeftLoraConfig
 
-    names = [name for name, _ in denoiser.named_modules()]
+    names = [each for each, _ in module.named_modules()]
     for target in config.targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
+        if not any(each == target or each.endswith(f".{target}") for each in names):
             raise TastemakerError(
-                f"lora.targets: no layer of {type(denoiser).__name__} is named {target!r};"
-                " attention layers are to_q, to_k, to_v, to_out.0."
+                f"lora.targets: no layer of {type(module).__name__} is named {target!r};"
+                " attention layers are to_q, to_k, to_v, to_out.0 in a denoiser, q_proj, k_proj,"
+                " v_proj, out_proj in a text encoder."
             )
-    denoiser.requires_grad_(False)
+    module.requires_grad_(False)
+    keys = ("lora", part) if part else ("lora",)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(keyed_seed(seed, "lora"))
-        denoiser.add_adapter(
+        torch.manual_seed(keyed_seed(seed, *keys))
+        module.add_adapter(
             PeftLoraConfig(
                 r=config.rank,
                 lora_alpha=config.rank if config.alpha is None else config.alpha,
@@ -46,28 +62,62 @@ def add_lora(denoiser: Any, config: LoraConfig, seed: int) -> None:
                 target_modules=list(config.targets),
                 init_lora_weights="gaussian",
             ),
-            adapter_name=ADAPTER,
+            adapter_name=name,
         )
-    for parameter in denoiser.parameters():
+    for parameter in module.parameters():
         if parameter.requires_grad:
             # Adapters stay in fp32 whatever the frozen weights are: updates of 1e-5 vanish in bf16.
             parameter.data = parameter.data.float()
 
 
 @contextlib.contextmanager
-def adapters_off(denoiser: Any) -> Iterator[None]:
+def adapters_off(module: Any) -> Iterator[None]:
     """Run the block with the model as it was before `add_lora`.
 
     To be left before the policy's forward pass: toggled between a forward and its backward pass,
     PEFT's switch upsets compiled and distributed models.
     """
-    denoiser.disable_adapters()
+    module.disable_adapters()
     try:
         yield
     finally:
-        denoiser.enable_adapters()
+        module.enable_adapters()
 
 
-def trainable(denoiser: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+@contextlib.contextmanager
+def only_adapter(module: Any, name: str) -> Iterator[None]:
+    """Run the block with one adapter active, then with the policy's again.
+
+    To be left before the policy's forward pass, as `adapters_off`.
+    """
+    _activate(module, name)
+    try:
+        yield
+    finally:
+        _activate(module, ADAPTER)
+
+
+def _activate(module: Any, name: str) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in module.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.set_adapter(name, inference_mode=name != ADAPTER)
+
+
+def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Return the parameters that train, by name, in order."""
-    return {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def save_lora(backbone: Backbone, base: str, output: Path) -> None:
+    """Write the LoRA that trained, and beside it the name of the base that it belongs to.
+
+    Args:
+        backbone: The model that carries it.
+        base: Name, hub id or folder of the model that it was put on.
+        output: The folder, afterwards usable as `model` anywhere.
+    """
+    backbone.save_adapter(output, ADAPTER)
+    place = os.path.abspath(base) if Path(base).is_dir() else base
+    write_json(output / MODEL_FILE, {"base": place})

@@ -73,6 +73,14 @@ def latest_step(folder: Path) -> int:
     return int(files[-1].stem.removeprefix("step-")) if files else 0
 
 
+def last_good(folder: Path) -> str:
+    """Say where the newest checkpoint lies, as the end of an error message."""
+    step = latest_step(folder)
+    if not step:
+        return "There is no checkpoint yet."
+    return f"The last good checkpoint is {checkpoint_file(folder, step)}."
+
+
 def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
     """Restore a checkpoint in place.
 

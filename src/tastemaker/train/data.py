@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
-from tastemaker.candidates import latents_of
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_tensors
-from tastemaker.images import decode, to_pixels
 from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
 from tastemaker.train.credit import draw_timesteps
@@ -44,12 +42,14 @@ class NoisyBatch:
         timesteps: Shape [2 * pairs]; a pair shares its timestep.
         target: What the prediction should be.
         conditioning: Prompt embeddings, one row an image.
+        tokens: What text encoders read, one row an image, where they train.
     """
 
     noisy_latents: torch.Tensor
     timesteps: torch.Tensor
     target: torch.Tensor
     conditioning: Conditioning
+    tokens: Conditioning | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class TrainingData:
         chosen: Row of each pair's chosen image.
         rejected: Row of each pair's rejected image.
         prompt: Row of each pair's prompt.
+        by_gap: Pairs in order of falling margin, the order of a curriculum.
+        texts: The prompts themselves, in the order of their rows.
+        tokens: What text encoders read, one row a prompt, where they train.
     """
 
     latents: Latents
@@ -69,9 +72,16 @@ class TrainingData:
     chosen: torch.Tensor
     rejected: torch.Tensor
     prompt: torch.Tensor
+    by_gap: torch.Tensor
+    texts: tuple[str, ...] = ()
+    tokens: Conditioning | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def with_tokens(self, backbone: Backbone) -> TrainingData:
+        """Return the data with its prompts as text encoders read them."""
+        return replace(self, tokens=backbone.tokenize(self.texts))
 
 
 def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
@@ -109,7 +119,31 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
         chosen=torch.tensor([row[each] for each in table["chosen_id"]]),
         rejected=torch.tensor([row[each] for each in table["rejected_id"]]),
         prompt=torch.tensor([line[each] for each in table["prompt"]]),
+        by_gap=torch.tensor(table["margin"]).argsort(descending=True, stable=True),
+        texts=tuple(prompts),
     )
+
+
+def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
+    """How many of the pairs with the widest gap a step of a curriculum may draw.
+
+    Args:
+        pairs: Number of pairs.
+        step: Optimizer step, from 0.
+        chunks: Parts of the pairs.
+        every: Steps until the next part is added.
+
+    Returns:
+        `ceil(pairs * k / chunks)` with `k = min(1 + step // every, chunks)`.
+
+    Example:
+        >>> [available_pairs(10, step, chunks=4, every=2) for step in range(8)]
+        [3, 3, 5, 5, 8, 8, 10, 10]
+
+    References:
+        Curriculum-DPO, arXiv 2405.13637.
+    """
+    return -(-pairs * min(1 + step // every, chunks) // chunks)
 
 
 def pair_index(draw: int, pairs: int, seed: int) -> int:
@@ -147,6 +181,7 @@ def noisy_batch(
     seed: int,
     sample_posterior: bool,
     density: torch.Tensor | None = None,
+    available: int | None = None,
 ) -> NoisyBatch:
     """Assemble the examples at the given positions of the run.
 
@@ -161,11 +196,14 @@ def noisy_batch(
         seed: The run's seed.
         sample_posterior: Sample the VAE's posterior, or take its mean.
         density: How often each timestep is drawn, shape [T]; None draws uniformly.
+        available: Draw from so many pairs of the widest gap alone; None draws from all.
 
     Returns:
         The batch on the model's device.
     """
-    index = torch.tensor([pair_index(draw, len(data), seed) for draw in draws])
+    index = torch.tensor([pair_index(draw, available or len(data), seed) for draw in draws])
+    if available is not None and available < len(data):
+        index = data.by_gap[index]
     generators = [keyed_generator(seed, "draw", draw) for draw in draws]
     timesteps = torch.cat(
         [draw_timesteps(density, backbone.num_timesteps, each) for each in generators]
@@ -181,13 +219,19 @@ def noisy_batch(
     device = backbone.device
     latents, noise = latents.to(device), torch.cat([noise, noise]).to(device)
     timesteps = torch.cat([timesteps, timesteps]).to(device)
-    prompts = select(data.prompts, data.prompt[index])
+    rows = data.prompt[index]
     return NoisyBatch(
         noisy_latents=backbone.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
         target=backbone.target(latents, noise, timesteps),
-        conditioning=stack([{k: v.to(device) for k, v in prompts.items()}] * 2),
+        conditioning=_twice(data.prompts, rows, device),
+        tokens=None if data.tokens is None else _twice(data.tokens, rows, device),
     )
+
+
+def _twice(values: Conditioning, rows: torch.Tensor, device: torch.device) -> Conditioning:
+    """Rows of the prompts, for the chosen images and again for the rejected."""
+    return stack([{k: v.to(device) for k, v in select(values, rows).items()}] * 2)
 
 
 def _encode(
@@ -198,7 +242,7 @@ def _encode(
     with tqdm(total=len(ids), desc="encode", unit="images") as bar:
         for row in _rows(pairs, set(ids)):
             name = row["candidate_id"]
-            means[name], stds[name] = _posterior(row, backbone)
+            means[name], stds[name] = backbone.encode_row(row)
             bar.update()
     lost = [each for each in ids if each not in means]
     if lost:
@@ -224,15 +268,6 @@ def _rows(pairs: PairSet, ids: set[str]) -> Iterator[dict[str, Any]]:
             names = table["candidate_id"].to_pylist()
             wanted = [i for i, name in enumerate(names) if name in ids]
             yield from table.take(wanted).to_pylist()
-
-
-def _posterior(row: dict[str, Any], backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
-    own = latents_of(row)
-    if own is not None:
-        return own, torch.zeros_like(own)
-    pixels = to_pixels([decode(row["image"]["bytes"], row["candidate_id"])])
-    mean, std = backbone.encode_images(pixels)
-    return mean[0].float().cpu(), std[0].float().cpu()
 
 
 def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:

@@ -4,47 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
-from tastemaker.backbones import load_backbone
-from tastemaker.backbones.loading import MODEL_FILE
+from tastemaker.backbones import Conditioning, load_backbone
 from tastemaker.errors import TastemakerError
-from tastemaker.files import write_json
-from tastemaker.hardware import torch_device
 from tastemaker.records import PairSet
 from tastemaker.sections import TrainConfig
 from tastemaker.seeding import keyed_seed
-from tastemaker.train.adapters import ADAPTER, add_lora, trainable
+from tastemaker.train.adapters import save_lora
 from tastemaker.train.checkpoint import (
     TrainState,
-    checkpoint_file,
+    last_good,
     latest_step,
     load_checkpoint,
     save_checkpoint,
 )
-from tastemaker.train.data import TrainingData, cache_data, noisy_batch
+from tastemaker.train.data import (
+    NoisyBatch,
+    TrainingData,
+    available_pairs,
+    cache_data,
+    noisy_batch,
+)
 from tastemaker.train.diagnostics import CreditDiary, observe
 from tastemaker.train.guards import DivergenceWatch
 from tastemaker.train.metrics import MetricsFile
+from tastemaker.train.networks import (
+    add_text_adapters,
+    as_reference,
+    make_trainable,
+    parameter_groups,
+    weights,
+)
 from tastemaker.train.objective import (
     DenoisingErrors,
     credited,
     errors_of,
+    matching,
     penalised,
+    residuals_of,
     step_metrics,
 )
-from tastemaker.train.reference import AdaptersOff, FrozenCopy, Reference
+from tastemaker.train.optimisation import accelerator_for, adamw
+from tastemaker.train.reference import Reference
 from tastemaker.train.schedule import learning_rate_at
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
-
-MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Trainer:
@@ -68,38 +77,23 @@ class Trainer:
         self.config = config
         self.output = output
         self.checkpoints = output / "checkpoints"
-        if config.precision == "fp16" and torch_device(config.device).type != "cuda":
-            raise TastemakerError("train.precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
-        # Precision is a singleton of accelerate's; each training run of a process has its own.
-        AcceleratorState._reset_state()
-        try:
-            self.accelerator = Accelerator(
-                cpu=config.device == "cpu",
-                mixed_precision=MIXED[config.precision],
-                gradient_accumulation_steps=config.gradient_accumulation,
-                log_with=config.tracker,
-                project_dir=str(output),
-            )
-        except (ValueError, ImportError) as error:
-            raise TastemakerError(
-                f"accelerate refuses precision={config.precision}, tracker={config.tracker}:"
-                f" {error}"
-            ) from error
+        self.accelerator = accelerator_for(config, output, config.tracker)
         # Frozen weights take the training precision; weights that train stay in fp32.
-        dtype = config.precision if config.method == "lora" else "fp32"
+        dtype = "fp32" if config.method == "full" else config.precision
         self.backbone = load_backbone(config.model, device=config.device, dtype=dtype)
         self.backbone.fuse_adapters()
+        add_text_adapters(config, self.backbone)
         self.data = self._cache(pairs)
         self.sheets = self._sheets()
         if self.sheets is None:
-            self.backbone.release_encoders()
+            self.backbone.release_encoders(keep_text=config.text_lora is not None)
         self.backbone.prepare_training()
         self.reference = self._make_trainable()
         self.losses = weighted_losses(config)
         self.credit = build_credit(config, self.backbone)
         self.watch = DivergenceWatch()
         self.beta = float(config.loss.options.get("beta", 1.0))
-        self.state, self.policy = self._prepare()
+        self.state = self._prepare()
 
     def run(self) -> None:
         """Train to the last step, then save the model.
@@ -134,8 +128,12 @@ class Trainer:
         return config.batch_size * config.gradient_accumulation * processes
 
     def _cache(self, pairs: PairSet) -> TrainingData:
-        with self.accelerator.main_process_first():
-            return cache_data(pairs, self.backbone, self.output / "cache.safetensors")
+        config = self.config
+        with self.accelerator.main_process_first(), as_reference(config, self.backbone):
+            data = cache_data(pairs, self.backbone, self.output / "cache.safetensors")
+        if config.text_lora is not None:
+            return data.with_tokens(self.backbone)
+        return data
 
     def _sheets(self) -> ValidationSheets | None:
         config = self.config
@@ -145,46 +143,35 @@ class Trainer:
         return ValidationSheets(config.validation, self.backbone, folder, config.seed)
 
     def _make_trainable(self) -> Reference:
-        """Put the LoRA on, or free all weights; return the reference."""
-        config, denoiser = self.config, self.backbone.denoiser
-        reference: Reference
-        if config.reference == "frozen_copy":
-            reference = FrozenCopy(self.backbone)
-        else:
-            reference = AdaptersOff(self.backbone)
-        if config.method == "lora":
-            add_lora(denoiser, config.lora, config.seed)
-        else:
-            denoiser.requires_grad_(True)
-        if config.gradient_checkpointing:
+        reference = make_trainable(self.config, self.backbone)
+        if self.config.gradient_checkpointing:
             self.backbone.pipeline.unet.enable_gradient_checkpointing()
-        denoiser.train()
         return reference
 
-    def _prepare(self) -> tuple[TrainState, torch.nn.Module]:
-        config = self.config
-        weights = trainable(self.backbone.denoiser)
-        optimizer = torch.optim.AdamW(
-            weights.values(),
-            lr=config.learning_rate,
-            betas=config.adam_betas,
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-        )
-        policy, optimizer = self.accelerator.prepare(self.backbone.denoiser, optimizer)
-        averaged = weights.items() if config.ema_decay else ()
+    def _prepare(self) -> TrainState:
+        """Hand networks and optimizer to accelerate; set `policy`, `text_encoders`, `optimizer`."""
+        config, backbone = self.config, self.backbone
+        trained = weights(config, backbone)
+        prepare = self.accelerator.prepare
+        # DDP refuses a network of which nothing trains.
+        self.policy = backbone.denoiser
+        if config.method != "frozen":
+            self.policy = prepare(backbone.denoiser)
+        text = backbone.text_encoders if config.text_lora is not None else []
+        self.text_encoders = [prepare(encoder) for encoder in text]
+        self.optimizer = prepare(adamw(parameter_groups(config, trained), config))
+        averaged = trained.items() if config.ema_decay else ()
         ema = {name: value.detach().clone() for name, value in averaged}
-        self.optimizer = optimizer
         # accelerate wraps the optimizer; the state to keep is that of the one inside.
-        state = TrainState(weights, optimizer.optimizer, ema, self.credit, self.accelerator.scaler)
-        return state, policy
+        inner = self.optimizer.optimizer
+        return TrainState(trained, inner, ema, self.credit, self.accelerator.scaler)
 
     def _step(self, step: int) -> dict[str, float]:
         """One optimizer step over all its accumulated batches."""
         config = self.config
         rate = learning_rate_at(step, config)
         for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         sums: dict[str, torch.Tensor] = {}
         for part in range(config.gradient_accumulation):
             last = part == config.gradient_accumulation - 1
@@ -211,17 +198,21 @@ class Trainer:
             seed=config.seed,
             sample_posterior=config.sample_posterior,
             density=self.credit.density(),
+            available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]
-        # Gradients cross processes once an optimizer step, with its last batch.
-        sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.policy)
-        with sync:
+        with self._synced(last):
             with self.accelerator.autocast():
-                errors = errors_of(
-                    self.backbone, self.policy, self.reference, batch, config.guards.safeguard
+                residuals = residuals_of(
+                    self.backbone, self.policy, self.reference, batch, self._conditioning(batch)
                 )
+            errors = errors_of(residuals, config.guards.safeguard)
             seen = credited(errors, self.credit, timesteps)
             losses = self._loss(seen)
+            if config.statistics is not None:
+                losses = losses + matching(
+                    config.statistics, self.backbone.noise_schedule, batch, residuals
+                )
             observed = observe(errors, seen, losses, self.beta)
             self.accelerator.backward(losses.mean())
         everywhere = self.accelerator.gather(timesteps)
@@ -231,6 +222,28 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.diary.see(observed, everywhere)
         return step_metrics(errors, seen, losses, self.beta)
+
+    def _conditioning(self, batch: NoisyBatch) -> Conditioning | None:
+        """The policy's own embeddings, where its text encoders train."""
+        if batch.tokens is None:
+            return None
+        return self.backbone.embed(self.text_encoders, batch.tokens)
+
+    @contextlib.contextmanager
+    def _synced(self, last: bool) -> Iterator[None]:
+        """Let gradients cross processes with the last batch of an optimizer step alone."""
+        with contextlib.ExitStack() as stack:
+            if not last:
+                for network in (self.policy, *self.text_encoders):
+                    stack.enter_context(self.accelerator.no_sync(network))
+            yield
+
+    def _available(self, step: int) -> int:
+        """How many pairs, those with the widest gap first, this step may draw."""
+        plan = self.config.curriculum
+        if plan is None:
+            return len(self.data)
+        return available_pairs(len(self.data), step, chunks=plan.chunks, every=plan.every)
 
     def _loss(self, seen: DenoisingErrors) -> torch.Tensor:
         """Weighted sum of the configured losses, shape [pairs]."""
@@ -254,12 +267,12 @@ class Trainer:
         if not math.isfinite(norm) and self.state.scaler is None:
             raise TastemakerError(
                 f"step {step + 1}: the gradient is {norm}. Lower train.learning_rate or raise"
-                f" train.precision to fp32. {self._last_good()}"
+                f" train.precision to fp32. {last_good(self.checkpoints)}"
             )
         if self.config.guards.max_gradient and norm > self.config.guards.max_gradient:
             raise TastemakerError(
                 f"step {step + 1}: the gradient's norm {norm:.3g} exceeds guards.max_gradient."
-                f" Lower train.learning_rate. {self._last_good()}"
+                f" Lower train.learning_rate. {last_good(self.checkpoints)}"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -274,7 +287,7 @@ class Trainer:
         if not math.isfinite(row["loss"]):
             raise TastemakerError(
                 f"step {done}: the loss is {row['loss']}. Check the pairs' images and lower"
-                f" train.learning_rate. {self._last_good()}"
+                f" train.learning_rate. {last_good(self.checkpoints)}"
             )
         self.accelerator.log(row, step=done)
         warning = self.watch.seen(row["rewards/margins"], row["errors/chosen"])
@@ -288,12 +301,6 @@ class Trainer:
             if done % config.checkpoint_every == 0 or done == config.steps:
                 save_checkpoint(self.state, self.checkpoints, done)
 
-    def _last_good(self) -> str:
-        step = latest_step(self.checkpoints)
-        if not step:
-            return "There is no checkpoint yet."
-        return f"The last good checkpoint is {checkpoint_file(self.checkpoints, step)}."
-
     def _save_model(self) -> None:
         """Write the trained model; with EMA on, the averaged weights."""
         self.accelerator.wait_for_everyone()
@@ -301,11 +308,8 @@ class Trainer:
             return
         for name, average in self.state.ema.items():
             self.state.weights[name].data.copy_(average)
-        if self.config.method == "lora":
-            self.backbone.save_adapter(self.output, ADAPTER)
-            base = self.config.model
-            place = os.path.abspath(base) if Path(base).is_dir() else base
-            write_json(self.output / MODEL_FILE, {"base": place})
+        if self.config.method != "full":
+            save_lora(self.backbone, self.config.model, self.output)
             return
         trained = self.accelerator.unwrap_model(self.policy).state_dict()
         whole = load_backbone(self.config.model, device="cpu")

@@ -6,11 +6,22 @@ from dataclasses import dataclass
 
 import torch
 
-from tastemaker.backbones import Backbone
+from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.noise import NoiseSchedule
+from tastemaker.sections import StatisticsConfig
 from tastemaker.train.credit import Credit
 from tastemaker.train.data import NoisyBatch
 from tastemaker.train.guards import safe_share, scale_gradient
-from tastemaker.train.reference import Reference, mean_square, residuals
+from tastemaker.train.reference import Reference, mean_square, residual
+from tastemaker.train.statistics import statistics_term
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Predictions minus target of one batch, each [2 * pairs, channels, h, w], chosen first."""
+
+    policy: torch.Tensor
+    reference: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,13 @@ class DenoisingErrors:
         )
 
 
-def errors_of(
+def residuals_of(
     backbone: Backbone,
     policy: torch.nn.Module,
     reference: Reference,
     batch: NoisyBatch,
-    safeguard: float | None = None,
-) -> DenoisingErrors:
+    conditioning: Conditioning | None = None,
+) -> Residuals:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
     The reference runs first and without graph, so that its activations are gone before the
@@ -56,19 +67,55 @@ def errors_of(
     Args:
         backbone: The model's family.
         policy: The network that trains, as `accelerate` wrapped it.
-        reference: Where reference errors come from.
+        reference: Where reference predictions come from.
         batch: Chosen first, then rejected.
+        conditioning: The policy's prompt embeddings, where its text encoder trains.
+
+    Returns:
+        What both predicted, less the target.
+    """
+    theirs = reference.residual(batch)
+    return Residuals(residual(backbone, policy, batch, conditioning), theirs)
+
+
+def errors_of(residuals: Residuals, safeguard: float | None = None) -> DenoisingErrors:
+    """Square and average the residuals, a value an image.
+
+    Args:
+        residuals: Of policy and reference.
         safeguard: Slack of `guards.safe_share` on the rejected gradient; None leaves it whole.
 
     Returns:
         The four errors of every pair; only the policy's carry a graph.
     """
-    reference_chosen, reference_rejected = reference.errors(batch).chunk(2)
-    chosen, rejected = residuals(backbone, policy, batch).chunk(2)
+    reference_chosen, reference_rejected = mean_square(residuals.reference).chunk(2)
+    chosen, rejected = residuals.policy.chunk(2)
     policy_chosen, policy_rejected = mean_square(chosen), mean_square(rejected)
     if safeguard is not None:
         policy_rejected = scale_gradient(policy_rejected, safe_share(chosen, rejected, safeguard))
     return DenoisingErrors(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+
+
+def matching(
+    config: StatisticsConfig, schedule: NoiseSchedule, batch: NoisyBatch, residuals: Residuals
+) -> torch.Tensor:
+    """Weighted distance of the chosen images' channel statistics, shape [pairs].
+
+    Args:
+        config: What is matched with what, and how much it counts.
+        schedule: The backbone's schedule.
+        batch: Chosen first, then rejected.
+        residuals: Of policy and reference; a prediction is residual plus target.
+
+    Returns:
+        `weight * statistics_term`, to be added to the loss.
+    """
+    pairs = len(batch.timesteps) // 2
+    target = batch.target[:pairs].float()
+    policy = residuals.policy[:pairs] + target
+    theirs = target if config.target == "data" else residuals.reference[:pairs] + target
+    noisy, timesteps = batch.noisy_latents[:pairs].float(), batch.timesteps[:pairs]
+    return config.weight * statistics_term(config, schedule, noisy, timesteps, policy, theirs)
 
 
 def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -> DenoisingErrors:

@@ -1,4 +1,4 @@
-"""Where the reference's errors come from; every strategy gives the same numbers."""
+"""Where the reference's predictions come from; every strategy gives the same numbers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,38 @@ from typing import Protocol
 
 import torch
 
-from tastemaker.backbones import Backbone
-from tastemaker.train.adapters import adapters_off
+from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.train.adapters import START, adapters_off, only_adapter
 from tastemaker.train.data import NoisyBatch
 
 
 class Reference(Protocol):
     """The reference of a preference loss: the policy before training."""
 
-    def errors(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return mean squared errors, shape [2 * pairs], without graph."""
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return prediction minus target, shape [2 * pairs, channels, h, w], without graph."""
         ...
 
 
-def residuals(backbone: Backbone, denoiser: torch.nn.Module, batch: NoisyBatch) -> torch.Tensor:
-    """Prediction minus target, float32, shape [2 * pairs, channels, h, w]."""
+def residual(
+    backbone: Backbone,
+    denoiser: torch.nn.Module,
+    batch: NoisyBatch,
+    conditioning: Conditioning | None = None,
+) -> torch.Tensor:
+    """Prediction minus target of a denoiser, without guidance.
+
+    Args:
+        backbone: Knows how to call the denoiser.
+        denoiser: Policy or reference.
+        batch: Chosen images first, then rejected.
+        conditioning: Prompt embeddings in place of the batch's, from a text encoder that trains.
+
+    Returns:
+        Float32, shape [2 * pairs, channels, h, w].
+    """
     prediction = backbone.predict(
-        denoiser, batch.noisy_latents, batch.timesteps, batch.conditioning
+        denoiser, batch.noisy_latents, batch.timesteps, conditioning or batch.conditioning
     )
     return prediction.float() - batch.target.float()
 
@@ -33,22 +48,16 @@ def mean_square(residual: torch.Tensor) -> torch.Tensor:
     return residual.square().flatten(1).mean(1)
 
 
-def denoising_errors(
-    backbone: Backbone, denoiser: torch.nn.Module, batch: NoisyBatch
-) -> torch.Tensor:
-    """Squared error of the prediction, averaged over a latent's elements.
+class Itself:
+    """The policy's own denoiser, where only the text encoder trains."""
 
-    `error_i = mean((target_i - prediction_i)^2)`, one value an image, in float32.
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
 
-    Args:
-        backbone: Knows how to call the denoiser.
-        denoiser: Policy or reference.
-        batch: Chosen images first, then rejected.
-
-    Returns:
-        Errors, shape [2 * pairs].
-    """
-    return mean_square(residuals(backbone, denoiser, batch))
+    @torch.no_grad()
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return the residuals of the denoiser, with the embeddings of before the training."""
+        return residual(self.backbone, self.backbone.denoiser, batch)
 
 
 class AdaptersOff:
@@ -62,10 +71,30 @@ class AdaptersOff:
         self.backbone = backbone
 
     @torch.no_grad()
-    def errors(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return the errors of the network below the adapters."""
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return the residuals of the network below the adapters."""
         with adapters_off(self.backbone.denoiser):
-            return denoising_errors(self.backbone, self.backbone.denoiser, batch)
+            return residual(self.backbone, self.backbone.denoiser, batch)
+
+
+class FrozenAdapter:
+    """The policy's own network with the adapter that it started from, which stays as it was.
+
+    What a curriculum needs that carries one LoRA through its stages: with the adapters off, the
+    network is the base and not the stage's start.
+
+    Args:
+        backbone: The backbone whose denoiser carries the LoRA and a frozen copy of it.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    @torch.no_grad()
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return the residuals with the frozen adapter in place of the policy's."""
+        with only_adapter(self.backbone.denoiser, START):
+            return residual(self.backbone, self.backbone.denoiser, batch)
 
 
 class FrozenCopy:
@@ -80,6 +109,6 @@ class FrozenCopy:
         self.denoiser = copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def errors(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return the errors of the copy."""
-        return denoising_errors(self.backbone, self.denoiser, batch)
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return the residuals of the copy."""
+        return residual(self.backbone, self.denoiser, batch)

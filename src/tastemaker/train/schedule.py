@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tastemaker.sections import TrainConfig
+from tastemaker.sections import RewardTrainConfig, TrainConfig
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
+def learning_rate_at(step: int, config: TrainConfig | RewardTrainConfig) -> float:
     """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
 
     Args:

@@ -30,16 +30,15 @@ class ValidationSheets:
         self.backbone = backbone
         self.folder = folder
         self.seeds = [keyed_seed(seed, "validation", prompt) for prompt in config.prompts]
-        self.prompts = backbone.encode_prompts(config.prompts)
-        self.negative = stack([backbone.encode_prompts([""])] * len(config.prompts))
 
     @torch.no_grad()
     def draw(self, step: int) -> Image.Image:
         """Draw and save the sheet of a step, images side by side in the order of the prompts."""
         denoiser = self.backbone.denoiser.eval()
+        prompts = self.config.prompts
         latents = self.backbone.sample(
-            self.prompts,
-            self.negative,
+            self.backbone.encode_prompts(prompts),
+            stack([self.backbone.encode_prompts([""])] * len(prompts)),
             self.seeds,
             num_inference_steps=self.config.num_inference_steps,
             guidance_scale=self.config.guidance_scale,

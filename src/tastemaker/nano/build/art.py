@@ -3,14 +3,16 @@
 import json
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import resvg_py
 from PIL import Image
 
+from tastemaker.files import atomic
 from tastemaker.nano.captions import CONCEPTS
 
 SIDE = 128
@@ -84,7 +86,9 @@ def fetch(style: str, folder: Path) -> dict[str, Any]:
     name = f"{art.package.removeprefix('@').replace('/', '-')}-{art.version}.tgz"
     if not (folder / name).exists():
         command = ["npm", "pack", "--silent", f"{art.package}@{art.version}"]
-        subprocess.run(command, cwd=folder, check=True)
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:  # or a kill leaves a torn archive
+            subprocess.run(command, cwd=fresh, check=True)
+            (Path(fresh) / name).replace(folder / name)
     with tarfile.open(folder / name) as archive:
         info = json.load(_member(archive, "package/info.json"))
         icons: dict[str, Any] = json.load(_member(archive, "package/icons.json"))
@@ -94,7 +98,9 @@ def fetch(style: str, folder: Path) -> dict[str, Any]:
 
 
 def rasterise(icons: dict[str, Any], name: str) -> Image.Image:
-    """One icon of an Iconify set as an RGBA picture of `SIDE` pixels."""
+    """One icon of an Iconify set as an RGBA picture of `SIDE` pixels; needs the `nano` extra."""
+    import resvg_py
+
     icon = icons["icons"][name]
     width = icon.get("width", icons.get("width", 16))
     height = icon.get("height", icons.get("height", 16))
@@ -105,10 +111,10 @@ def rasterise(icons: dict[str, Any], name: str) -> Image.Image:
     return Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
 
 
-def sprites(work: Path) -> Sprites:
-    """All sprites by (style, concept), from `work/art`; what is missing is made first."""
+def sprites(work: Path, styles: Sequence[str] = tuple(SETS)) -> Sprites:
+    """All sprites of some styles by (style, concept), from `work/art`; makes what is missing."""
     found: Sprites = {}
-    for style in SETS:
+    for style in styles:
         icons: dict[str, Any] = {}
         folder = work / "art" / style
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,9 @@ def sprites(work: Path) -> Sprites:
             path = folder / f"{concept}.png"
             if not path.exists():
                 icons = icons or fetch(style, work / "art")
-                rasterise(icons, ICONS.get(concept, concept)).save(path)
+                picture = rasterise(icons, ICONS.get(concept, concept))
+                with atomic(path) as temporary:
+                    picture.save(temporary, format="PNG")
             found[style, concept] = _cropped(Image.open(path).convert("RGBA"))
     return found
 

@@ -1,0 +1,248 @@
+"""Formats of captioned images: photographs, each with the words that say what is on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tastemaker.errors import TastemakerError
+from tastemaker.intake import LeftOut
+from tastemaker.parquet import image_bytes, parquet_columns, parquet_files, parquet_rows
+from tastemaker.registry import CAPTIONED
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom edge in pixels; right and bottom are outside."""
+
+CAPTIONS = ("text", "caption", "prompt")
+"""Keys and columns in which a caption is looked for, the first that is there."""
+
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+CaptionKey = Annotated[
+    str | None, Field(description=f"Where the caption stands; null: in {', '.join(CAPTIONS)}.")
+]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image and its caption.
+
+    Args:
+        where: File, or file and row, unique within the source.
+        image: Encoded bytes, or the file that holds them.
+        caption: What is on the image.
+        box: The part to keep, in pixels of the upright image; None: the whole image.
+    """
+
+    where: str
+    image: bytes | Path
+    caption: str
+    box: Box | None = None
+
+    def encoded(self) -> bytes:
+        """Return the encoded bytes.
+
+        Raises:
+            TastemakerError: The file is missing or may not be read.
+        """
+        if isinstance(self.image, bytes):
+            return self.image
+        try:
+            return self.image.read_bytes()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise TastemakerError(f"the image cannot be read ({why})") from None
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """A source of captioned images.
+
+    Args:
+        files: What it reads: a file more, or one of another size, makes it another source.
+        images: The images in their order, and in the place of any that the source cannot give, why.
+    """
+
+    files: Sequence[Path]
+    images: Iterator[Captioned | LeftOut]
+
+
+@CAPTIONED.register("folder")
+def folder(
+    *,
+    path: Annotated[str, Field(description="A folder of images.")],
+    caption: CaptionKey = None,
+) -> CaptionedImages:
+    """A folder of images with metadata.jsonl, or with the caption of each in a .txt of its name.
+
+    A line of `metadata.jsonl` is `{"file_name": "a.jpg", "text": "a cat"}`, if wanted with
+    `"box": [left, top, right, bottom]`, the part to keep; images that it does not name are not
+    looked at. Without it all images are taken in order of their paths, also those of folders
+    inside.
+
+    Args:
+        path: The folder.
+        caption: Key of the caption in `metadata.jsonl`.
+
+    Returns:
+        Its images.
+
+    Raises:
+        TastemakerError: No such folder, no image in it, `metadata.jsonl` is no JSON, or a file name
+            in it leads out of the folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        known = ", ".join(CAPTIONED.names())
+        raise TastemakerError(f"{path!r} is no folder of images (named formats: {known}).")
+    metadata = root / "metadata.jsonl"
+    if metadata.is_file():
+        rows = _metadata(metadata)
+        files = [file for row in rows if (file := root / row["file_name"]).is_file()]
+        return CaptionedImages([metadata, *files], _described(root, rows, caption))
+    if caption is not None:
+        raise TastemakerError(f"caption={caption} is a key of metadata.jsonl, but {path} has none.")
+    images = _images(root)
+    twins = [twin for image in images if (twin := image.with_suffix(".txt")).is_file()]
+    return CaptionedImages([*images, *twins], _twins(root, images))
+
+
+@CAPTIONED.register("parquet")
+def parquet(
+    *,
+    path: Annotated[str, Field(description="A parquet file, or a folder of them.")],
+    caption: CaptionKey = None,
+) -> CaptionedImages:
+    """Parquet with the columns image (bytes, or a struct with bytes), text, and if wanted box.
+
+    Args:
+        path: A file, or a folder whose parquet files are read in order of their names.
+        caption: Column of the caption.
+
+    Returns:
+        Its images in order of rows.
+
+    Raises:
+        TastemakerError: No such file, no parquet in the folder, a torn file or a missing column.
+    """
+    files = parquet_files(Path(path))
+    columns = [_caption_column(file, caption) for file in files]
+    return CaptionedImages(files, _from_rows(files, columns))
+
+
+def _metadata(file: Path) -> list[dict[str, Any]]:
+    """Read the lines of metadata.jsonl, each with a file name inside the folder."""
+    rows = []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise TastemakerError(f"{file} is not UTF-8 text: {error}; save it as UTF-8.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TastemakerError(f"{where} is not JSON: {error}.") from None
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if not name or not isinstance(name, str):
+            raise TastemakerError(f"{where} has no 'file_name'; it must name an image.")
+        if (place := Path(name)).is_absolute() or place.drive or ".." in place.parts:
+            raise TastemakerError(
+                f"{where}: file_name {name!r} leads out of the folder; move the image into"
+                f" {file.parent} and name it from there."
+            )
+        rows.append(row)
+    if not rows:
+        raise TastemakerError(f"{file} names no image; add a line an image, or remove the file.")
+    return rows
+
+
+def _described(
+    root: Path, rows: Sequence[dict[str, Any]], key: str | None
+) -> Iterator[Captioned | LeftOut]:
+    for row in rows:
+        name = row["file_name"]
+        where = name if row.get("box") is None else f"{name}, box {row['box']}"
+        yield _captioned(_printable(where), root / name, row, (key,) if key else CAPTIONS)
+
+
+def _images(root: Path) -> list[Path]:
+    """All images below a folder in order of their paths; what is hidden is not looked at."""
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+    if not found:
+        held = "parquet: set images.name=parquet" if any(root.glob("*.parquet")) else "no image"
+        raise TastemakerError(f"{root} holds {held} (looked for {', '.join(sorted(SUFFIXES))}).")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _twins(root: Path, images: Sequence[Path]) -> Iterator[Captioned | LeftOut]:
+    for image in images:
+        where, twin = _printable(image.relative_to(root).as_posix()), image.with_suffix(".txt")
+        try:
+            yield Captioned(where, image, twin.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            yield LeftOut(where, f"no caption; write it in {twin.name}, or all in metadata.jsonl")
+        except (OSError, UnicodeDecodeError) as error:
+            yield LeftOut(where, f"{twin.name} is no UTF-8 text ({error})")
+
+
+def _caption_column(file: Path, key: str | None) -> str:
+    held = parquet_columns(file)
+    wanted = (key,) if key else CAPTIONS
+    found = [name for name in wanted if name in held]
+    if "image" not in held or not found:
+        lacking = f"caption ({' or '.join(wanted)})" if "image" in held else "'image'"
+        raise TastemakerError(
+            f"{file} has no column {lacking}; it has {held}. images.caption names the caption's."
+        )
+    return found[0]
+
+
+def _from_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Captioned | LeftOut]:
+    for file, column in zip(files, columns, strict=True):
+        for number, row in parquet_rows(file, ("image", column), ("box",)):
+            where = f"{file.name}, row {number}"
+            yield _captioned(where, image_bytes(row["image"]), row, (column,))
+
+
+def _captioned(
+    where: str, image: bytes | Path, row: dict[str, Any], keys: Sequence[str]
+) -> Captioned | LeftOut:
+    """Read caption and box of a row."""
+    captions = [row[key] for key in keys if row.get(key) is not None]
+    if not captions:
+        words = f"no caption ({' or '.join(keys)}); it has {sorted(row)}, images.caption names it"
+        return LeftOut(where, words)
+    if not isinstance(captions[0], str):
+        return LeftOut(where, f"the caption is {captions[0]!r}, not text")
+    if not image:
+        return LeftOut(where, "the image is empty")
+    try:
+        return Captioned(where, image, captions[0], _box(row.get("box")))
+    except (TypeError, ValueError, OverflowError):
+        return LeftOut(where, f"box {row['box']!r} is not [left, top, right, bottom] in pixels")
+
+
+def _box(value: Any) -> Box | None:
+    if value is None:
+        return None
+    left, top, right, bottom = (round(edge) for edge in value)
+    return left, top, right, bottom
+
+
+def _printable(name: str) -> str:
+    """A file's name where it is no valid Unicode: as text that every file and terminal takes."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,155 @@
+"""ROOM 3, other door: chosen from one pool, rejected from another or from earlier pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tastemaker.errors import TastemakerError
+from tastemaker.groups import (
+    Dropped,
+    Group,
+    Pick,
+    finish_pairs,
+    groups,
+    highest,
+    lowest,
+    pair_row,
+    score_keys,
+)
+from tastemaker.records import PairSet, Pool, Stage, finished_key
+from tastemaker.registry import JOINS
+from tastemaker.sections import JoinConfig
+
+
+@JOINS.register("best_worst")
+def best_worst(
+    chosen: Group,
+    rejected: Group,
+    *,
+    scorer: Annotated[
+        str | None, Field(description="Column of both pools; needed where a side has a choice.")
+    ] = None,
+    keep_if: Annotated[
+        float | None,
+        Field(description="Keep a pair if its score rises by at least this; 0: HG-DPO's rule."),
+    ] = None,
+) -> Iterator[Pick | Dropped]:
+    """The best-scored candidate of one side against the worst-scored of the other.
+
+    HG-DPO keeps an item only where `score(chosen) >= score(rejected)`: `keep_if=0`.
+
+    Args:
+        chosen: One item's candidates to choose from.
+        rejected: The same item's, to reject one of.
+        scorer: Column of both pools; None where each side has one candidate.
+        keep_if: Smallest rise of the score, inclusive; None keeps all.
+
+    Yields:
+        One pick, or why there is none.
+
+    References:
+        HG-DPO, arXiv 2405.20216, normal and hard stage.
+    """
+    if scorer is None:
+        sides = max(len(chosen.candidate_ids), len(rejected.candidate_ids))
+        if sides > 1 or keep_if is not None:
+            raise TastemakerError(
+                "rule 'best_worst': name a scorer, for keep_if or to choose among"
+                f" {sides} candidates of {chosen.prompt!r}."
+            )
+        yield Pick(0, 0, 0.0)
+        return
+    ours, theirs = chosen.scored_by(scorer), rejected.scored_by(scorer)
+    best, worst = highest(ours), lowest(theirs)
+    gain = ours[best] - theirs[worst]
+    if keep_if is not None and gain < keep_if:
+        yield Dropped(f"the score rises by less than {keep_if:g}")
+    else:
+        yield Pick(best, worst, gain)
+
+
+def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path:
+    """Pair the items of one pool with the same items of another, or of earlier pairs.
+
+    Items meet by their real image; where the other side was made from prompts alone, by prompt.
+
+    Args:
+        config: The rule.
+        chosen: A pool.
+        rejected: A pool, or a folder of pairs: then their chosen images are rejected here.
+        output: Folder of the pairs.
+
+    Returns:
+        `output`, which then holds `pairs.parquet` and `pools.json`.
+
+    Raises:
+        TastemakerError: A score is missing, or no pair is left.
+    """
+    left, right = _Side(chosen), _Side(rejected)
+    inputs = {"chosen": left.key, "rejected": right.key}
+    stage = Stage(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
+    if stage.begin().finished:
+        return output
+    rule = JOINS.bind(config.rule.name, config.rule.options)
+    others = {group.item_id: group for group in right.groups()}
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for group in left.groups():
+        other = others.get(group.item_id) or others.get(group.prompt_id)
+        if other is None:
+            dropped[f"not in {rejected.name}"] += 1
+            continue
+        for pick in rule(group, other):
+            if isinstance(pick, Dropped):
+                dropped[pick.why] += 1
+            else:
+                rows.append(pair_row(group, other, pick, config.rule.name))
+    if not rows:
+        raise TastemakerError(
+            f"no pair is left of {chosen} against {rejected}: "
+            + "; ".join(f"{number} {why}" for why, number in dropped.items())
+            + ". Loosen the rule, or make both from the same images."
+        )
+    pools = {pool.folder: pool for pool in (*left.pools, *right.pools)}
+    return finish_pairs(stage, rows, list(pools.values()), dropped, f"{chosen.name}'s items")
+
+
+def mix(pairs: Sequence[Path], output: Path) -> Path:
+    """Put several sets of pairs into one.
+
+    Args:
+        pairs: Folders of pairs.
+        output: Folder of all of them.
+
+    Returns:
+        `output`.
+    """
+    stage = Stage(output, "mix", {"inputs": [finished_key(folder) for folder in pairs]})
+    if stage.begin().finished:
+        return output
+    sets = [PairSet(folder) for folder in pairs]
+    rows = [row for each in sets for row in each.table().to_pylist()]
+    pools = {pool.folder: pool for each in sets for pool in each.pools()}
+    return finish_pairs(stage, rows, list(pools.values()), {}, f"{len(sets)} sets")
+
+
+class _Side:
+    """A pool, or the chosen images of earlier pairs in their pools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key: dict[str, Any] = {"stage": finished_key(folder)}
+        if PairSet(folder).file.is_file():
+            self.only: set[str] | None = set(PairSet(folder).table()["chosen_id"].to_pylist())
+            self.pools = PairSet(folder).pools()
+        else:
+            self.only = None
+            self.pools = [Pool(folder)]
+        self.key["scores"] = [score_keys(pool) for pool in self.pools]
+
+    def groups(self) -> list[Group]:
+        return [group for pool in self.pools for group in groups(pool, self.only)]

@@ -1,0 +1,95 @@
+"""Parquet that others wrote: its files, its columns, and its rows a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tastemaker.errors import TastemakerError
+
+ROWS_AT_ONCE = 16
+"""Rows in memory together: each may hold a photograph of several megabytes."""
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Return a parquet file, or those of a folder in order of their names.
+
+    Raises:
+        TastemakerError: There is no such file, or none in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise TastemakerError(f"{path} does not exist; name a parquet file or a folder of them.")
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise TastemakerError(f"{path} holds no .parquet file.")
+    return files
+
+
+def parquet_columns(file: Path) -> list[str]:
+    """Return the names of a file's columns.
+
+    Raises:
+        TastemakerError: The file is torn.
+    """
+    import pyarrow.parquet as pq
+
+    with _whole(file):
+        return list(pq.read_schema(file).names)
+
+
+def parquet_rows(
+    file: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield rows with their numbers, a few in memory at a time.
+
+    Args:
+        file: A parquet file.
+        needed: Columns that must be there.
+        optional: Columns that are read where they are there.
+
+    Yields:
+        The row's number from 0, and its values by column.
+
+    Raises:
+        TastemakerError: A column is missing, or the file is torn.
+    """
+    import pyarrow.parquet as pq
+
+    held = parquet_columns(file)
+    missing = [name for name in needed if name not in held]
+    if missing:
+        raise TastemakerError(f"{file} has no column {missing[0]!r}; it has {held}.")
+    columns = [name for name in held if name in {*needed, *optional}]
+    number = 0
+    with _whole(file):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE, columns=columns):
+            for row in batch.to_pylist():
+                yield number, row
+                number += 1
+
+
+def image_bytes(value: Any) -> bytes:
+    """Read an image column of plain bytes, or of `datasets`' kind with bytes inside.
+
+    Args:
+        value: A cell of the column.
+
+    Returns:
+        The encoded bytes; empty where the cell holds none.
+    """
+    held = value.get("bytes") if isinstance(value, dict) else value
+    return held if isinstance(held, bytes) else b""
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TastemakerError(f"{file} is not a whole parquet file: {error}") from None

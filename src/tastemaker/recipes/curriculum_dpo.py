@@ -1,0 +1,35 @@
+"""Curriculum-DPO: Diffusion-DPO with the pairs of the widest gap first."""
+
+from __future__ import annotations
+
+from tastemaker.errors import TastemakerError
+from tastemaker.recipes.diffusion_dpo import diffusion_dpo
+from tastemaker.records import RunDir
+from tastemaker.registry import RECIPES
+from tastemaker.runs import PreferenceRun
+
+
+@RECIPES.register("curriculum_dpo")
+def curriculum_dpo(config: PreferenceRun, run: RunDir) -> None:
+    """Align a model from easy pairs to hard ones: wide gaps of score first, narrower ones added.
+
+    1. Draw candidates, score them.
+    2. Pair every two candidates of a prompt whose gap exceeds tau: rule `threshold`.
+    3. Train on the widest gaps, and every so many steps add the next part: `train.curriculum`.
+    4. Judge.
+
+    The rooms and their order are Diffusion-DPO's.
+
+    Args:
+        config: The run.
+        run: Its folder.
+
+    Raises:
+        TastemakerError: `train.curriculum` is not set.
+
+    References:
+        Croitoru et al., Curriculum-DPO, arXiv 2405.13637: six parts, the next after 500 steps.
+    """
+    if config.train.curriculum is None:
+        raise TastemakerError("curriculum_dpo needs train.curriculum={chunks: 6, every: 500}.")
+    diffusion_dpo(config, run)

@@ -1,0 +1,84 @@
+"""Pools of a run on real photographs, each made when it is first asked for, and a stage's pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.blend import blend
+from tastemaker.generate import generate, reconstruct
+from tastemaker.importing import import_images
+from tastemaker.join import join
+from tastemaker.records import RunDir
+from tastemaker.runs import RealRun, StageConfig
+from tastemaker.score import score
+from tastemaker.sections import GenerateConfig, JoinConfig
+
+
+class Images:
+    """The pools of a run: real images, candidates for them, and what lies in between.
+
+    Args:
+        config: The run.
+        run: Its folder.
+    """
+
+    def __init__(self, config: RealRun, run: RunDir) -> None:
+        self.config = config
+        self.run = run
+
+    def real(self) -> Path:
+        """Real images with captions, scored."""
+        return score(self.config.score, import_images(self.config.real, self.run.real))
+
+    def held_out(self) -> Path | None:
+        """Real images that nothing is trained on, where the run names some."""
+        if self.config.held_out is None:
+            return None
+        return import_images(self.config.held_out, self.run.held_out)
+
+    def candidates(self) -> Path:
+        """The base model's candidates for every real image, scored."""
+        options = self.config.candidates.model_dump()
+        config = GenerateConfig.model_validate({**options, "items": str(self.real())})
+        return score(self.config.score, generate(config, self.run.candidates))
+
+    def between(self, name: str, stage: StageConfig) -> Path:
+        """A stage's reconstructions or blends, scored."""
+        place = self.run.source(name)
+        if stage.chosen == "blend":
+            assert stage.blend is not None
+            made = blend(stage.blend, self.real(), self.candidates(), place)
+        else:
+            assert stage.reconstruct is not None
+            made = reconstruct(stage.reconstruct, self.real(), place)
+        return score(self.config.score, made)
+
+
+def stage_pairs(images: Images, name: str, stage: StageConfig) -> Path:
+    """Pair what a stage chooses with what it rejects, image by image.
+
+    Args:
+        images: The run's pools.
+        name: The stage.
+        stage: What wins over what.
+
+    Returns:
+        Folder of the pairs.
+
+    Raises:
+        TastemakerError: No pair is left.
+    """
+    if stage.chosen == "candidates":
+        chosen = images.candidates()
+    elif stage.chosen == "real":
+        chosen = images.real()
+    else:
+        chosen = images.between(name, stage)
+    if stage.rejected == "candidates":
+        rejected = images.candidates()
+    else:
+        rejected = images.run.stage_pairs(stage.rejected)
+    rule = {"scorer": images.config.scorer, "keep_if": stage.keep_if}
+    return join(
+        JoinConfig.model_validate({"rule": rule}), chosen, rejected, images.run.stage_pairs(name)
+    )

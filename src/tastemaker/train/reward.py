@@ -1,0 +1,44 @@
+"""ROOM 4, other door: a scorer's gradient to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.prompts import load_prompts
+from tastemaker.records import Stage
+from tastemaker.sections import RewardTrainConfig
+
+
+def train_reward(config: RewardTrainConfig, output: Path) -> Path:
+    """Train a LoRA on the gradient of a scorer, or go on from the newest checkpoint.
+
+    Args:
+        config: Model, prompts, scorer, sampler, adapters and optimizer.
+        output: Folder of the trained LoRA with `model.json`; beside it `metrics.jsonl` and
+            `checkpoints/`.
+
+    Returns:
+        `output`, usable as `model` anywhere.
+
+    Raises:
+        TastemakerError: No prompts, no such model, a folder of another configuration, a score or
+            gradient that is not finite, a full disk.
+
+    References:
+        Prabhudesai et al. (AlignProp), arXiv 2310.03739.
+    """
+    prompts = load_prompts(config.prompts)
+
+    from tastemaker.backbones import model_identity
+
+    settings = config.model_dump(mode="json", exclude={"device"})
+    inputs = {**model_identity(config.model), "prompts": prompts}
+    stage = Stage(output, "align_prop", {**settings, "inputs": inputs})
+    if stage.begin().finished:
+        return output
+
+    from tastemaker.train.reward_loop import RewardTrainer
+
+    RewardTrainer(config, prompts, output).run()
+    stage.finish(steps=config.steps)
+    return output
