@@ -266,8 +266,9 @@ def _rows(pairs: PairSet, ids: set[str]) -> Iterator[dict[str, Any]]:
         for shard in pool.shards():
             table = read_table(shard)
             names = table["candidate_id"].to_pylist()
-            wanted = [i for i, name in enumerate(names) if name in ids]
-            yield from table.take(wanted).to_pylist()
+            for row, name in enumerate(names):
+                if name in ids:
+                    yield from table.slice(row, 1).to_pylist()
 
 
 def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:
