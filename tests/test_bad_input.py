@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from tastemaker.cli import main
@@ -49,6 +50,10 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Refuses:
         ("generate.prompts=missing.txt", ["missing.txt", "does not exist"]),
         ("plugins=missing.py", ["missing.py", "does not exist"]),
         ("generate", ["key=value"]),
+        ("train.credit={name: dde, ema: 1}", ["ema", "less than 1"]),
+        ("train.credit={name: dde_step, ema: 0}", ["ema", "greater than 0"]),
+        ("train.credit={name: window, low: -1}", ["low", "greater than or equal to 0"]),
+        ("train.credit=ddee", ["ddee", "Did you mean dde"]),
     ],
 )
 def test_wrong_words(
@@ -169,6 +174,55 @@ def test_corrupt_image(
     scorers = f"scorers={json.dumps(section['score']['scorers'])}"
     message = refuses("score", str(tmp_path / "pool"), scorers)
     assert f"image of {rows[1]['candidate_id']} is corrupt" in message
+
+
+@pytest.mark.parametrize(
+    ("credit", "words"),
+    [
+        ("{name: window, low: 300, high: 1001}", ["window [300, 1001)", "[0, 1000)"]),
+        ("{name: window, low: 700, high: 200}", ["window [700, 200)"]),
+        ("{name: dde, buckets: 1001}", ["1001 buckets", "1000 timesteps"]),
+    ],
+)
+def test_credit_that_the_schedule_cannot_serve(
+    run_file: Path,  # noqa: F811
+    refuses: Refuses,
+    credit: str,
+    words: list[str],
+) -> None:
+    message = refuses("run", str(run_file), f"train.credit={credit}")
+    for word in ("train.credit=", *words):
+        assert word in message
+    assert not list(run_file.parent.glob("runs/small/policy/metrics.jsonl"))
+
+
+def test_checkpoint_with_credit_arrays_of_another_length(
+    run_file: Path,  # noqa: F811
+    refuses: Refuses,
+) -> None:
+    """A checkpoint of 50 buckets where 20 belong: named before the first step."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    options = ("run", str(run_file), "train.credit={name: dde, buckets: 20}")
+    assert main(options) == 0
+    policy = run_file.parent / "runs" / "small" / "policy"
+    newest = sorted(policy.glob("checkpoints/*.safetensors"))[-1]
+    state = load_file(newest)
+    arrays = [name for name in state if name.startswith("credit.") and state[name].shape[-1] == 20]
+    assert arrays
+    for name in arrays:
+        state[name] = torch.cat([state[name]] * 2, dim=-1)
+    step = newest.stem.removeprefix("step-")
+    save_file(state, newest, {"step": str(int(step)), "scaler": json.dumps(None)})
+    (policy / "done.json").unlink()
+    before = (policy / "metrics.jsonl").read_bytes()
+    message = refuses(*options)
+    assert newest.name in message
+    assert "40" in message
+    assert "20" in message
+    assert (policy / "metrics.jsonl").read_bytes() == before
 
 
 def test_run_folder_of_another_configuration(
