@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,11 @@ from safetensors.torch import load_file
 from test_train import pairs  # noqa: F401
 
 
-def launch(processes: int, words: list[str]) -> None:
-    """Run the command line in so many processes, as `torchrun` and `accelerate launch` do."""
+def launch(processes: int, words: list[str]) -> str:
+    """Run the command line in so many processes, as `torchrun` and `accelerate launch` do.
+
+    Returns what they wrote to stderr: their progress.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "tastemaker", *words],
@@ -26,6 +30,7 @@ def launch(processes: int, words: list[str]) -> None:
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 def lines(file: Path) -> list[dict[str, object]]:
@@ -69,3 +74,33 @@ def test_two_processes_train_as_one(
     torch.testing.assert_close(together["credit.values"], alone["credit.values"])
     for name in (name for name in alone if name.startswith("weights.")):
         torch.testing.assert_close(together[name], alone[name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_share_the_drawing_and_the_scoring(
+    tiny_model: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """Each does half, and the pool has the bytes of one made by a single process."""
+    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i}" for i in range(8)))
+    draw = [
+        f"model={tiny_model}",
+        f"prompts={tmp_path / 'prompts.txt'}",
+        "num_candidates=1",
+        "num_inference_steps=2",
+        "shard_size=2",
+        "device=cpu",
+    ]
+    score = f"scorers=[{{name: clip, label: tiny, model: {tiny_clip}}}]"
+    for number in (1, 2):
+        pool = str(tmp_path / str(number))
+        progress = launch(number, ["generate", pool, *draw])
+        progress += launch(number, ["score", pool, score, "device=cpu"])
+        drawn = {int(total) for total in re.findall(r"generate \d: .*?\| *\d+/(\d+) \[", progress)}
+        assert max(drawn) == 8 // number
+        scored = {int(count) for count in re.findall(r"score \d by tiny: (\d+)images \[", progress)}
+        assert max(scored) == 8 // number
+    one, two = tmp_path / "1", tmp_path / "2"
+    files = sorted(path.relative_to(one) for path in one.rglob("*.parquet"))
+    assert len(files) == 8
+    for file in files:
+        assert (one / file).read_bytes() == (two / file).read_bytes()

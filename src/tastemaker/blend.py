@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from tastemaker.candidates import Rows, candidate_table
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, write_table
 from tastemaker.groups import groups, highest, score_keys
+from tastemaker.hardware import processes
 from tastemaker.images import decode, encode_png
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.sections import BlendConfig
@@ -95,7 +95,7 @@ def _make_missing(
 ) -> None:
     from tastemaker.backbones import load_backbone
 
-    state = PartialState()
+    state = processes()
     shards = list(enumerate(batched(items, config.shard_size)))
     mine = shards[state.process_index :: state.num_processes]
     missing = [(i, part) for i, part in mine if not pool.shard(i).is_file()]

@@ -11,8 +11,26 @@ from tastemaker.errors import TastemakerError
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import PartialState
 
 PACKAGES = ("tastemaker", "torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow")
+
+
+def processes() -> PartialState:
+    """The processes of this run and which one this is, also where they share CPUs alone.
+
+    By itself accelerate takes each process for the only one where there is no accelerator: every
+    process would then do all the work.
+
+    Returns:
+        accelerate's state, the same object at every call.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=on_cpu)
 
 
 def torch_device(name: str) -> torch.device:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_table, write_text
+from tastemaker.hardware import processes
 from tastemaker.records import Pool, Stage
 
 LEFT_OUT = "left_out.jsonl"
@@ -224,11 +225,7 @@ def left_to_main_process(stage: Stage) -> bool:
     Returns:
         False in the main process, which has the work to do; True in the others when it is done.
     """
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    # Like `Accelerator`, and unlike `PartialState` by itself: processes may share CPUs alone.
-    if PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process:
+    if processes().is_main_process:
         return False
     while not stage.finished:
         time.sleep(POLL_SECONDS)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone, Conditioning, stack
@@ -16,6 +15,7 @@ from tastemaker.backbones.loading import load_backbone
 from tastemaker.batching import batched
 from tastemaker.candidates import candidate_table
 from tastemaker.files import config_key, write_table
+from tastemaker.hardware import processes
 from tastemaker.images import encode_png
 from tastemaker.records import Pool
 from tastemaker.sections import SamplingConfig
@@ -136,7 +136,7 @@ def sample_pool(
         TastemakerError: The model cannot be loaded, or the disk is full.
     """
     pool = Pool(folder)
-    state = PartialState()
+    state = processes()
     shards = list(enumerate(batched(items, shard_size)))
     missing = [(i, part) for i, part in shards if not pool.shard(i).is_file()]
     mine = [(i, part) for i, part in missing if i % state.num_processes == state.process_index]

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from tastemaker.batching import batched
 from tastemaker.choices import ScorerChoice
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_table
-from tastemaker.hardware import torch_device, torch_dtype
+from tastemaker.hardware import processes, torch_device, torch_dtype
 from tastemaker.images import decode
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import SCORERS
@@ -55,7 +54,7 @@ def score_pool(
 def _score_missing(
     pool: Pool, choice: ScorerChoice, batch_size: int, device: str, dtype: str
 ) -> None:
-    state = PartialState()
+    state = processes()
     shards = pool.shards()[state.process_index :: state.num_processes]
     missing = [shard for shard in shards if not pool.score_file(choice.column, shard).is_file()]
     if missing:

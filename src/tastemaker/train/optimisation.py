@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from tastemaker.errors import TastemakerError
-from tastemaker.hardware import torch_device
+from tastemaker.hardware import processes, torch_device
 from tastemaker.sections import RewardTrainConfig, TrainConfig
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -35,6 +35,7 @@ def accelerator_for(
     """
     if config.precision == "fp16" and torch_device(config.device).type != "cuda":
         raise TastemakerError("train.precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+    processes()
     # Precision is a singleton of accelerate's; each training run of a process has its own.
     AcceleratorState._reset_state()
     try:
