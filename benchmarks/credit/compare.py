@@ -39,8 +39,8 @@ from tastemaker.train import train
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 SCORERS = ("nano_preference", "nano_judge")
-BETAS = (1000, 4000, 16000)
-RATES = (1e-3, 2e-3, 4e-3)
+BETAS = (500, 2000, 8000)
+RATES = (1e-4, 3e-4, 1e-3)
 COMMON = (
     "generate.prompts={name: nano_train, number: 128}",
     "generate.num_candidates=6",
@@ -86,12 +86,12 @@ class Comparison:
     """The shared pool and pairs, and the rows measured so far."""
 
     root: Path
-    real: torch.Tensor = field(init=False)
+    real: dict[str, torch.Tensor] = field(init=False)
     judge: ClipScorer = field(init=False)
 
     def __post_init__(self) -> None:
         """Make pool and pairs, or find them made."""
-        self.real = load_file(HERE / "real_features.safetensors")["features"].double()
+        self.real = load_file(HERE / "real_features.safetensors")
         self.judge = ClipScorer(model=str(JUDGE))
         config = load("dde-nano", COMMON)
         self.pairs = pair(
@@ -127,21 +127,21 @@ class Comparison:
         row = {
             "scores": models[folder.name]["scores"],
             "base": models["base"]["scores"],
-            "drift": self.drift(judged / folder.name),
-            "base_drift": self.drift(judged / "base"),
+            "drift": self.drift(judged / folder.name, kind),
+            "base_drift": self.drift(judged / "base", kind),
             "seconds": time.monotonic() - began,
         }
         write_json(row_file, row)
         print(name, seed, kind, _short(row), flush=True)
         return row
 
-    def drift(self, pool: Path) -> float:
-        """Frechet distance of a pool's images to held-out drawn art, in the judge's features."""
+    def drift(self, pool: Path, split: str) -> float:
+        """Frechet distance of images to drawn art of the same split, in the judge's features."""
         rows = Pool(pool).candidates(("candidate_id", "image")).to_pylist()
         images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
         parts = [self.judge.features(images[i : i + 64]) for i in range(0, len(images), 64)]
         # The judge sees cosines, features of length 1: scaled so that the numbers read well.
-        return frechet_distance(100 * torch.cat(parts).double(), 100 * self.real)
+        return frechet_distance(100 * torch.cat(parts).double(), 100 * self.real[split].double())
 
 
 def win_rate(row: Row, scorer: str) -> float:
@@ -224,7 +224,7 @@ def draw_bands(bands: dict[str, list[Row]], uniform: list[Row]) -> None:
     axes.set_xticks(range(len(bands)), list(bands), rotation=45)
     axes.set_xlabel("timesteps trained on (dashed: all of them)")
     axes.set_ylabel("mean score minus base")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(HERE / "bands.png", dpi=110)
 
 
