@@ -41,6 +41,7 @@ def table_of(*ids: str, scorer: str | None = None) -> pa.Table:
             "prompt": ["a dog"] * number,
             "seed": list(range(number)),
             "source": ["model"] * number,
+            "source_id": [""] * number,
         }
     )
 

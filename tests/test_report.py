@@ -63,6 +63,7 @@ def write_pool(
         "prompt": [prompt for _, prompt, _ in rows],
         "seed": pa.array([1000 + i * draws + draw for i, _, draw in rows], pa.int64()),
         "source": ["text-to-image"] * len(rows),
+        "source_id": [""] * len(rows),
         "image": [{"bytes": encoded(name, size), "path": None} for name in ids],
     }
     write_table(pool.shard(0), pa.table(columns))
