@@ -127,14 +127,14 @@ class TestRun:
 
     def test_every_stage_begins_at_its_own_reference(self, finished: RunDir) -> None:
         for stage in ("easy", "normal", "hard", "text_encoder"):
-            lines = (finished.stage_policy(stage) / "metrics.jsonl").read_text().splitlines()
+            lines = (finished.model(stage) / "metrics.jsonl").read_text().splitlines()
             first = json.loads(lines[0])
             assert first["rewards/margins"] == pytest.approx(0, abs=1e-4), stage
 
     def test_the_policy_holds_both_parts(self, finished: RunDir) -> None:
         policy = load_file(finished.policy / FILE)
-        hard = load_file(finished.stage_policy("hard") / FILE)
-        text = load_file(finished.stage_policy("text_encoder") / FILE)
+        hard = load_file(finished.model("hard") / FILE)
+        text = load_file(finished.model("text_encoder") / FILE)
         assert policy.keys() == hard.keys() | text.keys()
         assert all((policy[key] == value).all() for key, value in {**hard, **text}.items())
 

@@ -242,9 +242,9 @@ class RunDir:
         """The pairs of one stage of a curriculum."""
         return self.pairs / stage
 
-    def stage_policy(self, stage: str) -> Path:
-        """The model after one stage of a curriculum, with that stage's metrics."""
-        return self.folder / "stages" / stage
+    def model(self, name: str) -> Path:
+        """The policy, or the model after a stage of a curriculum, with that training's metrics."""
+        return self.policy if name == "policy" else self.folder / "stages" / name
 
     @property
     def evaluation(self) -> Path:

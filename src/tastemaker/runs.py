@@ -163,6 +163,9 @@ class RealRun(RunConfig):
             before.append(name)
         if self.text_encoder is not None and self.text_encoder.pairs not in self.stages:
             raise ValueError(f"text_encoder.pairs: stage {self.text_encoder.pairs!r} is skipped")
+        methods = {stage.train.method for stage in self.stages.values()}
+        if self.text_encoder is not None and methods != {"lora"}:
+            raise ValueError("text_encoder is merged with the stages' LoRA: train them by lora")
         return self
 
 

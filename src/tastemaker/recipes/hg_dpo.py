@@ -38,17 +38,17 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
     """
     images = Images(config, run)
     models: dict[str, Path] = {}
+    before: Path | None = None
     for name, stage in config.stages.items():
         pairs = stage_pairs(images, name, stage)
-        before = list(models.values())[-1:]
-        models[name] = train(carried_on(stage, *before), pairs, run.stage_policy(name))
-    parts = list(models.values())[-1:]
+        last = name == list(config.stages)[-1] and config.text_encoder is None
+        label = "policy" if last else name
+        before = models[label] = train(carried_on(stage, before), pairs, run.model(label))
     if config.text_encoder is not None:
+        assert before is not None
         pairs = run.stage_pairs(config.text_encoder.pairs)
-        parts.append(train(config.text_encoder.train, pairs, run.stage_policy("text_encoder")))
-    else:
-        models.popitem()  # the last stage is the policy itself
-    models["policy"] = merge_adapters(parts, run.policy)
+        text = train(config.text_encoder.train, pairs, run.model("text_encoder"))
+        models["policy"] = merge_adapters([before, text], run.policy)
     evaluate(config.evaluate, models, run.evaluation, run.report_json, images.held_out())
     report(config.report, run)
 

@@ -143,7 +143,7 @@ def read(run: RunDir) -> Contents:
         config=read_yaml(run.config) if run.config.is_file() else {},
         environment=environment if isinstance(environment, dict) else {},
         report=held,
-        metrics=_metrics(run.policy / "metrics.jsonl") or _stages(run),
+        metrics=_trainings(run),
         scores={
             pool.folder.name: _scored_rows(pool)
             for pool in map(Pool, sorted(run.evaluation.glob("*")))
@@ -162,12 +162,12 @@ def _metrics(path: Path) -> list[dict[str, float]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _stages(run: RunDir) -> list[dict[str, float]]:
-    """Read the metrics of a curriculum's stages one after another, steps counted on."""
+def _trainings(run: RunDir) -> list[dict[str, float]]:
+    """Read the metrics of a curriculum's stages and the policy in a row, steps counted on."""
     rows: list[dict[str, float]] = []
-    for stage in STAGES:
+    for name in (*STAGES, "policy"):
         done = rows[-1]["step"] if rows else 0.0
-        held = _metrics(run.stage_policy(stage) / "metrics.jsonl")
+        held = _metrics(run.model(name) / "metrics.jsonl")
         rows += [{**row, "step": row["step"] + done} for row in held]
     return rows
 
