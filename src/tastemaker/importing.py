@@ -23,7 +23,7 @@ from tastemaker.comparisons import Comparison
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
 from tastemaker.images import crop_box, decode_photograph, encode_png, fit, square
-from tastemaker.intake import LEFT_OUT, Intake, Usable, left_to_main_process
+from tastemaker.intake import Intake, Usable, left_to_main_process
 from tastemaker.parquet import parquet_files
 from tastemaker.records import Pool, Stage
 from tastemaker.registry import CAPTIONED, COMPARISONS
@@ -97,7 +97,7 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
     if config.limit is not None and tally.taken < config.limit:
         raise TastemakerError(
             f"fewer real images than asked: {tally.taken} can be used, limit={config.limit}"
-            f" ({len(tally.left_out)} left out, see {output / LEFT_OUT})."
+            f" ({len(tally.left_out)} left out, see {Pool(output).left_out})."
             f" Delete {output}, then lower limit or add images."
         )
     stage.finish(images=tally.taken, left_out=len(tally.left_out))

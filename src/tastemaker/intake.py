@@ -22,9 +22,6 @@ from tastemaker.files import read_table, write_table, write_text
 from tastemaker.hardware import processes
 from tastemaker.records import Pool, Stage
 
-LEFT_OUT = "left_out.jsonl"
-"""File of a pool: a line an item that was left out, `{"where": ..., "reason": ...}`."""
-
 POLL_SECONDS = 1.0
 
 _TALLY = b"tastemaker"
@@ -139,7 +136,7 @@ class Intake(Generic[Item]):
                 if tally.taken < self.shard_items or self.total.taken == self.limit:
                     break
         lines = [json.dumps(asdict(each)) for each in self.total.left_out]
-        write_text(self.pool.folder / LEFT_OUT, "".join(f"{line}\n" for line in lines))
+        write_text(self.pool.left_out, "".join(f"{line}\n" for line in lines))
         if not self.total.taken:
             first = [f", the first {each.where}: {each.reason}" for each in self.total.left_out[:1]]
             number = f"{len(self.total.left_out)} left out{''.join(first)}"

@@ -119,6 +119,11 @@ class Pool:
             raise TastemakerError(f"{self.folder} holds no candidates; run `generate` first.")
         return found
 
+    @property
+    def left_out(self) -> Path:
+        """What an import could not use, a JSON line each with `where` and `reason`."""
+        return self.folder / "left_out.jsonl"
+
     def score_file(self, scorer: str, shard: Path) -> Path:
         """Return the path of one scorer's scores of one image shard."""
         return self.folder / "scores" / scorer / shard.name.replace("candidates", "scores")
