@@ -1,0 +1,216 @@
+"""Stages `unet` and `draw`: the base model, and what its snapshots draw."""
+
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from clips import write_tokenizer
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from portraits import SCORERS, Portrait, Portraits, caption, pictures
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from training import to_float
+
+from tastemaker.nano.build.averaging import Average
+from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet
+from tastemaker.nano.build.text import WIDTH, text_encoder, tokenize, tokenizer
+from tastemaker.nano.build.unet import BATCH, RATE, SNAPSHOTS, Trainer, taught_text
+from tastemaker.nano.build.vae import load
+
+CHANNELS = (48, 80, 96)
+UNNAMED = 0.1
+GUIDANCE, STEPS = 2.5, 15
+BLOCK = 60
+# Which snapshots draw how many pictures for the captions of which part.
+DRAWN = {
+    "preference": {"065": 120, "080": 240, "100": 720},
+    "judge": {"065": 120, "080": 240, "100": 720},
+    "held_out": {"100": 300},
+}
+
+
+def denoiser() -> UNet2DConditionModel:
+    """The embedded model's U-Net, narrower: 3.3 million parameters."""
+    model = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=WIDTH,
+        norm_num_groups=4,
+    )
+    model.set_attn_processor(AttnProcessor())
+    return model
+
+
+class Base(Trainer):
+    """The embedded model's training, with the portraits' U-Net and prompts."""
+
+    def __init__(self, work: Path, prompts: list[str]) -> None:
+        torch.manual_seed(0)
+        self.work, self.prompts = work, prompts
+        self.words = tokenizer(work)
+        self.unet, self.text = denoiser(), taught_text(work, self.words)
+        self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
+        self.average = Average(self.both, 0.999)
+        groups = [{"params": self.unet.parameters()}, {"params": self.text.parameters()}]
+        self.optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.01, foreach=True)
+        self.abar = scheduler().alphas_cumprod
+        self.scale = float(load(work).config.scaling_factor)
+        self.empty = tokenize(self.words, [""])
+        self.step, self.spent = 0, 0.0
+        if (work / "unet.pt").exists():
+            self.restore(torch.load(work / "unet.pt", weights_only=True))
+        self.generator = torch.Generator().manual_seed(self.step)
+
+    def snapshot(self, name: str) -> None:
+        """Save the averaged weights in fp16, and a sheet of validation prompts drawn with them."""
+        folder = self.work / "snapshots"
+        folder.mkdir(exist_ok=True)
+        half = {key: value.half() for key, value in self.average.weights.items()}
+        save_file(half, folder / "half.tmp")
+        (folder / "half.tmp").rename(folder / f"{name}.safetensors")
+        drawn = draw(snapshot(self.work, name), self.prompts, list(range(len(self.prompts))))
+        sheet(drawn, self.prompts).save(folder / f"{name}.png")
+
+
+def snapshot(work: Path, name: str) -> StableDiffusionPipeline:
+    """The pipeline with the averaged weights of `work/snapshots/<name>.safetensors`."""
+    weights = load_file(work / "snapshots" / f"{name}.safetensors")
+    words = tokenizer(work)
+    both = nn.ModuleDict({"unet": denoiser(), "text": text_encoder(words)})
+    # Buffers (position ids) are not in the snapshot: only parameters are averaged.
+    full = both.state_dict() | {key: value.float() for key, value in weights.items()}
+    both.load_state_dict(full)
+    return assemble(load(work), words, both["text"], both["unet"])
+
+
+class Latents:
+    """The train pictures' latents, as they are and mirrored, and the ids of their captions.
+
+    Args:
+        work: Folder of the build.
+        part: The pictures.
+    """
+
+    def __init__(self, work: Path, part: list[Portrait]) -> None:
+        path = work / "latents.safetensors"
+        if not path.exists():
+            save_file(_encoded(work, part), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").rename(path)
+        cached = load_file(path)
+        self.mean, self.std = cached["mean"], cached["std"]
+        words = tokenizer(work)
+        self.ids = torch.stack([tokenize(words, _captions(each)) for each in part])
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents drawn from the posterior, and ids of captions with clauses left out by chance."""
+        index = torch.randint(len(self.ids), (size,), generator=generator)
+        side = torch.randint(2, (size,), generator=generator)
+        mean, std = self.mean[side, index], self.std[side, index]
+        left_out = torch.rand(size, 3, generator=generator) < UNNAMED
+        kind = (left_out * torch.tensor([1, 2, 4])).sum(1)
+        noise = torch.randn(mean.shape, generator=generator)
+        return mean + std * noise, self.ids[index, kind]
+
+
+@torch.no_grad()
+def _encoded(work: Path, part: list[Portrait]) -> dict[str, Tensor]:
+    vae, known = load(work), to_float(pictures(part))
+    sides = []
+    for side in (known, known.flip(3)):
+        posteriors = [vae.encode(some).latent_dist for some in side.split(32)]
+        sides.append(
+            [torch.cat([getattr(p, name) for p in posteriors]) for name in ("mean", "std")]
+        )
+    mean, std = (torch.stack(both) for both in zip(*sides, strict=True))
+    return {"mean": mean, "std": std}
+
+
+def _captions(portrait: Portrait) -> list[str]:
+    """The caption with every subset of its three clauses left out; bit n leaves out clause n."""
+    gender, *clauses = portrait.fields
+    return [
+        caption((gender, *(None if kind >> n & 1 else each for n, each in enumerate(clauses))))
+        for kind in range(8)
+    ]
+
+
+def train(work: Path, data: Portraits, minutes: float) -> None:
+    """Train until the minutes are over; the cosine follows the clock, not the step count."""
+    if (work / "snapshots" / "100.safetensors").exists():
+        return
+    write_tokenizer(work, data.vocabulary())
+    latents, journal = Latents(work, data.train), Journal(work / "unet.jsonl")
+    trainer = Base(work, data.prompts("validation")[:32])
+    total, began = 60 * minutes, time.monotonic() - trainer.spent
+    left = [share for share in SNAPSHOTS if share > trainer.spent / total]
+    losses: list[float] = []
+    # A stop between the last checkpoint and its snapshot leaves the snapshot to be made.
+    left = left or [1.0]
+    while left:
+        trainer.spent = time.monotonic() - began
+        progress = min(1.0, trainer.spent / total)
+        loss = trainer.loss(*latents.batch(BATCH, trainer.generator))
+        trainer.update(loss, progress)
+        losses.append(loss.item())
+        if trainer.step % 100 == 0:
+            recent = losses[-100:]
+            mean = sum(recent) / len(recent)
+            journal.write(step=trainer.step, progress=progress, loss=mean)
+        if trainer.step % 200 == 0:
+            trainer.save()
+        if progress >= left[0]:
+            trainer.save()
+            trainer.snapshot(f"{round(100 * left.pop(0)):03}")
+    journal.write(step=trainer.step, progress=1.0)
+
+
+def asked(data: Portraits, part: str, name: str) -> list[Portrait]:
+    """The portraits whose captions a snapshot is asked for, in turn, beginning anywhere."""
+    portraits = data.part(part)
+    start = 0 if part == "held_out" else Random(f"{part}/{name}").randrange(len(portraits))
+    number = DRAWN[part][name]
+    return [portraits[(start + place) % len(portraits)] for place in range(number)]
+
+
+def draw_all(work: Path, data: Portraits, scorer: str | None) -> None:
+    """Draw the pictures of `DRAWN` that are missing, of one scorer's or of all parts."""
+    (work / "drawn").mkdir(exist_ok=True)
+    journal = Journal(work / "drawn.jsonl")
+    for part, name in ((p, n) for p in DRAWN for n in DRAWN[p] if scorer in (None, p)):
+        paths = _blocks(work, part, name)
+        if all(path.exists() for path in paths):
+            continue
+        pipe, captions = snapshot(work, name), [p.caption for p in asked(data, part, name)]
+        offset = 1_000_000 * (1 + [*SCORERS, "held_out"].index(part)) + 10_000 * int(name)
+        for block, path in enumerate(paths):
+            if path.exists():
+                continue
+            texts = captions[block * BLOCK : (block + 1) * BLOCK]
+            seeds = [offset + block * BLOCK + place for place in range(len(texts))]
+            with torch.inference_mode():
+                images = draw(pipe, texts, seeds, GUIDANCE, STEPS, BLOCK)
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, np.stack([np.asarray(each) for each in images]))
+            temporary.replace(path)
+            journal.write(part=part, snapshot=name, block=block)
+
+
+def drawn(work: Path, part: str, name: str) -> Tensor:
+    """What a snapshot drew for a part's captions, (n, 3, 64, 64) in [-1, 1]."""
+    array = np.concatenate([np.load(path) for path in _blocks(work, part, name)])
+    return to_float(torch.from_numpy(array).permute(0, 3, 1, 2))
+
+
+def _blocks(work: Path, part: str, name: str) -> list[Path]:
+    number = -(-DRAWN[part][name] // BLOCK)
+    return [work / "drawn" / f"{part}-{name}-{block:02}.npy" for block in range(number)]
