@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,21 @@ def groups(pool: Pool, only: Collection[str] | None = None) -> list[Group]:
     return list(found.values())
 
 
+def met(ours: Sequence[Group], theirs: Sequence[Group]) -> Iterator[tuple[Group, Group | None]]:
+    """Match the groups of two pools by their real image, or else by prompt.
+
+    Args:
+        ours: Every one comes once.
+        theirs: What they are matched with.
+
+    Yields:
+        Each of ours, with its match or None.
+    """
+    others = {group.item_id: group for group in theirs}
+    for group in ours:
+        yield group, others.get(group.item_id) or others.get(group.prompt_id)
+
+
 def extremes(scores: list[float]) -> Iterator[Pick | Dropped]:
     """The best against the worst of one group; ties give none, among equals the first is taken."""
     best, worst = highest(scores), lowest(scores)
@@ -123,6 +138,28 @@ def pair_row(chosen: Group, rejected: Group, pick: Pick, rule: str) -> dict[str,
         "rule": rule,
         "margin": pick.margin,
     }
+
+
+def sorted_out(
+    found: Iterable[tuple[Group, Group, Pick | Dropped]], rule: str
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Divide what a rule says of all items into rows of pairs and counted reasons.
+
+    Args:
+        found: Chosen side, rejected side, and what the rule yields for them.
+        rule: Its name, for the rows.
+
+    Returns:
+        Rows of `pair_row`, and how many items were dropped for which reason.
+    """
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for chosen, rejected, pick in found:
+        if isinstance(pick, Dropped):
+            dropped[pick.why] += 1
+        else:
+            rows.append(pair_row(chosen, rejected, pick, rule))
+    return rows, dropped
 
 
 def finish_pairs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +17,9 @@ from tastemaker.groups import (
     groups,
     highest,
     lowest,
-    pair_row,
+    met,
     score_keys,
+    sorted_out,
 )
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
@@ -96,19 +96,13 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     if stage.begin().finished:
         return output
     rule = JOINS.bind(config.rule.name, config.rule.options)
-    others = {group.item_id: group for group in right.groups()}
-    rows: list[dict[str, Any]] = []
-    dropped: Counter[str] = Counter()
-    for group in left.groups():
-        other = others.get(group.item_id) or others.get(group.prompt_id)
+    picks: list[tuple[Group, Group, Pick | Dropped]] = []
+    for group, other in met(left.groups(), right.groups()):
         if other is None:
-            dropped[f"not in {rejected.name}"] += 1
-            continue
-        for pick in rule(group, other):
-            if isinstance(pick, Dropped):
-                dropped[pick.why] += 1
-            else:
-                rows.append(pair_row(group, other, pick, config.rule.name))
+            picks.append((group, group, Dropped(f"not in {rejected.name}")))
+        else:
+            picks += [(group, other, pick) for pick in rule(group, other)]
+    rows, dropped = sorted_out(picks, config.rule.name)
     if not rows:
         raise TastemakerError(
             f"no pair is left of {chosen} against {rejected}: "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -17,8 +16,8 @@ from tastemaker.groups import (
     extremes,
     finish_pairs,
     groups,
-    pair_row,
     score_keys,
+    sorted_out,
 )
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
@@ -123,14 +122,8 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
         return output
     rule = RULES.bind(config.rule.name, config.rule.options)
     found = groups(source)
-    rows: list[dict[str, Any]] = []
-    dropped: Counter[str] = Counter()
-    for group in found:
-        for pick in rule(group):
-            if isinstance(pick, Dropped):
-                dropped[pick.why] += 1
-            else:
-                rows.append(pair_row(group, group, pick, config.rule.name))
+    picks = ((group, group, pick) for group in found for pick in rule(group))
+    rows, dropped = sorted_out(picks, config.rule.name)
     if not rows:
         raise TastemakerError(
             f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}: every"

@@ -1,12 +1,14 @@
 """Where a LoRA acts while images are drawn: how strongly, in which blocks, at which timesteps.
 
 HG-DPO is drawn at half strength, its U-Net part in the up blocks alone, its text encoder's part in
-the first, noisiest tenth of the timesteps. The functions work on any diffusers pipeline of a U-Net:
+the first, noisiest tenth of the timesteps. In a diffusers script of your own:
 
     switch_lora(pipeline, "hg_dpo", scale=0.5, blocks=("up",))
-    inside = pipeline.encode_prompt(...)                 # with the text encoder's LoRA
-    with adapters_disabled: outside = ...                # without it
-    pipeline(**text_range_arguments(pipeline, inside, outside, (900, 1000), 50), ...)
+    inside = {"prompt_embeds": ..., "negative_prompt_embeds": ...}   # pipeline.encode_prompt
+    pipeline.text_encoder.disable_adapters()
+    outside = {...}                                                  # the same once more
+    arguments = text_range_arguments(pipeline, inside, outside, (900, 1000), first, guided=True)
+    pipeline(**arguments)                                            # first: its first timestep
 """
 
 from __future__ import annotations
