@@ -24,9 +24,9 @@ from tastemaker.recipes.runner import run
 from tastemaker.registry import SCORERS, load_plugins
 from tastemaker.report.contents import read
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.sections import RewardTrainConfig
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.reward import train_reward
+from tastemaker.training_sections import RewardTrainConfig
 
 SEEDS = (11, 12, 13)
 
@@ -424,7 +424,7 @@ class TestTraining:
 TRAIN = """
 import json, sys
 from pathlib import Path
-from tastemaker.sections import RewardTrainConfig
+from tastemaker.training_sections import RewardTrainConfig
 from tastemaker.train.reward import train_reward
 train_reward(RewardTrainConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tastemaker.config import dump, load, parse, read_yaml, section, shipped_runs
 from tastemaker.errors import TastemakerError
 from tastemaker.runs import PreferenceRun
-from tastemaker.sections import LoraConfig, TrainConfig
+from tastemaker.training_sections import LoraConfig, TrainConfig
 
 RUN: dict[str, Any] = {
     "model": "some/model",

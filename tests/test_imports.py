@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "runs",
         "sections",
         "seeding",
+        "training_sections",
     ),
     "parts": (
         "backbones",

@@ -78,8 +78,8 @@ def test_policy_in_training_is_the_policy_on_disk(
 ) -> None:
     """The last validation sheet, drawn from the live network, equals one drawn from the file."""
     from tastemaker.backbones import load_backbone
-    from tastemaker.sections import ValidationConfig
     from tastemaker.train.validation import ValidationSheets
+    from tastemaker.training_sections import ValidationConfig
 
     config = load(str(trained.config)).train
     backbone = load_backbone(str(trained.policy), device="cpu")

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tastemaker.backbones import load_backbone
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
-from tastemaker.sections import LoraConfig, TextLoraConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import START, only_adapter, trainable
 from tastemaker.train.data import cache_data, noisy_batch
 from tastemaker.train.networks import add_text_adapters, make_trainable, parameter_groups, weights
 from tastemaker.train.reference import FrozenAdapter, residual
+from tastemaker.training_sections import LoraConfig, TextLoraConfig
 from test_train import pairs, perturb, rows, train_config  # noqa: F401
 
 FILE = "pytorch_lora_weights.safetensors"

@@ -9,8 +9,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from tastemaker.noise import NoiseSchedule
-from tastemaker.sections import StatisticsConfig
 from tastemaker.train.statistics import statistics_term
+from tastemaker.training_sections import StatisticsConfig
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

@@ -18,12 +18,13 @@ from tastemaker.losses import dpo
 from tastemaker.pair import pair
 from tastemaker.records import PairSet
 from tastemaker.score import score
-from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig, TrainConfig
+from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.data import cache_data, noisy_batch, pair_index
 from tastemaker.train.objective import errors_of, residuals_of
 from tastemaker.train.reference import AdaptersOff, FrozenCopy, mean_square, residual
+from tastemaker.training_sections import TrainConfig
 
 
 @pytest.fixture(scope="module")

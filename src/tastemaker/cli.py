@@ -27,9 +27,9 @@ from tastemaker.sections import (
     ReconstructConfig,
     ScoreConfig,
     Section,
-    TrainConfig,
     section_class,
 )
+from tastemaker.training_sections import TrainConfig
 
 Command = Callable[[argparse.Namespace], None]
 Kind = type[Section]

@@ -23,12 +23,11 @@ from tastemaker.sections import (
     PairConfig,
     ReconstructConfig,
     ReportConfig,
-    RewardTrainConfig,
     ScoreConfig,
     Section,
-    TrainConfig,
     section_class,
 )
+from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 STAGES = ("easy", "normal", "hard")
 

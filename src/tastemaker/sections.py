@@ -1,4 +1,4 @@
-"""The typed sections of a run: one frozen pydantic model a room.
+"""The typed sections of a run: one frozen pydantic model a room, those of training apart.
 
 Registered names are checked, with their options, as soon as a section is built; nothing heavy is
 imported before that.
@@ -10,19 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tastemaker.choices import (
-    CaptionedSource,
-    Choice,
-    Comparisons,
-    Credit,
-    ExtraLoss,
-    JoinRule,
-    Loss,
-    PixelScorer,
-    Prompts,
-    Rule,
-    Scorers,
-)
+from tastemaker.choices import CaptionedSource, Comparisons, JoinRule, Prompts, Rule, Scorers
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -199,158 +187,6 @@ class JoinConfig(Section):
     rule: JoinRule = Field(description="Rule that sees an item's candidates on both sides.")
 
 
-class LoraConfig(Section):
-    """Low-rank adapters on the denoiser."""
-
-    rank: int = Field(8, ge=1, le=1024, description="Rank of the update.")
-    alpha: float | None = Field(None, gt=0, description="Scale is alpha / rank; default: rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: tuple[str, ...] = Field(
-        ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="Layers that get one."
-    )
-
-
-class TextLoraConfig(LoraConfig):
-    """Low-rank adapters on the text encoders."""
-
-    rank: int = Field(64, ge=1, le=1024, description="Rank of the update.")
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "out_proj"),
-        min_length=1,
-        description="Layers that get one.",
-    )
-    learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; default: the denoiser's."
-    )
-
-
-class StatisticsConfig(Section):
-    """Statistics matching: keeps the channels' means (colours) of the policy in place."""
-
-    weight: float = Field(
-        1e4, ge=0, description="Factor on the term; small models need more, e.g. 1e6."
-    )
-    estimate: Literal["step", "x0"] = Field(
-        "step", description="Compare after one denoising step, or the one-step estimate of x_0."
-    )
-    moments: tuple[Literal["mean", "std"], ...] = Field(
-        ("mean",), min_length=1, description="Moments over the pixels of each latent channel."
-    )
-    target: Literal["reference", "data"] = Field(
-        "reference", description="Whose moments: the reference's estimate, or the chosen image's."
-    )
-    norm: Literal["squared", "absolute"] = Field("squared", description="Of the differences.")
-
-
-class CurriculumConfig(Section):
-    """Easy pairs first: those with the widest gap of scores."""
-
-    chunks: int = Field(6, ge=1, description="Parts of the pairs, in order of falling gap.")
-    every: int = Field(500, ge=1, description="Optimizer steps until the next part is added.")
-
-
-class ValidationConfig(Section):
-    """Images of fixed prompts and seeds, drawn while training goes on."""
-
-    every: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
-    prompts: tuple[str, ...] = Field((), description="Prompts to draw, one image each.")
-    num_inference_steps: int = Field(20, ge=1, description="Denoising steps.")
-    guidance_scale: float = Field(7.5, ge=0, description="Classifier-free guidance.")
-
-    @model_validator(mode="after")
-    def _has_prompts(self) -> ValidationConfig:
-        if self.every and not self.prompts:
-            raise ValueError("validation.every is set, but validation.prompts is empty; name some")
-        return self
-
-
-class GuardConfig(Section):
-    """Against the known divergence: the margin grows while both errors grow."""
-
-    chosen_penalty: float = Field(
-        0.0, ge=0, description="Inside the sigmoid: this times the growth of the chosen error."
-    )
-    safeguard: float | None = Field(
-        None, ge=0, lt=1, description="Scale the rejected gradient, with this slack; off: null."
-    )
-    max_gradient: float | None = Field(
-        None, gt=0, description="Stop where the gradient norm before clipping exceeds this."
-    )
-
-
-class TrainConfig(Section):
-    """Room 4: pairs to a trained model."""
-
-    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
-    loss: Loss = Field(Choice(name="dpo"), description="Loss over the margin, with its options.")
-    extra_losses: tuple[ExtraLoss, ...] = Field(
-        (), description="Further losses, e.g. [{name: sft, weight: 0.1}] as an anchor."
-    )
-    credit: Credit = Field(
-        Choice(name="uniform"), description="Which denoising steps count, and how much."
-    )
-    guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
-    method: Literal["lora", "full", "frozen"] = Field(
-        "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
-    )
-    lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
-    text_lora: TextLoraConfig | None = Field(
-        None, description="Adapters on the text encoders, trained along; method=frozen: alone."
-    )
-    start: str | None = Field(
-        None, description="Folder of a trained LoRA of the same base, to be carried on."
-    )
-    reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(
-        "adapters_off",
-        description="Where reference errors come from: the base below the adapters; a copy of the"
-        " denoiser (full training needs it); a frozen copy of the adapter in `start`.",
-    )
-    statistics: StatisticsConfig | None = Field(
-        None, description="Statistics matching of the chosen image; off: null."
-    )
-    curriculum: CurriculumConfig | None = Field(
-        None, description="Pairs in order of their gap; off: null."
-    )
-    steps: int = Field(2000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(4, ge=1, description="Pairs in one forward pass, a process.")
-    gradient_accumulation: int = Field(1, ge=1, description="Forward passes an optimizer step.")
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Shape of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="EMA of the weights; off: null.")
-    precision: Precision = Field("fp32", description="Autocast precision; fp16 scales the loss.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
-    sample_posterior: bool = Field(
-        True,
-        description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
-    )
-    checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
-    validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
-    tracker: str | None = Field("tensorboard", description="Any accelerate tracker, or null.")
-    seed: int = Field(0, ge=0, description="Seed of adapters, order, timesteps and noise.")
-    device: Device = Field("auto", description="Where to compute.")
-
-    @model_validator(mode="after")
-    def _reference_fits(self) -> TrainConfig:
-        if self.method == "full" and self.reference == "adapters_off":
-            raise ValueError("method=full has no adapters to switch off; set reference=frozen_copy")
-        if self.reference == "frozen_adapter" and (self.start is None or self.method != "lora"):
-            raise ValueError("reference=frozen_adapter needs method=lora and a LoRA in `start`")
-        if self.start is not None and self.method != "lora":
-            raise ValueError(f"`start` is a LoRA to carry on; method={self.method} has none")
-        if self.method == "frozen" and self.text_lora is None:
-            raise ValueError("method=frozen leaves nothing to train; give text_lora")
-        if self.method == "full" and self.text_lora is not None:
-            raise ValueError("text_lora goes with method=lora or frozen: all weights have no LoRA")
-        return self
-
-
 class EvaluateConfig(SamplingConfig):
     """Room 5: policy against base, same prompts and seeds."""
 
@@ -368,52 +204,3 @@ class ReportConfig(Section):
 
     strips: int = Field(8, ge=1, le=64, description="Prompts shown as before/after strips.")
     pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")
-
-
-class RewardTrainConfig(Section):
-    """Room 4, other door: a scorer's gradient, through the sampler, to a trained model."""
-
-    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
-    prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
-    scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")
-    reward_scale: float = Field(1.0, gt=0, description="Factor on the scores in the loss.")
-    num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps (DDIM).")
-    guidance_scale: float = Field(
-        5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
-    )
-    keep: int = Field(
-        5, ge=1, description="Last denoising steps that carry gradient, at most; the paper: all."
-    )
-    random_keep: bool = Field(
-        True, description="Draw their number from 1..keep at each optimizer step; false: keep."
-    )
-    lora: LoraConfig = Field(LoraConfig(), description="Options of the adapters.")
-    steps: int = Field(400, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(4, ge=1, description="Images drawn together, a process.")
-    gradient_accumulation: int = Field(32, ge=1, description="Batches an optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Shape of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
-    max_grad_norm: float = Field(5.0, gt=0, description="Gradient norm is clipped to this.")
-    precision: Precision = Field(
-        "fp32", description="Precision of the frozen weights; fp16 scales the loss."
-    )
-    gradient_checkpointing: bool = Field(
-        True, description="Memory for one kept step whatever `keep` is, for more time."
-    )
-    checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
-    seed: int = Field(0, ge=0, description="Seed of adapters, prompts, noise and kept steps.")
-    device: Device = Field("auto", description="Where to compute.")
-
-    @model_validator(mode="after")
-    def _keep_fits(self) -> RewardTrainConfig:
-        if self.keep > self.num_inference_steps:
-            raise ValueError(
-                f"keep={self.keep} exceeds num_inference_steps={self.num_inference_steps}"
-            )
-        return self

@@ -12,8 +12,8 @@ from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
 from tastemaker.runs import RealRun, StageConfig
-from tastemaker.sections import TrainConfig
 from tastemaker.train import train
+from tastemaker.training_sections import TrainConfig
 
 
 @RECIPES.register("hg_dpo")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.records import PairSet, Stage, finished_key
-from tastemaker.sections import TrainConfig
+from tastemaker.training_sections import TrainConfig
 
 
 def train(config: TrainConfig, pairs: Path, output: Path) -> Path:

@@ -15,8 +15,8 @@ from tastemaker.backbones.base import POLICY
 from tastemaker.backbones.lora import MODEL_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json
-from tastemaker.sections import LoraConfig
 from tastemaker.seeding import keyed_seed
+from tastemaker.training_sections import LoraConfig
 
 ADAPTER = POLICY
 """The LoRA that trains."""

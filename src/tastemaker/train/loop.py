@@ -13,7 +13,6 @@ from tqdm import tqdm
 from tastemaker.backbones import Conditioning, load_backbone
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
-from tastemaker.sections import TrainConfig
 from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import save_lora
 from tastemaker.train.checkpoint import (
@@ -54,6 +53,7 @@ from tastemaker.train.reference import Reference
 from tastemaker.train.schedule import learning_rate_at
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
+from tastemaker.training_sections import TrainConfig
 
 
 class Trainer:

@@ -11,7 +11,6 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.errors import TastemakerError
-from tastemaker.sections import TrainConfig
 from tastemaker.train.adapters import ADAPTER, START, adapters_off, add_lora, trainable
 from tastemaker.train.reference import (
     AdaptersOff,
@@ -20,6 +19,7 @@ from tastemaker.train.reference import (
     Itself,
     Reference,
 )
+from tastemaker.training_sections import TrainConfig
 
 
 def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:

@@ -8,12 +8,12 @@ import torch
 
 from tastemaker.backbones import Backbone, Conditioning
 from tastemaker.noise import NoiseSchedule
-from tastemaker.sections import StatisticsConfig
 from tastemaker.train.credit import Credit
 from tastemaker.train.data import NoisyBatch
 from tastemaker.train.guards import safe_share, scale_gradient
 from tastemaker.train.reference import Reference, mean_square, residual
 from tastemaker.train.statistics import statistics_term
+from tastemaker.training_sections import StatisticsConfig
 
 
 @dataclass(frozen=True)

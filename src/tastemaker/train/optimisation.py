@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import processes, torch_device
-from tastemaker.sections import RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Stage
-from tastemaker.sections import RewardTrainConfig
+from tastemaker.training_sections import RewardTrainConfig
 
 
 def train_reward(config: RewardTrainConfig, output: Path) -> Path:

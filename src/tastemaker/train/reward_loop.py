@@ -13,7 +13,6 @@ from tastemaker.backbones import load_backbone, stack
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import PixelScorer
-from tastemaker.sections import RewardTrainConfig
 from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import add_lora, save_lora, trainable
 from tastemaker.train.checkpoint import (
@@ -27,6 +26,7 @@ from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.optimisation import accelerator_for, adamw
 from tastemaker.train.schedule import learning_rate_at
+from tastemaker.training_sections import RewardTrainConfig
 
 
 class RewardTrainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tastemaker.sections import RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 
 def learning_rate_at(step: int, config: TrainConfig | RewardTrainConfig) -> float:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from tastemaker.noise import NoiseSchedule
-from tastemaker.sections import StatisticsConfig
 from tastemaker.train.step_arrays import at_timesteps
+from tastemaker.training_sections import StatisticsConfig
 
 
 def statistics_term(

@@ -10,8 +10,8 @@ import torch
 from tastemaker.backbones import Backbone
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import CREDITS, LOSSES
-from tastemaker.sections import TrainConfig
 from tastemaker.train.credit import Credit
+from tastemaker.training_sections import TrainConfig
 
 Term = tuple[float, str, Callable[[torch.Tensor], torch.Tensor]]
 """Weight, what the loss looks at ("margin" or "chosen_error"), and the loss with its options."""

@@ -9,8 +9,8 @@ from PIL import Image
 
 from tastemaker.backbones import Backbone, stack
 from tastemaker.files import atomic
-from tastemaker.sections import ValidationConfig
 from tastemaker.seeding import keyed_seed
+from tastemaker.training_sections import ValidationConfig
 
 
 class ValidationSheets:
