@@ -1,5 +1,6 @@
 """Stage `vae`: an AutoencoderKL, 64x64 RGB to 16x16 latents of four channels."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -12,24 +13,15 @@ from tastemaker.nano.build.averaging import psnr
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.vae import loss_of, sheet
 
-BATCH = 16
+BATCH = 8
 RATE = 2e-3
 KL = 5e-4
-CHANNELS = (32, 48, 64)
 
 
 def autoencoder() -> AutoencoderKL:
-    """A fresh autoencoder of 0.8 million parameters."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=CHANNELS,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=64,
-        mid_block_add_attention=False,
-    )
+    """Nano's autoencoder, which has seen scenes and no portrait: 22.4 dB on these."""
+    folder = files("tastemaker.nano") / "weights" / "pipeline" / "vae"
+    return AutoencoderKL.from_pretrained(str(folder)).float()
 
 
 def train(work: Path, data: Portraits, minutes: float) -> None:

@@ -22,7 +22,7 @@ import scoring
 import torch
 from portraits import SCORERS, Portraits
 
-MINUTES = {"vae": 9.0, "clip": 4.0, "unet": 28.0, "scorers": 4.0}
+MINUTES = {"vae": 14.0, "clip": 4.0, "unet": 28.0, "scorers": 4.0}
 WEIGHTS = Path(__file__).parent / "weights"
 
 

@@ -1,0 +1,114 @@
+"""The rows of the comparison: what each trains on, from where, and which settings it may choose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from world import MODEL, SAMPLING, clip
+
+Options = Mapping[str, Any]
+
+STAGE = 60
+"""Optimizer steps of one stage; rows of one training take as many as all three stages."""
+
+COMMON: Options = {
+    "model": MODEL,
+    "batch_size": 16,
+    "schedule": "cosine",
+    "warmup_steps": 5,
+    "lora": {"rank": 8},
+    "tracker": None,
+    "checkpoint_every": 60,
+    "device": "cpu",
+}
+REWARD: Options = {
+    "model": MODEL,
+    "scorer": clip("preference"),
+    "num_inference_steps": SAMPLING["num_inference_steps"],
+    "guidance_scale": SAMPLING["guidance_scale"],
+    "keep": 4,
+    "lora": {"rank": 8},
+    "batch_size": 16,
+    "gradient_accumulation": 1,
+    "checkpoint_every": 60,
+    "device": "cpu",
+}
+STATISTICS: Options = {"weight": 1e6}
+
+
+def dpo(rate: float, beta: float) -> dict[str, Any]:
+    """A setting of a preference loss."""
+    return {"learning_rate": rate, "loss": {"name": "dpo", "beta": beta}}
+
+
+# Three stages choose among three settings each, the others among nine.
+THREE = (dpo(1e-3, 2000), dpo(1e-3, 8000), dpo(3e-4, 4000))
+NINE = tuple(dpo(rate, beta) for rate in (1e-4, 3e-4, 1e-3) for beta in (1000, 4000, 16000))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row.
+
+    Attributes:
+        pairs: Kind of pairs, see `World.pairs`; None trains by the scorer's gradient.
+        options: What it has beside `COMMON` (`REWARD` without pairs).
+        settings: What the search chooses from.
+        like: A row whose chosen setting it takes, in place of a search of its own.
+        start: A row whose model it goes on from.
+        text: Its text encoder's LoRA is added to that row's model.
+        adapter: Where its LoRA acts while images are drawn.
+        shown: Whether it stands in the table; else it is another row's beginning.
+    """
+
+    pairs: str | None
+    options: Options = field(default_factory=dict)
+    settings: tuple[Options, ...] = ()
+    like: str | None = None
+    start: str | None = None
+    text: str | None = None
+    adapter: Options = field(default_factory=dict)
+    shown: bool = True
+
+
+ROWS: dict[str, Trained] = {
+    "naive": Trained("naive", {"steps": 3 * STAGE}, NINE),
+    "easy": Trained("easy", {"steps": STAGE, "statistics": STATISTICS}, THREE),
+    "easy, N = 2": Trained("easy 2", {"steps": STAGE, "statistics": STATISTICS}, like="easy"),
+    "easy without statistics": Trained("easy", {"steps": STAGE}, like="easy"),
+    "normal": Trained("normal", {"steps": STAGE}, THREE, start="easy"),
+    "hard": Trained("hard", {"steps": STAGE}, THREE, start="normal"),
+    "hard + text encoder": Trained(
+        "easy",
+        {"steps": STAGE, "method": "frozen", "text_lora": {"rank": 64}},
+        THREE,
+        text="hard",
+        adapter={"text_range": (900, 1000)},
+    ),
+    "all mixed": Trained("mixed", {"steps": 3 * STAGE}, NINE),
+    "normal first": Trained("normal first", {"steps": STAGE}, like="normal", shown=False),
+    "without easy": Trained("hard second", {"steps": STAGE}, like="hard", start="normal first"),
+    "without normal": Trained("hard after easy", {"steps": STAGE}, like="hard", start="easy"),
+    "SFT": Trained(
+        "naive",
+        {"loss": "sft"},
+        tuple(
+            {"learning_rate": rate, "steps": steps}
+            for rate in (1e-4, 3e-4, 1e-3)
+            for steps in (STAGE, 2 * STAGE, 3 * STAGE)
+        ),
+    ),
+    "Curriculum-DPO": Trained(
+        "gaps", {"steps": 3 * STAGE, "curriculum": {"chunks": 6, "every": STAGE // 2}}, NINE
+    ),
+    "AlignProp": Trained(
+        None,
+        settings=tuple(
+            {"learning_rate": rate, "steps": steps}
+            for rate in (1e-4, 3e-4, 1e-3)
+            for steps in (8, 16, 32)
+        ),
+    ),
+}
+MAIN = ("naive", "easy", "normal", "hard", "all mixed")
+"""Rows of three seeds; the others have one."""
