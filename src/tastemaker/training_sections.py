@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tastemaker.choices import Choice, Credit, ExtraLoss, Loss, PixelScorer, Prompts
 from tastemaker.sections import Device, Precision, Section
 
+# Of fields whose default depends on what is trained, and how: the default stands in each section.
+Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
+Targets = Annotated[tuple[str, ...], Field(min_length=1, description="Layers that get one.")]
+Steps = Annotated[int, Field(ge=1, description="Optimizer steps.")]
+Accumulation = Annotated[int, Field(ge=1, description="Batches an optimizer step.")]
+LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
+WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
+MaxGradNorm = Annotated[float, Field(gt=0, description="Gradient norm is clipped to this.")]
+CheckpointEvery = Annotated[int, Field(ge=1, description="Optimizer steps between checkpoints.")]
+
 
 class LoraConfig(Section):
     """Low-rank adapters on the denoiser."""
 
-    rank: int = Field(8, ge=1, le=1024, description="Rank of the update.")
+    rank: Rank = 8
     alpha: float | None = Field(None, gt=0, description="Scale is alpha / rank; default: rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: tuple[str, ...] = Field(
-        ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="Layers that get one."
-    )
+    targets: Targets = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class TextLoraConfig(LoraConfig):
     """Low-rank adapters on the text encoders."""
 
-    rank: int = Field(64, ge=1, le=1024, description="Rank of the update.")
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "out_proj"),
-        min_length=1,
-        description="Layers that get one.",
-    )
+    rank: Rank = 64
+    targets: Targets = ("q_proj", "k_proj", "v_proj", "out_proj")
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; default: the denoiser's."
     )
@@ -89,10 +93,37 @@ class GuardConfig(Section):
     )
 
 
-class TrainConfig(Section):
-    """Room 4: pairs to a trained model."""
+class OptimisationConfig(Section):
+    """What every training has in common, whatever it learns from."""
 
     model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
+    steps: Steps = 2000
+    batch_size: int = Field(
+        4, ge=1, description="Pairs, or images that are drawn, in one forward pass, a process."
+    )
+    gradient_accumulation: Accumulation = 1
+    learning_rate: LearningRate = 1e-5
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    weight_decay: WeightDecay = 1e-2
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
+    max_grad_norm: MaxGradNorm = 1.0
+    precision: Precision = Field(
+        "fp32", description="Of frozen weights and forward passes; fp16 scales the loss."
+    )
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    checkpoint_every: CheckpointEvery = 500
+    seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class TrainConfig(OptimisationConfig):
+    """Room 4: pairs to a trained model."""
+
     loss: Loss = Field(Choice(name="dpo"), description="Loss over the margin, with its options.")
     extra_losses: tuple[ExtraLoss, ...] = Field(
         (), description="Further losses, e.g. [{name: sft, weight: 0.1}] as an anchor."
@@ -104,7 +135,6 @@ class TrainConfig(Section):
     method: Literal["lora", "full", "frozen"] = Field(
         "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
     )
-    lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
     text_lora: TextLoraConfig | None = Field(
         None, description="Adapters on the text encoders, trained along; method=frozen: alone."
     )
@@ -122,30 +152,13 @@ class TrainConfig(Section):
     curriculum: CurriculumConfig | None = Field(
         None, description="Pairs in order of their gap; off: null."
     )
-    steps: int = Field(2000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(4, ge=1, description="Pairs in one forward pass, a process.")
-    gradient_accumulation: int = Field(1, ge=1, description="Forward passes an optimizer step.")
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Shape of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="EMA of the weights; off: null.")
-    precision: Precision = Field("fp32", description="Autocast precision; fp16 scales the loss.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     sample_posterior: bool = Field(
         True,
         description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
     )
-    checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
     validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
     tracker: str | None = Field("tensorboard", description="Any accelerate tracker, or null.")
-    seed: int = Field(0, ge=0, description="Seed of adapters, order, timesteps and noise.")
-    device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")
     def _reference_fits(self) -> TrainConfig:
@@ -162,10 +175,9 @@ class TrainConfig(Section):
         return self
 
 
-class RewardTrainConfig(Section):
+class RewardTrainConfig(OptimisationConfig):
     """Room 4, other door: a scorer's gradient, through the sampler, to a trained model."""
 
-    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
     prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
     scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")
     reward_scale: float = Field(1.0, gt=0, description="Factor on the scores in the loss.")
@@ -179,28 +191,15 @@ class RewardTrainConfig(Section):
     random_keep: bool = Field(
         True, description="Draw their number from 1..keep at each optimizer step; false: keep."
     )
-    lora: LoraConfig = Field(LoraConfig(), description="Options of the adapters.")
-    steps: int = Field(400, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(4, ge=1, description="Images drawn together, a process.")
-    gradient_accumulation: int = Field(32, ge=1, description="Batches an optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Shape of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
-    max_grad_norm: float = Field(5.0, gt=0, description="Gradient norm is clipped to this.")
-    precision: Precision = Field(
-        "fp32", description="Precision of the frozen weights; fp16 scales the loss."
-    )
+    steps: Steps = 400
+    gradient_accumulation: Accumulation = 32
+    learning_rate: LearningRate = 1e-3
+    weight_decay: WeightDecay = 0.1
+    max_grad_norm: MaxGradNorm = 5.0
+    checkpoint_every: CheckpointEvery = 50
     gradient_checkpointing: bool = Field(
         True, description="Memory for one kept step whatever `keep` is, for more time."
     )
-    checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
-    seed: int = Field(0, ge=0, description="Seed of adapters, prompts, noise and kept steps.")
-    device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")
     def _keep_fits(self) -> RewardTrainConfig:

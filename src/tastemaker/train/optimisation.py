@@ -12,13 +12,13 @@ from accelerate.state import AcceleratorState
 
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import processes, torch_device
-from tastemaker.training_sections import RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import OptimisationConfig
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def accelerator_for(
-    config: TrainConfig | RewardTrainConfig, output: Path, tracker: str | None = None
+    config: OptimisationConfig, output: Path, tracker: str | None = None
 ) -> Accelerator:
     """Make the accelerator of a training.
 
@@ -52,7 +52,7 @@ def accelerator_for(
         ) from error
 
 
-def adamw(parameters: Iterable[Any], config: TrainConfig | RewardTrainConfig) -> torch.optim.AdamW:
+def adamw(parameters: Iterable[Any], config: OptimisationConfig) -> torch.optim.AdamW:
     """Make the optimizer.
 
     Args:

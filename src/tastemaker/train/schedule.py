@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tastemaker.training_sections import RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import OptimisationConfig
 
 
-def learning_rate_at(step: int, config: TrainConfig | RewardTrainConfig) -> float:
+def learning_rate_at(step: int, config: OptimisationConfig) -> float:
     """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
 
     Args:
@@ -18,7 +18,9 @@ def learning_rate_at(step: int, config: TrainConfig | RewardTrainConfig) -> floa
         The rate; cosine and linear reach 0 one step after the last.
 
     Example:
-        >>> config = TrainConfig(model="m", steps=4, learning_rate=1.0, schedule="linear")
+        >>> config = OptimisationConfig(
+        ...     model="m", steps=4, learning_rate=1.0, schedule="linear"
+        ... )
         >>> [learning_rate_at(step, config) for step in range(4)]
         [1.0, 0.75, 0.5, 0.25]
     """
