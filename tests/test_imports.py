@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "runs",
         "sections",
         "seeding",
+        "templates",
         "training_sections",
     ),
     "parts": (
