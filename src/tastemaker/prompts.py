@@ -1,4 +1,4 @@
-"""Prompt sets: files of prompts, read into a list of unique, non-empty strings."""
+"""Prompt sets: files and templates, read into a list of unique, non-empty strings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table
 from tastemaker.registry import PROMPTS
+from tastemaker.templates import filled, parts
+from tastemaker.templates.dreambooth import Kind
+from tastemaker.templates.sets import load_templates
 
 
 def load_prompts(choice: Choice) -> list[str]:
@@ -99,6 +102,56 @@ def imagenet_classes(
     """
     names = (Path(__file__).parent / "metrics" / "imagenet_classes.txt").read_text(encoding="utf-8")
     return [f"A photo of {name}" for name in names.splitlines()[:number]]
+
+
+@PROMPTS.register("templates")
+def filled_templates(
+    *,
+    subject: Annotated[
+        str, Field(pattern=r"\S", description="What fills the slot: token and class, or the class.")
+    ],
+    set: Annotated[  # noqa: A002  # the option's name in YAML
+        str, Field(description="live, object, or a file: templates, DreamBooth's, captions.")
+    ] = "live",
+    kind: Annotated[Kind | None, Field(description="Which list of DreamBooth's file.")] = None,
+    words: Annotated[
+        tuple[str, ...], Field(description="The class's names, to make templates of captions.")
+    ] = (),
+    part: Annotated[int, Field(ge=1, description="Which part, from 1 to `of`.")] = 1,
+    of: Annotated[int, Field(ge=1, description="Split into so many disjoint parts.")] = 1,
+    seed: Annotated[int, Field(ge=0, description="Equal seeds give equal parts.")] = 0,
+    number: Annotated[
+        int | None, Field(ge=1, description="Take the first so many of the part.")
+    ] = None,
+) -> list[str]:
+    """Fill templates, "a {} in a hammock", with a personalised model's subject.
+
+    Args:
+        subject: What fills the slot, without an article: "sks dog" to generate with, "dog" to
+            compare another model.
+        set: `live` or `object`, 25 templates each; or a file as `load_templates` reads it.
+        kind: Which list of DreamBooth's `prompts_and_classes.txt`, if `set` names that file.
+        words: The class's names in the singular, if `set` names a file of captions.
+        part: Which part of the split; no two parts share a prompt.
+        of: Parts in the split; 1 for the whole set.
+        seed: Of the split.
+        number: Take only the first so many of the part.
+
+    Returns:
+        The prompts, in the order of their templates.
+
+    Raises:
+        TastemakerError: No such set or file, a template without the slot or with two, more parts
+            than templates, or `part` above `of`.
+
+    Example:
+        >>> filled_templates(subject="sks dog", number=1)
+        ['a sks dog at the foot of a waterfall']
+    """
+    if part > of:
+        raise TastemakerError(f"prompts.part={part} of prompts.of={of}: parts count from 1 to of.")
+    templates = parts(load_templates(set, kind, words), of, seed)[part - 1]
+    return [filled(template, subject) for template in templates[:number]]
 
 
 def _lines(file: Path, column: str) -> list[str]:

@@ -1,0 +1,344 @@
+"""Templates: one slot, the right article, disjoint parts, and every file that they come from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.choices import Choice
+from tastemaker.config import section
+from tastemaker.errors import TastemakerError
+from tastemaker.prompts import load_prompts
+from tastemaker.sections import GenerateConfig
+from tastemaker.templates import as_template, filled, parts
+from tastemaker.templates.captions import (
+    BRACES,
+    LONGER,
+    NOT_NAMED,
+    REPEATED,
+    SEVERAL,
+    TWICE,
+    read_captions,
+    rewritten,
+)
+from tastemaker.templates.dreambooth import read_dreambooth
+from tastemaker.templates.sets import SETS, load_templates
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "prompts_and_classes.txt"
+
+PAPERS = """\
+Classes
+
+subject_name,class
+owl,owl
+vase2,blue vase
+
+Prompts
+
+Object Prompts
+
+prompt_list = [
+'a {0} {1} on a table'.format(unique_token, class_token),
+"a {0} {1} on a painter's table".format(unique_token, class_token)
+]
+
+Live Subject Prompts
+
+prompt_list = [
+'a {0} {1} at sea'.format(unique_token, class_token),
+'a {0} {1} on a table'.format(unique_token, class_token),
+'a {0} {1} at sea'.format(unique_token, class_token)
+]"""
+
+sentences = st.text("abc ", max_size=4).map(lambda text: as_template(f"a {{}} {text}"))
+
+
+def put(file: Path, content: str) -> str:
+    file.write_text(content, encoding="utf-8")
+    return str(file)
+
+
+def prompts(**options: Any) -> list[str]:
+    return load_prompts(Choice(name="templates", **options))
+
+
+@pytest.mark.parametrize(
+    ("template", "phrase", "prompt"),
+    [
+        ("a {}", "owl", "an owl"),
+        ("a {}", "sks owl", "a sks owl"),
+        ("An {} on a hill", "sks owl", "A sks owl on a hill"),
+        ("A {} on a hill", "owl", "An owl on a hill"),
+        ("an oil painting of a {}", "owl", "an oil painting of an owl"),
+        ("a red {} in a barn", "owl", "a red owl in a barn"),
+        ("the {}", "owl", "the owl"),
+        ("panda {}", "owl", "panda owl"),
+        ("{} at sea", "V* dog", "V* dog at sea"),
+        ("a {}", "{} dog", "a {} dog"),
+        ("a {}", "  sks \t dog ", "a sks dog"),
+        ("a {}", r"\1 dog", r"a \1 dog"),
+    ],
+)
+def test_the_article_before_the_slot_follows_the_phrase(
+    template: str, phrase: str, prompt: str
+) -> None:
+    assert filled(template, phrase) == prompt
+
+
+def test_articles_follow_the_sound() -> None:
+    an = (
+        "owl, umbrella, uninvited guest, hourglass, heirloom, honest dog, 80s car, 11th dog, RC car"
+    )
+    a = "dog, unicorn, uniform, used car, European owl, one-eyed cat, UFO, horse, 1st dog, <v1*>"
+    for article, phrases in (("an", an), ("a", a)):
+        wrong = [each for each in phrases.split(", ") if filled("a {}", each).split()[0] != article]
+        assert not wrong
+
+
+@pytest.mark.parametrize("phrase", ["", " ", "a sks dog", "An owl"])
+def test_a_phrase_that_cannot_fill_is_refused(phrase: str) -> None:
+    with pytest.raises(TastemakerError, match="cannot fill 'a {} at sea'.*without an article"):
+        filled("a {} at sea", phrase)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a dog", "no slot"), ("a {0} {1}", "no slot"), ("{} and {}", "2 slots")]
+)
+def test_a_sentence_has_one_slot(text: str, words: str) -> None:
+    with pytest.raises(TastemakerError, match=f"line 3.*{words}"):
+        as_template(text, "line 3")
+    with pytest.raises(TastemakerError, match=words):
+        filled(text, "dog")
+
+
+@given(st.lists(sentences, min_size=1), st.data())
+def test_parts_hold_every_template_once(templates: list[str], data: st.DataObject) -> None:
+    unique = set(templates)
+    number = data.draw(st.integers(1, len(unique)))
+    split = parts(templates, number, data.draw(st.integers(0, 9)))
+    assert len(split) == number
+    assert sorted(template for part in split for template in part) == sorted(unique)
+    sizes = [len(part) for part in split]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(part == sorted(part, key=templates.index) for part in split)
+
+
+@given(st.lists(sentences, min_size=2, unique=True), st.data())
+def test_parts_do_not_depend_on_the_order_of_templates(
+    templates: list[str], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(templates))
+    split, other = parts(templates, 2), parts(shuffled, 2)
+    assert [set(part) for part in split] == [set(part) for part in other]
+
+
+def test_seeds_give_other_parts() -> None:
+    live = load_templates("live")
+    assert len({tuple(parts(live, 2, seed)[0]) for seed in range(8)}) == 8
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_parts_are_not_empty(number: int) -> None:
+    with pytest.raises(TastemakerError, match="2 templates cannot be split.*ask for 1 to 2 parts"):
+        parts(["a {}", "a red {}", "a {}"], number)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_our_sets_are_whole(name: str) -> None:
+    templates = load_templates(name)
+    assert len(templates) == len(set(templates)) == 25
+    assert prompts(set=name, subject="sks owl")[0].startswith("a sks owl ")
+    assert prompts(set=name, subject="owl")[0].startswith("an owl ")
+
+
+def test_the_parts_of_a_set_share_no_prompt() -> None:
+    split = [prompts(subject="sks dog", part=part, of=3, seed=5) for part in (3, 1, 2)]
+    assert sorted(map(len, split)) == [8, 8, 9]
+    assert sorted(itertools.chain(*split)) == sorted(prompts(subject="sks dog"))
+    assert prompts(subject="sks dog", part=3, of=3, seed=5, number=4) == split[0][:4]
+
+
+def test_a_file_of_templates(tmp_path: Path) -> None:
+    file = put(tmp_path / "mine.txt", "\ufeffa {} at sea\n\n  an {} at  sea\r\na {} on a hill\n")
+    assert load_templates(file) == ["a {} at sea", "a {} on a hill"]
+    assert prompts(set=file, subject="owl") == ["an owl at sea", "an owl on a hill"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("a.txt", "a {}\na dog\n", {}, "a.txt, line 2: 'a dog' has no slot"),
+        ("a.txt", "\na {} and a {}", {}, "a.txt, line 2.*2 slots"),
+        ("a.txt", "\n \n", {}, "a.txt holds no templates"),
+        ("a.csv", "a {}", {}, "a.csv: templates come as .txt.*words="),
+        ("a.txt", PAPERS, {}, "two lists.*kind=live or kind=object"),
+        ("a.txt", "a {}", {"kind": "live"}, "line 1 stands under no heading"),
+        ("a.txt", "a {}", {"kind": "live", "words": ["dog"]}, "keep one"),
+        ("a.txt", "a cat\ntwo dogs", {"words": ["dog"]}, "no caption.*1: names none.*1: speaks"),
+        ("a.txt", "a dog", {"words": [" "]}, "name the class"),
+        ("a.txt", " ", {"words": ["dog"]}, "holds no captions"),
+        ("a.csv", "a dog", {"words": ["dog"]}, "come as .txt, .json, not '.csv'"),
+        ("a.json", '{"images": []}', {"words": ["dog"]}, "no list 'annotations'"),
+        ("a.json", '{"annotations": [{"bbox": []}]}', {"words": ["dog"]}, r"\[0\] has no text"),
+        ("a.json", "{", {"words": ["dog"]}, "is not JSON"),
+        ("a.txt", "a {}\na red {}", {"of": 3}, "2 templates cannot be split into 3 parts"),
+        ("a.txt", "a {}\na red {}", {"of": 2, "part": 3}, "part=3 of prompts.of=2"),
+        ("a.txt", "a {}", {"kind": "dead"}, "option 'kind' = 'dead'"),
+        ("a.txt", "a {}", {"subject": " "}, "option 'subject'"),
+    ],
+)
+def test_bad_files_and_options(
+    tmp_path: Path, name: str, content: str, options: dict[str, Any], words: str
+) -> None:
+    file = put(tmp_path / name, content)
+    with pytest.raises(TastemakerError, match=words):
+        prompts(**{"set": file, "subject": "sks dog", **options})
+
+
+def test_a_set_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TastemakerError, match=r"'liv' are no file. Did you mean live\?"):
+        prompts(set="liv", subject="dog")
+    with pytest.raises(TastemakerError, match="our own"):
+        prompts(subject="dog", words=["dog"])
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(TastemakerError, match="not UTF-8"):
+        prompts(set=str(tmp_path / "a.txt"), subject="dog")
+
+
+def test_options_are_checked_with_the_configuration() -> None:
+    overrides = ("model=m", "prompts=templates", "prompts.set=object", "prompts.of=2")
+    config = section(GenerateConfig, None, (*overrides, "prompts.subject=sks dog"))
+    assert load_prompts(config.prompts) == prompts(subject="sks dog", set="object", of=2)
+    with pytest.raises(TastemakerError, match="option 'subject' is required"):
+        section(GenerateConfig, None, overrides)
+
+
+def test_dreambooths_file(tmp_path: Path) -> None:
+    file = put(tmp_path / "prompts_and_classes.txt", PAPERS)
+    held = read_dreambooth(Path(file))
+    assert held.classes == {"owl": "owl", "vase2": "blue vase"}
+    assert held.templates["object"] == ["a {} on a table", "a {} on a painter's table"]
+    assert held.templates["live"] == ["a {} at sea", "a {} on a table", "a {} at sea"]
+    owls = prompts(set=file, kind="live", subject="owl")
+    assert owls == ["an owl at sea", "an owl on a table"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("owl,owl", "owl", "line 4: 'owl' is not 'subject_name,class'"),
+        ("owl,owl", "owl,", "line 4"),
+        ("{0} {1} at sea", "{0} at sea", r"line 19: .* is not 'a {0} {1}"),
+        ("'a {0} {1} at sea'.format(unique_token, class_token)", "exit()", "line 19"),
+        ("Live Subject Prompts", "", "nothing under 'Live Subject Prompts'"),
+        ("owl,owl\nvase2,blue vase\n", "", "nothing under 'Classes'"),
+    ],
+)
+def test_files_that_are_not_dreambooths(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in PAPERS
+    file = put(tmp_path / "a.txt", PAPERS.replace(old, new))
+    with pytest.raises(TastemakerError, match=words):
+        prompts(set=file, kind="object", subject="sks dog")
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="needs DreamBooth's data set")
+def test_dreambooths_own_file() -> None:
+    held = read_dreambooth(SHARED)
+    assert len(held.classes) == 30
+    assert held.classes["dog6"] == "dog"
+    assert {kind: len(templates) for kind, templates in held.templates.items()} == {
+        "live": 25,
+        "object": 25,
+    }
+    ours = {template for name in SETS for template in load_templates(name)}
+    assert not ours & {*held.templates["live"], *held.templates["object"]}
+
+
+@pytest.mark.parametrize(
+    ("caption", "template"),
+    [
+        ("A dog lying  on a couch.\n", "A {} lying on a couch"),
+        ("Dog on a beach", "{} on a beach"),
+        ("An owl in a tree", "A {} in a tree"),
+        ("The small brown DOG, wet from rain", "The small brown {}, wet from rain"),
+        ("a woman with her puppy", "a woman with her {}"),
+        ("a dog tied to a post", "a {} tied to a post"),
+        ("a dog dressed in a coat", "a {} dressed in a coat"),
+        ("two people and a dog", "two people and a {}"),
+        ("a dog - a brown one", "a {} - a brown one"),
+        ("a dog that looks at two cats", "a {} that looks at two cats"),
+        ("a dog next to a hot dog", "a {} next to a hot dog"),
+        ("a sheep in a field", "a {} in a field"),
+        ("a pair of glasses on a table", "a pair of {} on a table"),
+    ],
+)
+def test_captions_that_become_templates(caption: str, template: str) -> None:
+    result = rewritten([caption], ["dog", " Puppy", "owl", "sheep", "glasses"])
+    assert (result.templates, result.left_out) == ([template], {})
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("a cat", NOT_NAMED),
+        ("a hot dog on a plate", NOT_NAMED),
+        ("a dog-shaped cake", NOT_NAMED),
+        ("dogma", NOT_NAMED),
+        ("a dog and another dog", TWICE),
+        ("a dog with its puppies", TWICE),
+        ("dogs at play", SEVERAL),
+        ("two sleeping puppies", SEVERAL),
+        ("wolves in snow", SEVERAL),
+        ("men in hats", SEVERAL),
+        ("three white sheep", SEVERAL),
+        ("sheep in a field", SEVERAL),
+        ("a herd of sheep", SEVERAL),
+        ("a pair of sheep", SEVERAL),
+        ("a dog house", LONGER),
+        ("a dog breed book", LONGER),
+        ("a dog bed", LONGER),
+        ("a dog sled", LONGER),
+        ("a dog's bowl", LONGER),
+        ("a dog’s bowl", LONGER),
+        ("a {} dog", BRACES),
+    ],
+)
+def test_captions_that_are_left_out(caption: str, reason: str) -> None:
+    result = rewritten([caption], ["dog", "puppy", "wolf", "man", "sheep"])
+    assert (result.templates, result.left_out) == ([], {reason: 1})
+
+
+def test_the_longest_name_is_the_one_meant() -> None:
+    assert rewritten(["a teddy bear on a bed"], ["bear"]).left_out == {NOT_NAMED: 1}
+    assert rewritten(["a teddy bear on a bed"], ["bear", "teddy bear"]).templates == [
+        "a {} on a bed"
+    ]
+
+
+def test_captions_are_counted(tmp_path: Path) -> None:
+    captions = ["A dog.", "an  owl", "A owl", "a dog", "two dogs", "a cat", " "]
+    rows = [{"id": number, "caption": caption} for number, caption in enumerate(captions)]
+    coco = put(tmp_path / "captions.json", json.dumps({"info": {}, "annotations": rows}))
+    text = put(tmp_path / "captions.txt", "\n".join(captions))
+    read = read_captions(Path(coco))
+    assert read == read_captions(Path(text)) == captions[:-1]
+    result = rewritten(read, ["dog", "owl"])
+    assert result.templates == ["A {}", "a {}"]
+    assert result.left_out == {REPEATED: 2, SEVERAL: 1, NOT_NAMED: 1}
+    assert prompts(set=coco, words=["dog", "owl"], subject="owl") == ["An owl", "an owl"]
+
+
+@given(st.text("dogs an{}'. ", max_size=20), st.text("dog ", max_size=5))
+def test_whatever_the_captions_templates_can_be_filled(caption: str, word: str) -> None:
+    if word.strip():
+        result = rewritten([caption], [word])
+        assert [filled(template, "sks cat") for template in result.templates] == [
+            " ".join(template.replace("{}", "sks cat").split()) for template in result.templates
+        ]
+        assert len(result.templates) + sum(result.left_out.values()) == 1
