@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tastemaker.backbones import load_backbone, merge_adapters
 from tastemaker.backbones.switches import BLOCKS, switch_lora
+from tastemaker.cli import main
 from tastemaker.errors import TastemakerError
 from tastemaker.sections import AdapterConfig
 from tastemaker.train import train
@@ -162,6 +163,47 @@ def test_stacked_on_another_lora_both_act(tiny_model: Path, loras: dict[str, Pat
     switch_lora(pipeline, "subject", scale=0.0)
     for other in (base, personalised):
         assert not torch.allclose(stacked, other, rtol=1e-3)
+
+
+def test_a_stacked_folder_is_both_in_diffusers(
+    tiny_model: Path, loras: dict[str, Path], tmp_path: Path
+) -> None:
+    stacked = tmp_path / "stacked"
+    assert main(["stack", str(loras["both"]), str(loras["other"]), str(stacked)]) == 0
+    plain = load_backbone(str(tiny_model), device="cpu")
+    plain.pipeline.load_lora_weights(loras["other"], adapter_name="subject")
+    plain.pipeline.load_lora_weights(loras["both"], adapter_name="hg_dpo")
+    plain.pipeline.set_adapters(["subject", "hg_dpo"], [1.0, 0.5])
+    expected = plain.sample(
+        plain.encode_prompts(["a cat"]),
+        plain.encode_prompts([""]),
+        [7],
+        num_inference_steps=STEPS,
+        guidance_scale=3.0,
+    )
+    assert torch.allclose(drawn(stacked, AdapterConfig(scale=0.5)), expected, atol=1e-4)
+    subject = drawn(loras["other"])
+    assert torch.allclose(drawn(stacked, AdapterConfig(scale=0.0)), subject, atol=1e-5)
+
+
+def test_what_cannot_be_stacked(
+    loras: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / FILE).write_bytes((loras["other"] / FILE).read_bytes())
+    (strange / "model.json").write_text('{"base": "another/model"}', encoding="utf-8")
+    for on, message in (
+        (strange, "of another/model; stack LoRAs of one base"),
+        (tmp_path, "is no model"),
+    ):
+        assert main(["stack", str(loras["both"]), str(on), str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["stack", str(tmp_path), str(strange), str(tmp_path / "out")]) == 2
+    assert "is no LoRA" in capsys.readouterr().err
 
 
 def test_together_with_ip_adapter_both_act(tiny_model: Path, loras: dict[str, Path]) -> None:

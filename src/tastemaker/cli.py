@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     run = _verb(verbs, "run", "a recipe from start to report", f"shipped runs: {shipped}", _run)
     run.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=200")
+    stack = _verb(verbs, "stack", "a LoRA on top of another model of its base", STACK, _stack)
+    for place in ("lora", "on", "output"):
+        stack.add_argument(place, help=PLACES[place])
     page = _verb(verbs, "report", "make the page of a finished run again", None, _report)
     page.add_argument("run", help="the run's folder, e.g. runs/demo")
     _verb(verbs, "doctor", "versions, machine, and every registered name", None, _doctor)
@@ -109,7 +112,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 IMPORT = "room 1: compared images, or captioned photographs, to candidates"
+STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."
 PLACES = {
+    "lora": "folder of a LoRA, from `train`",
+    "on": "the model below it: a personalised LoRA's folder, for instance",
     "output": "folder to write",
     "pool": "folder of candidates, from `generate`",
     "real": "folder of real images, from `import`",
@@ -248,6 +254,12 @@ def _run(parsed: argparse.Namespace) -> None:
     folder: RunDir = run(config.load(parsed.source, tuple(parsed.overrides)))
     print(summary(folder.report_json))
     print(f"\n{folder.report_json}\n{folder.report_html}")
+
+
+def _stack(parsed: argparse.Namespace) -> None:
+    from tastemaker.backbones import stack_adapter
+
+    stack_adapter(Path(parsed.lora), Path(parsed.on), Path(parsed.output))
 
 
 def _report(parsed: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from tastemaker.backbones.base import Backbone, Conditioning, select, stack
 from tastemaker.backbones.loading import load_backbone, model_identity
 from tastemaker.backbones.lora import merge_adapters
+from tastemaker.backbones.stacking import stack_adapter
 
 __all__ = [
     "Backbone",
@@ -12,4 +13,5 @@ __all__ = [
     "model_identity",
     "select",
     "stack",
+    "stack_adapter",
 ]

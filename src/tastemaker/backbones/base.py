@@ -67,6 +67,11 @@ class Backbone(ABC):
         """Where the denoiser is."""
 
     @property
+    @abstractmethod
+    def size(self) -> int:
+        """Side in pixels of the square that the model was made to draw."""
+
+    @property
     def num_timesteps(self) -> int:
         """T: length of the training schedule."""
         return len(self.abar)
@@ -102,6 +107,30 @@ class Backbone(ABC):
         Returns:
             As `encode_prompts`, up to rounding.
         """
+
+    @abstractmethod
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> None:
+        """Give the text encoders a new word, whose embedding trains: nothing else of them does.
+
+        Args:
+            name: The word, as it stands in prompts.
+            initializer: Known words that its embedding starts from.
+            vectors: Embeddings that the word becomes, 1 or a few.
+
+        Raises:
+            TastemakerError: The word is known already, or is no single token.
+
+        References:
+            Gal et al., textual inversion, arXiv 2208.01618.
+        """
+
+    @abstractmethod
+    def save_token(self, folder: Path, name: str) -> None:
+        """Save a word of `add_token` in the form that `load_textual_inversion` reads."""
+
+    @abstractmethod
+    def load_token(self, folder: Path) -> None:
+        """Add the word that `save_token` wrote; it is then part of the model and does not train."""
 
     @abstractmethod
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -60,7 +60,7 @@ def load_backbone(
     """
     backbone: Backbone
     if (Path(model) / LORA_FILE).is_file():
-        backbone = load_backbone(_base_of(Path(model)), device=device, dtype=dtype)
+        backbone = load_backbone(base_of(Path(model)), device=device, dtype=dtype)
         backbone.fuse_adapters()
         backbone.pipeline.load_lora_weights(model, adapter_name=POLICY)
         backbone.name = model
@@ -71,7 +71,12 @@ def load_backbone(
     return backbone
 
 
-def _base_of(lora: Path) -> str:
+def base_of(lora: Path) -> str:
+    """Return the model that a LoRA folder was put on.
+
+    Raises:
+        TastemakerError: The folder does not say.
+    """
     marker = lora / MODEL_FILE
     if not marker.is_file():
         raise TastemakerError(

@@ -19,8 +19,9 @@ from tastemaker.backbones.base import POLICY, Backbone, Conditioning
 from tastemaker.backbones.differentiable import guided_step, unroll
 from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
+from tastemaker.backbones.tokens import TOKEN_FILE, add_token
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.files import sort_header
+from tastemaker.files import sort_header, write_tensors
 from tastemaker.noise import NoiseSchedule
 from tastemaker.sections import AdapterConfig
 
@@ -54,6 +55,10 @@ class UNetBackbone(Backbone):
         device: torch.device = self.pipeline.unet.device
         return device
 
+    @property
+    def size(self) -> int:
+        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
+
     def set_scheduler(self, name: str) -> None:
         known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
         if name not in known:
@@ -81,7 +86,8 @@ class UNetBackbone(Backbone):
     def tokenize(self, prompts: Sequence[str]) -> Conditioning:
         tokenizer = self.pipeline.tokenizer
         tokens = tokenizer(
-            list(prompts),
+            # Writes a learned word of several vectors out, as `encode_prompt` does.
+            self.pipeline.maybe_convert_prompt(list(prompts), tokenizer),
             padding="max_length",
             truncation=True,
             max_length=tokenizer.model_max_length,
@@ -92,6 +98,17 @@ class UNetBackbone(Backbone):
     def embed(self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning) -> Conditioning:
         (text_encoder,) = text_encoders
         return {"prompt_embeds": text_encoder(tokens["input_ids"])[0]}
+
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> None:
+        tokenizer, text_encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        add_token(tokenizer, text_encoder, name, initializer=initializer, vectors=vectors)
+
+    def save_token(self, folder: Path, name: str) -> None:
+        rows = self.pipeline.text_encoder.get_input_embeddings().rows
+        write_tensors(folder / TOKEN_FILE, {name: rows}, {"format": "pt"})
+
+    def load_token(self, folder: Path) -> None:
+        self.pipeline.load_textual_inversion(str(folder / TOKEN_FILE))
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

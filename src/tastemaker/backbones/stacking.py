@@ -1,0 +1,57 @@
+"""A LoRA on top of another model of its base, without training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tastemaker.backbones.loading import base_of, model_identity
+from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.errors import TastemakerError
+from tastemaker.files import atomic, write_json
+from tastemaker.records import Stage
+
+
+def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
+    """Put a LoRA on top of another model of its base: both act.
+
+    A preference LoRA on a personalised model, for instance. Whether the subject stays itself says
+    `evaluate` with that model as its base: the scorer `image_similarity`, before and after.
+
+    Args:
+        lora: Folder of a LoRA, as `train` writes it.
+        on: Such a folder of the same base, or a pipeline folder whose layers are that base's.
+        output: Folder of the stacked model, usable as `model` anywhere. It names `on`, whose files
+            stay where they are.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: One is no LoRA or no model, or they are of different bases.
+    """
+    if not (lora / LORA_FILE).is_file():
+        raise TastemakerError(f"{lora} is no LoRA: it holds no {LORA_FILE}.")
+    adapted = (on / LORA_FILE).is_file()
+    if not adapted and not (on / "model_index.json").is_file():
+        raise TastemakerError(f"{on} is no model: it is neither a LoRA's folder nor a pipeline's.")
+    if adapted and _root(lora) != _root(on):
+        raise TastemakerError(
+            f"{lora} is a LoRA of {_root(lora)}, {on} of {_root(on)}; stack LoRAs of one base."
+        )
+    inputs = {"lora": model_identity(str(lora)), "on": model_identity(os.path.abspath(on))}
+    stage = Stage(output, "stack", inputs)
+    if stage.begin().finished:
+        return output
+    with atomic(output / LORA_FILE) as temporary:
+        shutil.copyfile(lora / LORA_FILE, temporary)
+    write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
+    stage.finish()
+    return output
+
+
+def _root(lora: Path) -> str:
+    """The model below a LoRA, and below those that it was put on."""
+    base = base_of(lora)
+    return _root(Path(base)) if (Path(base) / LORA_FILE).is_file() else base
