@@ -110,15 +110,15 @@ class Backbone(ABC):
 
     @abstractmethod
     def add_token(self, name: str, *, initializer: str, vectors: int) -> None:
-        """Give the text encoders a new word, whose embedding trains: nothing else of them does.
+        """Give the text encoders a new word, whose embedding trains.
 
         Args:
-            name: The word, as it stands in prompts.
+            name: The word, as it stands in prompts: `<toy>`, small letters in angle brackets.
             initializer: Known words that its embedding starts from.
             vectors: Embeddings that the word becomes, 1 or a few.
 
         Raises:
-            TastemakerError: The word is known already, or is no single token.
+            TastemakerError: The word is known already.
 
         References:
             Gal et al., textual inversion, arXiv 2208.01618.
