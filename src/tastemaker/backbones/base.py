@@ -353,7 +353,7 @@ class Backbone(ABC):
             adapter: Name of an adapter of the same layers and rank, on any part of the pipeline.
 
         Raises:
-            TastemakerError: The LoRA has other layers, another rank or alpha.
+            TastemakerError: The LoRA has other layers, another rank or alpha, or a learned word.
         """
 
     @abstractmethod

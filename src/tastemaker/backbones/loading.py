@@ -10,6 +10,7 @@ from typing import Any
 
 from tastemaker.backbones.base import POLICY, Backbone
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
 from tastemaker.hardware import torch_device, torch_dtype
@@ -46,8 +47,9 @@ def load_backbone(
 
     Args:
         model: A registered name ("nano"), a hub id, a pipeline folder, or a folder that `train`
-            wrote: then its base is loaded and the LoRA put on. The base may itself be such a
-            folder (a policy trained in rounds): the earlier LoRAs are then fused.
+            or `personalize` wrote: then its base is loaded, and LoRA and learned word put on. The
+            base may itself be such a folder (a policy trained in rounds): the earlier LoRAs are
+            then fused.
         device: "auto", "cpu", "cuda" or "mps".
         dtype: "fp32", "bf16" or "fp16".
         scheduler: A diffusers scheduler class; None keeps the model's own.
@@ -59,10 +61,14 @@ def load_backbone(
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
     backbone: Backbone
-    if (Path(model) / LORA_FILE).is_file():
-        backbone = load_backbone(base_of(Path(model)), device=device, dtype=dtype)
+    folder = Path(model)
+    if is_adapter(folder):
+        backbone = load_backbone(base_of(folder), device=device, dtype=dtype)
         backbone.fuse_adapters()
-        backbone.pipeline.load_lora_weights(model, adapter_name=POLICY)
+        if (folder / TOKEN_FILE).is_file():
+            backbone.load_token(folder)
+        if (folder / LORA_FILE).is_file():
+            backbone.pipeline.load_lora_weights(model, adapter_name=POLICY)
         backbone.name = model
     else:
         backbone = _load_pipeline(model, device, dtype)
@@ -71,16 +77,21 @@ def load_backbone(
     return backbone
 
 
-def base_of(lora: Path) -> str:
-    """Return the model that a LoRA folder was put on.
+def is_adapter(folder: Path) -> bool:
+    """Say whether a folder holds what is put on a base: a LoRA, a learned word, or both."""
+    return any((folder / name).is_file() for name in (LORA_FILE, TOKEN_FILE))
+
+
+def base_of(adapter: Path) -> str:
+    """Return the model that a LoRA or a learned word was put on.
 
     Raises:
         TastemakerError: The folder does not say.
     """
-    marker = lora / MODEL_FILE
+    marker = adapter / MODEL_FILE
     if not marker.is_file():
         raise TastemakerError(
-            f"{lora} is a LoRA without {MODEL_FILE}; write one that names its base:"
+            f"{adapter} is a LoRA without {MODEL_FILE}; write one that names its base:"
             ' {"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}.'
         )
     return str(read_json(marker)["base"])

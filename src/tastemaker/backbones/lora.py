@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, write_json, write_tensors
 from tastemaker.records import Stage, finished_key
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MODEL_FILE = "model.json"
-"""Beside a trained LoRA: the base that it belongs to."""
+"""Beside a trained LoRA or a learned word: the base that it belongs to."""
 
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps rank and alpha in the file's header."""
@@ -124,7 +125,8 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
         `output`.
 
     Raises:
-        TastemakerError: Two adapt the same layer, or belong to different bases.
+        TastemakerError: Two adapt the same layer, or belong to different bases, or one has a
+            learned word.
     """
     stage = Stage(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
     if stage.begin().finished:
@@ -133,6 +135,7 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
     layers: dict[str, torch.Tensor] = {}
     metadata: dict[str, Any] = {}
     for folder, base in zip(folders, bases, strict=True):
+        refuse_token(folder)
         if base != bases[0]:
             raise TastemakerError(
                 f"{folder} is a LoRA of {base['base']}, {folders[0]} of {bases[0]['base']};"

@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tastemaker.backbones.loading import base_of, model_identity
+from tastemaker.backbones.loading import base_of, is_adapter, model_identity
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, write_json
 from tastemaker.records import Stage
@@ -29,11 +30,13 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
         `output`.
 
     Raises:
-        TastemakerError: One is no LoRA or no model, or they are of different bases.
+        TastemakerError: One is no LoRA or no model, they are of different bases, or the LoRA has a
+            learned word.
     """
     if not (lora / LORA_FILE).is_file():
         raise TastemakerError(f"{lora} is no LoRA: it holds no {LORA_FILE}.")
-    adapted = (on / LORA_FILE).is_file()
+    refuse_token(lora)
+    adapted = is_adapter(on)
     if not adapted and not (on / "model_index.json").is_file():
         raise TastemakerError(f"{on} is no model: it is neither a LoRA's folder nor a pipeline's.")
     if adapted and _root(lora) != _root(on):
@@ -54,4 +57,4 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
 def _root(lora: Path) -> str:
     """The model below a LoRA, and below those that it was put on."""
     base = base_of(lora)
-    return _root(Path(base)) if (Path(base) / LORA_FILE).is_file() else base
+    return _root(Path(base)) if is_adapter(Path(base)) else base

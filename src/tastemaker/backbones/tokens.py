@@ -6,6 +6,7 @@ a prompt it is written once, and the pipeline puts the others after it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,19 @@ from tastemaker.errors import TastemakerError
 
 TOKEN_FILE = "learned_embeds.safetensors"
 """What diffusers' `load_textual_inversion` looks for in a folder."""
+
+
+def refuse_token(folder: Path) -> None:
+    """Refuse a folder whose LoRA would be taken without the learned word beside it.
+
+    Raises:
+        TastemakerError: The folder holds a learned word.
+    """
+    if (folder / TOKEN_FILE).is_file():
+        raise TastemakerError(
+            f"{folder} holds a learned word beside its LoRA, and only both together are the model;"
+            " give the folder as `model` and train on top of it."
+        )
 
 
 class LearnedRows(torch.nn.Module):

@@ -19,7 +19,7 @@ from tastemaker.backbones.base import POLICY, Backbone, Conditioning
 from tastemaker.backbones.differentiable import guided_step, unroll
 from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
-from tastemaker.backbones.tokens import TOKEN_FILE, add_token
+from tastemaker.backbones.tokens import TOKEN_FILE, add_token, refuse_token
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import sort_header, write_tensors
 from tastemaker.noise import NoiseSchedule
@@ -306,6 +306,7 @@ class UNetBackbone(Backbone):
         return {key.partition(".")[0] for key in state}
 
     def load_adapter(self, folder: Path, adapter: str) -> None:
+        refuse_token(folder)
         state, _, metadata = self.pipeline.lora_state_dict(folder, return_lora_metadata=True)
         for part, module in self._adapted_by(adapter).items():
             if part == "text_encoder" and not part_of(state, part):
