@@ -39,13 +39,44 @@ def test_among_equals_the_first_is_taken() -> None:
 def test_threshold_keeps_the_widest_gaps(values: list[float], gap: float, most: int) -> None:
     found = list(threshold(group(values), scorer="a", gap=gap, max_pairs=most))
     picks = [pick for pick in found if isinstance(pick, Pick)]
-    assert len(found) == max(1, len(picks)), "either pairs, or one reason why there are none"
+    dropped = sum(drop.number for drop in found if isinstance(drop, Dropped))
+    assert len(picks) + dropped == len(values) * (len(values) - 1), "every ordered pair is counted"
     margins = [pick.margin for pick in picks]
     assert all(margin > gap for margin in margins)
     assert margins == sorted(margins, reverse=True)
     assert len({(pick.chosen, pick.rejected) for pick in picks}) == len(picks)
     possible = sorted((c - r for c in values for r in values if c - r > gap), reverse=True)
     assert margins == possible[:most]
+
+
+@given(scores)
+def test_threshold_without_limits_keeps_what_the_score_orders(values: list[float]) -> None:
+    found = threshold(group(values), scorer="a", gap=0.0, max_pairs=None)
+    picks = [(pick.chosen, pick.rejected) for pick in found if isinstance(pick, Pick)]
+    places = range(len(values))
+    assert sorted(picks) == [(c, r) for c in places for r in places if values[c] > values[r]]
+
+
+def test_threshold_takes_a_weighted_sum() -> None:
+    both = group([0.0, 1.0, 0.0], [0.0, 0.0, 4.0])
+    found = threshold(both, scorer={"a": 0.75, "b": 0.25}, gap=0.8)
+    assert list(found)[1:] == [Pick(2, 0, 1.0)]
+
+
+def test_zscores_count_in_spreads_of_the_pool() -> None:
+    both = group([0.0, 1.0, 0.0], [0.0, 0.0, 4.0])
+    both.deviations = {"a": 0.1, "b": 2.0}
+    weights = {"a": 0.5, "b": 0.5}
+    assert list(weighted(both, weights=weights)) == [Pick(2, 0, 2.0)]
+    assert list(weighted(both, weights=weights, zscored=True)) == [Pick(1, 0, 5.0)]
+    found = threshold(both, scorer="b", gap=1.5, zscored=True)
+    assert list(found)[1:] == [Pick(2, 0, 2.0), Pick(2, 1, 2.0)]
+
+
+def test_a_score_that_never_differs_has_no_unit() -> None:
+    same = group([3.0, 3.0])
+    same.deviations = {"a": 0.0}
+    assert list(weighted(same, weights={"a": 1.0}, zscored=True)) == [Dropped("all candidates tie")]
 
 
 @given(scores, st.floats(-3, 3), st.floats(-3, 3), st.data())

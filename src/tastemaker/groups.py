@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from tastemaker.candidates import item_of
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import config_key
 from tastemaker.records import PairSet, Pool, Stage, finished_key
+
+ScorerName = Annotated[str, Field(description="Column of the pool's scores.")]
+ZScored = Annotated[
+    bool, Field(description="Divide scores by their standard deviation over the whole pool.")
+]
+
+Rule = TypeVar("Rule", bound=Callable[..., Iterator[Any]])
 
 
 @dataclass
@@ -24,6 +33,7 @@ class Group:
         candidate_ids: Ids, one a candidate.
         scores: Scorer name to scores, one a candidate.
         item_id: The real image that they belong to, or else the prompt's id.
+        deviations: Scorer name to the standard deviation of its scores over the whole pool.
     """
 
     prompt_id: str
@@ -31,19 +41,33 @@ class Group:
     candidate_ids: list[str] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
     item_id: str = ""
+    deviations: Mapping[str, float] = field(default_factory=dict)
 
-    def scored_by(self, scorer: str) -> list[float]:
-        """Return one scorer's scores.
+    def scored_by(self, scorer: str | Mapping[str, float], *, zscored: bool = False) -> list[float]:
+        """Return one scorer's scores, or the weighted sum of several: `sum_k weight_k * score_k`.
+
+        Args:
+            scorer: Scorer name, or scorer name to weight.
+            zscored: Divide each scorer's scores by their standard deviation over the whole pool.
+                Their mean stays, for no difference of scores shows it.
+
+        Returns:
+            One number a candidate.
 
         Raises:
             TastemakerError: The pool was not scored by it.
         """
-        if scorer not in self.scores:
-            raise TastemakerError(
-                f"the pool has no scores by {scorer!r}; run `score` with it."
-                f" {nearest(scorer, self.scores)}"
-            )
-        return self.scores[scorer]
+        total = [0.0] * len(self.candidate_ids)
+        for name, weight in ({scorer: 1.0} if isinstance(scorer, str) else scorer).items():
+            if name not in self.scores:
+                raise TastemakerError(
+                    f"the pool has no scores by {name!r}; run `score` with it."
+                    f" {nearest(name, self.scores)}"
+                )
+            # Without any deviation all scores are equal: no unit shows.
+            unit = (self.deviations[name] or 1.0) if zscored else 1.0
+            total = [t + weight * (s / unit) for t, s in zip(total, self.scores[name], strict=True)]
+        return total
 
 
 @dataclass(frozen=True)
@@ -57,9 +81,15 @@ class Pick:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a rule says of an item that gives no pair, to be counted."""
+    """What a rule says of what gives no pair, to be counted.
+
+    Args:
+        why: The reason, which names what is counted where that is not the item.
+        number: How many.
+    """
 
     why: str
+    number: int = 1
 
 
 def groups(pool: Pool, only: Collection[str] | None = None) -> list[Group]:
@@ -72,15 +102,25 @@ def groups(pool: Pool, only: Collection[str] | None = None) -> list[Group]:
     Returns:
         Groups in the order of their first candidates.
     """
+    import pyarrow.compute as pc
+
     scorers = pool.scorers()
+    table = pool.scores()
+    deviations = {scorer: pc.stddev(table[scorer]).as_py() for scorer in scorers}
     found: dict[str, Group] = {}
-    for row in pool.scores().to_pylist():
+    for row in table.to_pylist():
         if only is not None and row["candidate_id"] not in only:
             continue
         item = item_of(row)
         if item not in found:
             lists: dict[str, list[float]] = defaultdict(list)
-            found[item] = Group(row["prompt_id"], row["prompt"], scores=lists, item_id=item)
+            found[item] = Group(
+                row["prompt_id"],
+                row["prompt"],
+                scores=lists,
+                item_id=item,
+                deviations=deviations,
+            )
         found[item].candidate_ids.append(row["candidate_id"])
         for scorer in scorers:
             found[item].scores[scorer].append(row[scorer])
@@ -121,6 +161,39 @@ def lowest(scores: list[float]) -> int:
     return min(range(len(scores)), key=lambda i: (scores[i], i))
 
 
+def widest(picks: Iterable[Pick], most: int | None) -> Iterator[Pick | Dropped]:
+    """The picks of one group by falling margin, at most so many; those beyond are dropped.
+
+    Args:
+        picks: In any order.
+        most: How many to keep; None keeps all.
+
+    Yields:
+        The picks, and how many more there were.
+    """
+    ranked = sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))
+    yield from ranked[:most]
+    if most is not None and len(ranked) > most:
+        yield Dropped(f"pairs beyond the widest {most} of their prompt", len(ranked) - most)
+
+
+def remedied_by(remedy: Callable[..., str]) -> Callable[[Rule], Rule]:
+    """Give a pair rule its own words for a pool in which it finds no pair.
+
+    Args:
+        remedy: Takes all groups and the rule's options; says what is there and what to change.
+
+    Returns:
+        A decorator that returns the rule.
+    """
+
+    def attach(rule: Rule) -> Rule:
+        rule.remedy = remedy  # type: ignore[attr-defined]
+        return rule
+
+    return attach
+
+
 def score_keys(pool: Pool) -> dict[str, str]:
     """Keys of a pool's scores, as inputs of the stage that pairs them."""
     return {name: finished_key(pool.folder / "scores" / name) for name in pool.scorers()}
@@ -150,13 +223,13 @@ def sorted_out(
         rule: Its name, for the rows.
 
     Returns:
-        Rows of `pair_row`, and how many items were dropped for which reason.
+        Rows of `pair_row`, and how many were dropped for which reason.
     """
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     for chosen, rejected, pick in found:
         if isinstance(pick, Dropped):
-            dropped[pick.why] += 1
+            dropped[pick.why] += pick.number
         else:
             rows.append(pair_row(chosen, rejected, pick, rule))
     return rows, dropped
@@ -175,7 +248,7 @@ def finish_pairs(
         stage: The room's stage.
         rows: Of `pair_row`, one or more.
         pools: Where their images lie.
-        dropped: Reason to number of items.
+        dropped: Reason to number.
         of: What the pairs were made of, for the message.
 
     Returns:

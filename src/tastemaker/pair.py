@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from tastemaker.errors import TastemakerError
 from tastemaker.groups import (
     Dropped,
     Group,
     Pick,
+    ScorerName,
+    ZScored,
     extremes,
     finish_pairs,
     groups,
     score_keys,
     sorted_out,
+    widest,
 )
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
 from tastemaker.sections import PairConfig
 
-ScorerName = Annotated[str, Field(description="Column of the pool's scores.")]
+Weights = Annotated[
+    dict[str, FiniteFloat], Field(min_length=1, description="Scorer name to weight.")
+]
 
 
 @RULES.register("best_worst")
@@ -46,59 +52,60 @@ def best_worst(group: Group, *, scorer: ScorerName) -> Iterator[Pick | Dropped]:
 def threshold(
     group: Group,
     *,
-    scorer: ScorerName,
+    scorer: Annotated[
+        str | Weights, Field(description="Column of the pool's scores, or columns with weights.")
+    ],
     gap: Annotated[float, Field(ge=0, description="Keep pairs whose score gap exceeds this.")],
-    max_pairs: Annotated[int, Field(ge=1, description="At most so many a prompt.")] = 4,
+    max_pairs: Annotated[
+        int | None, Field(ge=1, description="At most so many a prompt; null: all.")
+    ] = 4,
+    zscored: ZScored = False,
 ) -> Iterator[Pick | Dropped]:
     """Every pair of a prompt whose score gap exceeds a value, the widest first.
 
+    `gap=0` and `max_pairs=None` keep all pairs that the score orders. What is dropped is counted in
+    ordered pairs: of two candidates one order at least always is.
+
     Args:
         group: One prompt's candidates.
-        scorer: Column of the pool's scores.
-        gap: Smallest gap, exclusive, in the scorer's units.
+        scorer: Column of the pool's scores, or several with their weights.
+        gap: Smallest gap, exclusive, in the score's units.
         max_pairs: Cap a prompt.
+        zscored: Divide each scorer's scores by their standard deviation over the pool; the gap is
+            in these units then.
 
     Yields:
         Picks in order of falling gap.
     """
-    scores = group.scored_by(scorer)
-    picks = [
-        Pick(c, r, scores[c] - scores[r])
-        for c in range(len(scores))
-        for r in range(len(scores))
-        if scores[c] - scores[r] > gap
-    ]
-    if not picks:
-        yield Dropped(f"no gap exceeds {gap}")
-    yield from sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))[
-        :max_pairs
-    ]
+    scores = group.scored_by(scorer, zscored=zscored)
+    gaps = [Pick(c, r, scores[c] - scores[r]) for c, r in permutations(range(len(scores)), 2)]
+    picks = [pick for pick in gaps if pick.margin > gap]
+    if len(picks) < len(gaps):
+        yield Dropped(f"ordered pairs with a gap of at most {gap:g}", len(gaps) - len(picks))
+    yield from widest(picks, max_pairs)
 
 
 @RULES.register("weighted")
 def weighted(
-    group: Group,
-    *,
-    weights: Annotated[dict[str, float], Field(min_length=1, description="Scorer name to weight.")],
+    group: Group, *, weights: Weights, zscored: ZScored = False
 ) -> Iterator[Pick | Dropped]:
     """Best against worst by a weighted sum of scores: `sum_k weight_k * score_k`.
 
-    Scores enter in their own units; divide a weight by the scorer's spread to balance two scales.
+    Scores enter in their own units, or in those of their spread, which balances two scales. Rule
+    `threshold` takes the same sum where more than one pair a prompt is wanted.
 
     Args:
         group: One prompt's candidates.
         weights: Scorer name to weight; a negative weight reverses a scorer.
+        zscored: Divide each scorer's scores by their standard deviation over the pool.
 
     Yields:
         At most one pick.
+
+    References:
+        DreamBoothDPO, arXiv 2505.20975: `lambda * TS + (1 - lambda) * IS`.
     """
-    columns = [(weight, group.scored_by(scorer)) for scorer, weight in weights.items()]
-    yield from extremes(
-        [
-            sum(weight * column[i] for weight, column in columns)
-            for i in range(len(group.candidate_ids))
-        ]
-    )
+    yield from extremes(group.scored_by(weights, zscored=zscored))
 
 
 def pair(config: PairConfig, pool: Path, output: Path) -> Path:
@@ -126,8 +133,16 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     rows, dropped = sorted_out(picks, config.rule.name)
     if not rows:
         raise TastemakerError(
-            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}: every"
-            " candidate ties, or the filter is too strict. Generate more candidates a prompt, or"
-            " loosen the rule."
+            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}: "
+            + "".join(f"{number} dropped: {why}; " for why, number in dropped.items())
+            + _remedy(config, found)
         )
     return finish_pairs(stage, rows, [source], dropped, f"{len(found)} prompts' candidates")
+
+
+def _remedy(config: PairConfig, found: list[Group]) -> str:
+    """What to do where no pair is left: in the rule's own words, if it has some."""
+    remedy = getattr(RULES.entry(config.rule.name), "remedy", None)
+    if remedy is None:
+        return "generate more candidates a prompt, or loosen the rule."
+    return str(remedy(found, **config.rule.options))
