@@ -46,6 +46,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "losses",
         "metrics",
         "nano",
+        "photographs",
+        "plane",
         "prompts",
         "report",
         "scorers",
@@ -61,6 +63,9 @@ FOUNDATION = LAYERS["foundation"]
 SIDEWAYS = {
     ("nano", "scorers"),  # its scorers are CLIP models like any other
     ("nano", "captioned"),  # its scenes are captioned images like any other
+    ("photographs", "captioned"),  # the formats of pictures are listed once
+    ("plane", "groups"),  # its rule sees candidates that compete, like any rule
+    ("scorers", "photographs"),  # one scorer compares with photographs of a subject
     ("__main__", "cli"),
 }
 

@@ -168,9 +168,15 @@ PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
 COMPARISONS = Table("comparison format", ("tastemaker.comparisons",))
 CAPTIONED = Table("format of captioned images", ("tastemaker.captioned", "tastemaker.nano.entries"))
 SCORERS = Table(
-    "scorer", ("tastemaker.scorers.clip", "tastemaker.scorers.quality", "tastemaker.nano.entries")
+    "scorer",
+    (
+        "tastemaker.scorers.clip",
+        "tastemaker.scorers.quality",
+        "tastemaker.scorers.similarity",
+        "tastemaker.nano.entries",
+    ),
 )
-RULES = Table("pair rule", ("tastemaker.pair",))
+RULES = Table("pair rule", ("tastemaker.pair", "tastemaker.plane"))
 JOINS = Table("join rule", ("tastemaker.join",))
 LOSSES = Table("loss", ("tastemaker.losses",))
 CREDITS = Table("credit scheme", ("tastemaker.train.credit",))
