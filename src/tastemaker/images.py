@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 from collections.abc import Callable, Sequence
@@ -146,6 +147,11 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
         The picture, `width` x `height`.
     """
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """Hash size and pixels: equal for copies of a picture, whatever their files."""
+    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:

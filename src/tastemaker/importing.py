@@ -9,7 +9,6 @@ the source `real`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from tastemaker.captioned import Captioned, CaptionedImages
 from tastemaker.comparisons import Comparison
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
-from tastemaker.images import crop_box, decode_photograph, encode_png, fit, square
+from tastemaker.images import crop_box, decode_photograph, encode_png, fit, pixel_hash, square
 from tastemaker.intake import Intake, Usable, left_to_main_process
 from tastemaker.parquet import parquet_files
 from tastemaker.records import Pool, Stage
@@ -160,7 +159,7 @@ def _photograph(config: ImagesConfig, captioned: Captioned, number: int) -> Usab
         "model": "",
         "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
     }
-    return Usable((row,), picture=_pixel_hash(image))
+    return Usable((row,), picture=pixel_hash(image))
 
 
 def _prompt(text: str, what: str) -> str:
@@ -192,7 +191,3 @@ def _refuse_small(image: Image.Image, width: int, height: int, minimum: int | No
             f"{image.width} x {image.height} pixels are too few for {width} x {height}"
             f" (minimum {least}); lower the size, or set minimum to allow enlarging"
         )
-
-
-def _pixel_hash(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()

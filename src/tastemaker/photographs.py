@@ -11,8 +11,8 @@ from tastemaker.errors import TastemakerError
 from tastemaker.images import decode_photograph
 
 
-def photographs(folder: str) -> list[Image.Image]:
-    """Read the photographs of a subject, upright, in order of their names.
+def photograph_files(folder: str) -> list[Path]:
+    """List the photographs of a subject in order of their names.
 
     Hidden files, files of other kinds and folders inside are not looked at: a folder holds one
     subject.
@@ -21,10 +21,10 @@ def photographs(folder: str) -> list[Image.Image]:
         folder: Where they lie; 3 to 6 are usual.
 
     Returns:
-        One or more pictures, RGB, each of its own size.
+        One or more files.
 
     Raises:
-        TastemakerError: No such folder, no photograph in it, or one that cannot be read.
+        TastemakerError: No such folder, or no photograph in it.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -39,7 +39,22 @@ def photographs(folder: str) -> list[Image.Image]:
             f"{folder!r} holds no photograph (looked for {', '.join(sorted(SUFFIXES))}); put those"
             " of the subject into it."
         )
-    return [_read(file) for file in files]
+    return files
+
+
+def photographs(folder: str) -> list[Image.Image]:
+    """Read the photographs of a subject, upright, in order of their names.
+
+    Args:
+        folder: As for `photograph_files`.
+
+    Returns:
+        One or more pictures, RGB, each of its own size.
+
+    Raises:
+        TastemakerError: No such folder, no photograph in it, or one that cannot be read.
+    """
+    return [_read(file) for file in photograph_files(folder)]
 
 
 def _read(file: Path) -> Image.Image:
