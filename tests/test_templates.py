@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tastemaker.choices import Choice
 from tastemaker.config import section
 from tastemaker.errors import TastemakerError
+from tastemaker.nano.captions import vocabulary
 from tastemaker.prompts import load_prompts
 from tastemaker.sections import GenerateConfig
 from tastemaker.templates import as_template, filled, parts
@@ -149,12 +150,19 @@ def test_parts_are_not_empty(number: int) -> None:
         parts(["a {}", "a red {}", "a {}"], number)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_our_sets_are_whole(name: str) -> None:
+@pytest.mark.parametrize(("name", "number"), zip(SETS, (25, 25, 48, 24), strict=True))
+def test_our_sets_are_whole(name: str, number: int) -> None:
     templates = load_templates(name)
-    assert len(templates) == len(set(templates)) == 25
-    assert prompts(set=name, subject="sks owl")[0].startswith("a sks owl ")
-    assert prompts(set=name, subject="owl")[0].startswith("an owl ")
+    assert len(templates) == len(set(templates)) == number
+    assert any(each.startswith("a sks owl ") for each in prompts(set=name, subject="sks owl"))
+    assert any(each.startswith("an owl ") for each in prompts(set=name, subject="owl"))
+
+
+def test_scenes_are_in_words_that_nano_knows_and_held_out_ones_are_others() -> None:
+    scenes, held_out = (load_templates(name) for name in ("scenes", "scenes_held_out"))
+    assert not set(scenes) & set(held_out)
+    words = {word for text in (*scenes, *held_out) for word in text.replace("{}", "").split()}
+    assert words <= set(vocabulary())
 
 
 def test_the_parts_of_a_set_share_no_prompt() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from tastemaker.captioned import SUFFIXES
 from tastemaker.errors import TastemakerError
 from tastemaker.images import decode_photograph
+from tastemaker.registry import SUBJECTS
 
 
 def photograph_files(folder: str) -> list[Path]:
@@ -18,7 +19,7 @@ def photograph_files(folder: str) -> list[Path]:
     subject.
 
     Args:
-        folder: Where they lie; 3 to 6 are usual.
+        folder: Where they lie, 3 to 6 are usual; or a registered subject (`nano_fish`).
 
     Returns:
         One or more files.
@@ -26,9 +27,12 @@ def photograph_files(folder: str) -> list[Path]:
     Raises:
         TastemakerError: No such folder, or no photograph in it.
     """
-    root = Path(folder).expanduser()
+    root = SUBJECTS.entry(folder)() if folder in SUBJECTS else Path(folder).expanduser()
     if not root.is_dir():
-        raise TastemakerError(f"folder of photographs {folder!r} does not exist; check the path.")
+        raise TastemakerError(
+            f"folder of photographs {folder!r} does not exist; check the path."
+            f" Subjects by name: {', '.join(SUBJECTS.names())}."
+        )
     files = sorted(
         file
         for file in root.iterdir()

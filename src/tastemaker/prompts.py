@@ -38,6 +38,21 @@ def load_prompts(choice: Choice) -> list[str]:
     return unique
 
 
+@PROMPTS.register("texts")
+def texts(
+    *, prompts: Annotated[tuple[str, ...], Field(min_length=1, description="The prompts.")]
+) -> list[str]:
+    """Take the prompts that the configuration itself holds.
+
+    Args:
+        prompts: One or more.
+
+    Returns:
+        They.
+    """
+    return list(prompts)
+
+
 @PROMPTS.register("file")
 def prompt_file(
     *,

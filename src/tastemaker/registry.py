@@ -167,6 +167,7 @@ MODELS = Table("model", ("tastemaker.nano.entries",))
 PROMPTS = Table("prompt set", ("tastemaker.prompts", "tastemaker.nano.entries"))
 COMPARISONS = Table("comparison format", ("tastemaker.comparisons",))
 CAPTIONED = Table("format of captioned images", ("tastemaker.captioned", "tastemaker.nano.entries"))
+SUBJECTS = Table("subject", ("tastemaker.nano.entries",))
 SCORERS = Table(
     "scorer",
     (
@@ -181,7 +182,19 @@ JOINS = Table("join rule", ("tastemaker.join",))
 LOSSES = Table("loss", ("tastemaker.losses",))
 CREDITS = Table("credit scheme", ("tastemaker.train.credit",))
 RECIPES = Table("recipe", ("tastemaker.recipes",))
-TABLES = (RECIPES, MODELS, PROMPTS, COMPARISONS, CAPTIONED, SCORERS, RULES, JOINS, LOSSES, CREDITS)
+TABLES = (
+    RECIPES,
+    MODELS,
+    PROMPTS,
+    COMPARISONS,
+    CAPTIONED,
+    SUBJECTS,
+    SCORERS,
+    RULES,
+    JOINS,
+    LOSSES,
+    CREDITS,
+)
 
 
 def load_plugins(files: tuple[str, ...]) -> None:

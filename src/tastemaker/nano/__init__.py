@@ -1,4 +1,4 @@
-"""The embedded model `nano`: a small latent diffusion model, two scorers and how they are rebuilt.
+"""The embedded model `nano`: a small latent diffusion model, two scorers, subjects, and the build.
 
 Importing this package is cheap: it names the folders of the shipped weights and nothing else.
 `captions` holds the grammar of the prompts; `build` rebuilds all weights.
@@ -10,5 +10,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 MODEL = WEIGHTS / "pipeline"
 PREFERENCE = WEIGHTS / "preference"
 JUDGE = WEIGHTS / "judge"
+SUBJECTS = Path(__file__).parent / "subjects"
 
-__all__ = ["JUDGE", "MODEL", "PREFERENCE", "WEIGHTS"]
+__all__ = ["JUDGE", "MODEL", "PREFERENCE", "SUBJECTS", "WEIGHTS"]

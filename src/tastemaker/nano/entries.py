@@ -1,4 +1,4 @@
-"""`nano` in the tables: a model, two scorers and three prompt sets, by name only."""
+"""`nano` in the tables: a model, two scorers, prompt sets and subjects, by name only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import Field
 
 from tastemaker.captioned import CaptionedImages
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE
-from tastemaker.registry import CAPTIONED, MODELS, PROMPTS, SCORERS
+from tastemaker.nano import SUBJECTS as NANO_SUBJECTS
+from tastemaker.registry import CAPTIONED, MODELS, PROMPTS, SCORERS, SUBJECTS
 from tastemaker.scorers.base import PixelScorer
 
 Number = Annotated[int, Field(ge=1, le=4000, description="Prompts in the set.")]
@@ -69,6 +70,16 @@ def _register(split: str) -> None:
 
         return prompts(split, number, seed)
 
+
+def _register_subject(folder: Path) -> None:
+    @SUBJECTS.register(f"nano_{folder.name}")
+    def subject() -> Path:
+        """Five pictures of a character in a style that the embedded model never saw."""
+        return folder
+
+
+for _folder in sorted(NANO_SUBJECTS.glob("*/")):
+    _register_subject(_folder)
 
 for _split in ("train", "validation", "test"):
     _register(_split)

@@ -1,4 +1,4 @@
-"""Sets of templates: two of our own, and those of files."""
+"""Sets of templates: some of our own, and those of files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tastemaker.templates.captions import read_captions, rewritten
 from tastemaker.templates.dreambooth import Kind, is_dreambooth, read_dreambooth
 from tastemaker.templates.lines import read_lines
 
-SETS = ("live", "object")
-"""Our own, in the manner of DreamBooth's: 25 templates each. Both have places, views, art and
-materials; `live` has outfits and accessories in place of some."""
+SETS = ("live", "object", "scenes", "scenes_held_out")
+"""Our own. `live` and `object`, in the manner of DreamBooth's, 25 templates each: places, views,
+art and materials; `live` has outfits and accessories in place of some. `scenes`, 48, and
+`scenes_held_out`, 24 others: places, neighbours and backgrounds that the embedded model knows."""
 
 
 def load_templates(name: str, kind: Kind | None = None, words: Sequence[str] = ()) -> list[str]:

@@ -10,6 +10,7 @@ from tastemaker.nano.build import card, clip, export, measure, scorers, unet, va
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume
+from tastemaker.nano.build.subjects import draw_subjects
 
 MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 80, "scorers": 6}
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
@@ -41,6 +42,7 @@ def main() -> None:
         "scorers": run_scorers,
         "export": lambda work, _: export.export(work),
         "card": lambda work, _: card.card(work),
+        "subjects": lambda work, _: draw_subjects(work),
     }
     parser = argparse.ArgumentParser(prog="python -m tastemaker.nano.build", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is built")
