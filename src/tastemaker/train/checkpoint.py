@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_tensors
 from tastemaker.train.credit import Credit
+from tastemaker.training_sections import OptimisationConfig
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
@@ -79,6 +80,30 @@ def last_good(folder: Path) -> str:
     if not step:
         return "There is no checkpoint yet."
     return f"The last good checkpoint is {checkpoint_file(folder, step)}."
+
+
+def is_due(config: OptimisationConfig, step: int) -> bool:
+    """Say whether a checkpoint is written after so many steps: every few, and after the last."""
+    return step % config.checkpoint_every == 0 or step == config.steps
+
+
+def resume(state: TrainState, folder: Path) -> int:
+    """Restore the newest checkpoint in place, where there is one.
+
+    Args:
+        state: A freshly built state with the same weights.
+        folder: Folder of checkpoints.
+
+    Returns:
+        Optimizer steps done, 0 without a checkpoint.
+
+    Raises:
+        TastemakerError: The file is torn or belongs to other weights.
+    """
+    step = latest_step(folder)
+    if step:
+        load_checkpoint(state, folder, step)
+    return step
 
 
 def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:

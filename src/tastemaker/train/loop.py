@@ -13,13 +13,12 @@ from tqdm import tqdm
 from tastemaker.backbones import Conditioning, load_backbone
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
-from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import save_lora
 from tastemaker.train.checkpoint import (
     TrainState,
+    is_due,
     last_good,
-    latest_step,
-    load_checkpoint,
+    resume,
     save_checkpoint,
 )
 from tastemaker.train.data import (
@@ -39,6 +38,7 @@ from tastemaker.train.networks import (
     parameter_groups,
     weights,
 )
+from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
 from tastemaker.train.objective import (
     DenoisingErrors,
     credited,
@@ -48,9 +48,8 @@ from tastemaker.train.objective import (
     residuals_of,
     step_metrics,
 )
-from tastemaker.train.optimisation import accelerator_for, adamw
-from tastemaker.train.reference import Reference
-from tastemaker.train.schedule import learning_rate_at
+from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
+from tastemaker.train.schedule import set_learning_rate
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
 from tastemaker.training_sections import TrainConfig
@@ -88,7 +87,7 @@ class Trainer:
         if self.sheets is None:
             self.backbone.release_encoders(keep_text=config.text_lora is not None)
         self.backbone.prepare_training()
-        self.reference = self._make_trainable()
+        self.reference = make_trainable(config, self.backbone)
         self.losses = weighted_losses(config)
         self.credit = build_credit(config, self.backbone)
         self.watch = DivergenceWatch()
@@ -101,15 +100,13 @@ class Trainer:
         Raises:
             TastemakerError: Loss or gradient is not finite; the last checkpoint is named.
         """
-        start = latest_step(self.checkpoints)
-        if start:
-            load_checkpoint(self.state, self.checkpoints, start)
+        start = resume(self.state, self.checkpoints)
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
             self.diary = CreditDiary(self.output, self.credit, steps=self.config.steps, start=start)
         if self.config.tracker:
             self.accelerator.init_trackers("logs")
-        pairs = self._pairs_a_step()
+        pairs = examples_a_step(self.config, self.accelerator)
         with tqdm(
             total=self.config.steps * pairs, initial=start * pairs, desc="train", unit="pairs"
         ) as bar:
@@ -122,10 +119,6 @@ class Trainer:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self._save_model()
-
-    def _pairs_a_step(self) -> int:
-        config, processes = self.config, self.accelerator.num_processes
-        return config.batch_size * config.gradient_accumulation * processes
 
     def _cache(self, pairs: PairSet) -> TrainingData:
         config = self.config
@@ -141,12 +134,6 @@ class Trainer:
             return None
         folder = self.output / "validation"
         return ValidationSheets(config.validation, self.backbone, folder, config.seed)
-
-    def _make_trainable(self) -> Reference:
-        reference = make_trainable(self.config, self.backbone)
-        if self.config.gradient_checkpointing:
-            self.backbone.pipeline.unet.enable_gradient_checkpointing()
-        return reference
 
     def _prepare(self) -> TrainState:
         """Hand networks and optimizer to accelerate; set `policy`, `text_encoders`, `optimizer`."""
@@ -169,9 +156,7 @@ class Trainer:
     def _step(self, step: int) -> dict[str, float]:
         """One optimizer step over all its accumulated batches."""
         config = self.config
-        rate = learning_rate_at(step, config)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
+        rate = set_learning_rate(self.state.optimizer, step, config)
         sums: dict[str, torch.Tensor] = {}
         for part in range(config.gradient_accumulation):
             last = part == config.gradient_accumulation - 1
@@ -186,15 +171,12 @@ class Trainer:
 
     def _forward_backward(self, step: int, part: int, last: bool) -> dict[str, torch.Tensor]:
         config = self.config
-        first = (step * config.gradient_accumulation + part) * config.batch_size
-        first = first * self.accelerator.num_processes
-        first += self.accelerator.process_index * config.batch_size
-        if config.lora.dropout:
-            torch.manual_seed(keyed_seed(config.seed, "dropout", first))
+        examples = examples_of(config, self.accelerator, step, part)
+        seed_dropout(config, examples)
         batch = noisy_batch(
             self.data,
             self.backbone,
-            range(first, first + config.batch_size),
+            examples,
             seed=config.seed,
             sample_posterior=config.sample_posterior,
             density=self.credit.density(),
@@ -261,26 +243,22 @@ class Trainer:
 
     def _clip_and_update(self, step: int) -> dict[str, float]:
         """Clip, step, average; return the gradient norm before clipping, where it is finite."""
-        parameters = list(self.state.weights.values())
-        norm = float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
-        if not math.isfinite(norm) and self.state.scaler is None:
-            raise TastemakerError(
-                f"step {step + 1}: the gradient is {norm}. Lower train.learning_rate or raise"
-                f" train.precision to fp32. {last_good(self.checkpoints)}"
-            )
-        if self.config.guards.max_gradient and norm > self.config.guards.max_gradient:
+        config = self.config
+        clipped = clip_gradient(
+            self.accelerator, self.state, config, step=step, checkpoints=self.checkpoints
+        )
+        norm, most = clipped.get("grad_norm", 0.0), config.guards.max_gradient
+        if most is not None and norm > most:
             raise TastemakerError(
                 f"step {step + 1}: the gradient's norm {norm:.3g} exceeds guards.max_gradient."
                 f" Lower train.learning_rate. {last_good(self.checkpoints)}"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        decay = self.config.ema_decay
-        if decay:
+        if config.ema_decay:
             for name, average in self.state.ema.items():
-                average.lerp_(self.state.weights[name].detach(), 1 - decay)
-        return {"grad_norm": norm} if math.isfinite(norm) else {}
+                average.lerp_(self.state.weights[name].detach(), 1 - config.ema_decay)
+        return clipped
 
     def _after_step(self, done: int, row: dict[str, float]) -> None:
         config = self.config
@@ -298,7 +276,7 @@ class Trainer:
             self.diary.end_step(done)
             if self.sheets is not None and done % config.validation.every == 0:
                 self.sheets.draw(done)
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if is_due(config, done):
                 save_checkpoint(self.state, self.checkpoints, done)
 
     def _save_model(self) -> None:

@@ -43,7 +43,7 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
     """Put the LoRA on the denoiser, or free all its weights; return the reference.
 
     Args:
-        config: Method, adapters, start and reference.
+        config: Method, adapters, start, reference and gradient checkpointing.
         backbone: The model, with the adapters of its text encoders.
 
     Returns:
@@ -52,7 +52,7 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
     Raises:
         TastemakerError: No layer has a target's name, or `start` is a LoRA of other layers.
     """
-    denoiser = backbone.denoiser
+    denoiser: Any = backbone.denoiser
     reference: Reference = AdaptersOff(backbone)
     if config.reference == "frozen_copy":
         reference = FrozenCopy(backbone)
@@ -71,6 +71,8 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
         for name in (ADAPTER, START) if config.reference == "frozen_adapter" else (ADAPTER,):
             backbone.load_adapter(Path(config.start), name)
     denoiser.train()
+    if config.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
     return reference
 
 

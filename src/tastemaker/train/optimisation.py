@@ -1,7 +1,8 @@
-"""What every training has alike, whatever it learns from: an accelerator and an optimizer."""
+"""What every training has alike, whatever it learns from: accelerator, optimizer and clipping."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from accelerate.state import AcceleratorState
 
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import processes, torch_device
+from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.training_sections import OptimisationConfig
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -56,16 +58,58 @@ def adamw(parameters: Iterable[Any], config: OptimisationConfig) -> torch.optim.
     """Make the optimizer.
 
     Args:
-        parameters: Parameters, or groups of them.
+        parameters: Parameters, or groups of them; a group's `rate` is its share of the learning
+            rate, 1 where it is not given.
         config: Rate, moments, epsilon and weight decay.
 
     Returns:
         AdamW.
     """
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         parameters,
         lr=config.learning_rate,
         betas=config.adam_betas,
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
+    )
+    for group in optimizer.param_groups:
+        group.setdefault("rate", 1.0)
+    return optimizer
+
+
+def clip_gradient(
+    accelerator: Accelerator,
+    state: TrainState,
+    config: OptimisationConfig,
+    *,
+    step: int,
+    checkpoints: Path,
+    lower: str = "learning_rate",
+) -> dict[str, float]:
+    """Clip the gradient of all weights together.
+
+    Args:
+        accelerator: Unscales it first, under fp16.
+        state: The weights, and the loss scaler if there is one.
+        config: `max_grad_norm`.
+        step: Optimizer steps done, for the message.
+        checkpoints: Their folder, for the message.
+        lower: Keys whose lower values keep the gradient finite, for the message.
+
+    Returns:
+        The metric `grad_norm`, from before clipping; nothing where an fp16 loss overflowed.
+
+    Raises:
+        TastemakerError: The gradient is not finite; the last checkpoint is named.
+    """
+    parameters = list(state.weights.values())
+    norm = float(accelerator.clip_grad_norm_(parameters, config.max_grad_norm))
+    if math.isfinite(norm):
+        return {"grad_norm": norm}
+    # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
+    if state.scaler is not None:
+        return {}
+    raise TastemakerError(
+        f"step {step + 1}: the gradient is {norm}. Lower {lower}, or raise precision to"
+        f" fp32. {last_good(checkpoints)}"
     )

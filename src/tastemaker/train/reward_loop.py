@@ -17,15 +17,16 @@ from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import add_lora, save_lora, trainable
 from tastemaker.train.checkpoint import (
     TrainState,
+    is_due,
     last_good,
-    latest_step,
-    load_checkpoint,
+    resume,
     save_checkpoint,
 )
 from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
-from tastemaker.train.optimisation import accelerator_for, adamw
-from tastemaker.train.schedule import learning_rate_at
+from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
+from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
+from tastemaker.train.schedule import set_learning_rate
 from tastemaker.training_sections import RewardTrainConfig
 
 
@@ -67,12 +68,10 @@ class RewardTrainer:
         Raises:
             TastemakerError: Score or gradient is not finite; the last checkpoint is named.
         """
-        start = latest_step(self.checkpoints)
-        if start:
-            load_checkpoint(self.state, self.checkpoints, start)
+        start = resume(self.state, self.checkpoints)
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
-        images = self._images_a_step()
+        images = examples_a_step(self.config, self.accelerator)
         with tqdm(
             total=self.config.steps * images, initial=start * images, desc="train", unit="images"
         ) as bar:
@@ -93,16 +92,10 @@ class RewardTrainer:
         credit = Credit(self.backbone.noise_schedule)
         return TrainState(weights, inside, {}, credit, self.accelerator.scaler)
 
-    def _images_a_step(self) -> int:
-        config, processes = self.config, self.accelerator.num_processes
-        return config.batch_size * config.gradient_accumulation * processes
-
     def _step(self, step: int) -> dict[str, float]:
         """One optimizer step over all its accumulated batches."""
         config = self.config
-        rate = learning_rate_at(step, config)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+        rate = set_learning_rate(self.state.optimizer, step, config)
         parts = [self._forward_backward(step, part) for part in range(config.gradient_accumulation)]
         reward = self.accelerator.reduce(torch.stack(parts).mean(), "mean").item()
         if not math.isfinite(reward):
@@ -122,19 +115,14 @@ class RewardTrainer:
         spread over processes does not enter.
         """
         config = self.config
-        first = step * self._images_a_step()
-        first += (part * self.accelerator.num_processes + self.accelerator.process_index) * (
-            config.batch_size
-        )
-        if config.lora.dropout:
-            torch.manual_seed(keyed_seed(config.seed, "dropout", first))
-        numbers = range(first, first + config.batch_size)
-        texts = [self._prompt(number) for number in numbers]
+        examples = examples_of(config, self.accelerator, step, part)
+        seed_dropout(config, examples)
+        texts = [self._prompt(number) for number in examples]
         latents = self.backbone.sample_with_gradient(
             self.backbone.denoiser,
             stack([self.embeddings[text] for text in texts]),
             stack([self.embeddings[""]] * len(texts)),
-            [keyed_seed(config.seed, "reward image", number) for number in numbers],
+            [keyed_seed(config.seed, "reward image", number) for number in examples],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             keep=self._keep(step),
@@ -166,24 +154,24 @@ class RewardTrainer:
 
     def _clip_and_update(self, step: int) -> dict[str, float]:
         """Average over processes, clip, step; return the norm before clipping, where finite."""
-        parameters = list(self.state.weights.values())
-        for parameter in parameters:
+        for parameter in self.state.weights.values():
             # By hand: a wrapper that does it expects one forward pass a backward pass.
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        norm = float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
-        if not math.isfinite(norm) and self.state.scaler is None:
-            raise TastemakerError(
-                f"step {step + 1}: the gradient is {norm}. Lower train.learning_rate or train.keep,"
-                f" or raise train.precision to fp32. {last_good(self.checkpoints)}"
-            )
+        clipped = clip_gradient(
+            self.accelerator,
+            self.state,
+            self.config,
+            step=step,
+            checkpoints=self.checkpoints,
+            lower="learning_rate or keep",
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {"grad_norm": norm} if math.isfinite(norm) else {}
+        return clipped
 
     def _after_step(self, done: int, row: dict[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
         self.metrics.append(done, row)
-        if done % self.config.checkpoint_every == 0 or done == self.config.steps:
+        if is_due(self.config, done):
             save_checkpoint(self.state, self.checkpoints, done)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from tastemaker.training_sections import OptimisationConfig
 
 
@@ -33,3 +35,22 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
         "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
     }
     return config.learning_rate * factors[config.schedule]
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, step: int, config: OptimisationConfig
+) -> float:
+    """Give every group of parameters its share of the learning rate of a step.
+
+    Args:
+        optimizer: From `adamw`: a group's `rate` is its share.
+        step: From 0 to `config.steps - 1`.
+        config: Peak rate, warm-up, schedule and number of steps.
+
+    Returns:
+        The learning rate of a share of 1.
+    """
+    rate = learning_rate_at(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+    return rate

@@ -1,0 +1,43 @@
+"""Examples are numbered through a run: what each is depends on its number alone.
+
+How they are cut into batches, accumulated and spread over processes does not enter.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+from tastemaker.seeding import keyed_seed
+from tastemaker.training_sections import OptimisationConfig
+
+
+def examples_a_step(config: OptimisationConfig, accelerator: Accelerator) -> int:
+    """Return how many examples, pairs or images, an optimizer step takes in all processes."""
+    processes: int = accelerator.num_processes
+    return config.batch_size * config.gradient_accumulation * processes
+
+
+def examples_of(
+    config: OptimisationConfig, accelerator: Accelerator, step: int, part: int
+) -> range:
+    """Number the examples of one batch of this process.
+
+    Args:
+        config: Batch size and accumulation.
+        accelerator: Which process of how many this is.
+        step: Optimizer steps done.
+        part: Which of the batches that the step accumulates.
+
+    Returns:
+        `config.batch_size` numbers, counted from the run's first example.
+    """
+    batch = part * accelerator.num_processes + accelerator.process_index
+    first = step * examples_a_step(config, accelerator) + batch * config.batch_size
+    return range(first, first + config.batch_size)
+
+
+def seed_dropout(config: OptimisationConfig, examples: range) -> None:
+    """Seed the dropout of the denoiser's adapters by the batch's first example."""
+    if config.lora.dropout:
+        torch.manual_seed(keyed_seed(config.seed, "dropout", examples.start))
