@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tastemaker.backbones import Backbone
 from tastemaker.backbones.base import POLICY
-from tastemaker.backbones.lora import MODEL_FILE
 from tastemaker.errors import TastemakerError
-from tastemaker.files import write_json
 from tastemaker.seeding import keyed_seed
 from tastemaker.training_sections import LoraConfig
 
@@ -108,16 +103,3 @@ def _activate(module: Any, name: str) -> None:
 def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Return the parameters that train, by name, in order."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
-
-
-def save_lora(backbone: Backbone, base: str, output: Path) -> None:
-    """Write the LoRA that trained, and beside it the name of the base that it belongs to.
-
-    Args:
-        backbone: The model that carries it.
-        base: Name, hub id or folder of the model that it was put on.
-        output: The folder, afterwards usable as `model` anywhere.
-    """
-    backbone.save_adapter(output, ADAPTER)
-    place = os.path.abspath(base) if Path(base).is_dir() else base
-    write_json(output / MODEL_FILE, {"base": place})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +11,6 @@ from tqdm import tqdm
 from tastemaker.backbones import Conditioning, load_backbone
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
-from tastemaker.train.adapters import save_lora
 from tastemaker.train.checkpoint import (
     TrainState,
     is_due,
@@ -48,7 +45,8 @@ from tastemaker.train.objective import (
     residuals_of,
     step_metrics,
 )
-from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
+from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient, synced
+from tastemaker.train.saving import save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
@@ -183,7 +181,7 @@ class Trainer:
             available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]
-        with self._synced(last):
+        with synced(self.accelerator, (self.policy, *self.text_encoders), last=last):
             with self.accelerator.autocast():
                 residuals = residuals_of(
                     self.backbone, self.policy, self.reference, batch, self._conditioning(batch)
@@ -210,15 +208,6 @@ class Trainer:
         if batch.tokens is None:
             return None
         return self.backbone.embed(self.text_encoders, batch.tokens)
-
-    @contextlib.contextmanager
-    def _synced(self, last: bool) -> Iterator[None]:
-        """Let gradients cross processes with the last batch of an optimizer step alone."""
-        with contextlib.ExitStack() as stack:
-            if not last:
-                for network in (self.policy, *self.text_encoders):
-                    stack.enter_context(self.accelerator.no_sync(network))
-            yield
 
     def _available(self, step: int) -> int:
         """How many pairs, those with the widest gap first, this step may draw."""
@@ -289,8 +278,5 @@ class Trainer:
         if self.config.method != "full":
             save_lora(self.backbone, self.config.model, self.output)
             return
-        trained = self.accelerator.unwrap_model(self.policy).state_dict()
-        whole = load_backbone(self.config.model, device="cpu")
-        whole.fuse_adapters()
-        whole.denoiser.load_state_dict(trained)
-        whole.save_pipeline(self.output)
+        trained = self.accelerator.unwrap_model(self.policy)
+        save_whole(self.config.model, self.output, trained)

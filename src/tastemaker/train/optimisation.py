@@ -1,9 +1,10 @@
-"""What every training has alike, whatever it learns from: accelerator, optimizer and clipping."""
+"""What every training has alike, whatever it learns from: accelerator, optimizer, gradients."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def accelerator_for(
         TastemakerError: The precision needs another device, or accelerate refuses.
     """
     if config.precision == "fp16" and torch_device(config.device).type != "cuda":
-        raise TastemakerError("train.precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+        raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
     processes()
     # Precision is a singleton of accelerate's; each training run of a process has its own.
     AcceleratorState._reset_state()
@@ -75,6 +76,24 @@ def adamw(parameters: Iterable[Any], config: OptimisationConfig) -> torch.optim.
     for group in optimizer.param_groups:
         group.setdefault("rate", 1.0)
     return optimizer
+
+
+@contextlib.contextmanager
+def synced(
+    accelerator: Accelerator, networks: Iterable[torch.nn.Module], *, last: bool
+) -> Iterator[None]:
+    """Let gradients cross processes with the last batch of an optimizer step alone.
+
+    Args:
+        accelerator: That wrapped the networks.
+        networks: Those that train, as it wrapped them.
+        last: Whether the block propagates the step's last batch.
+    """
+    with contextlib.ExitStack() as stack:
+        if not last:
+            for network in networks:
+                stack.enter_context(accelerator.no_sync(network))
+        yield
 
 
 def clip_gradient(

@@ -14,7 +14,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import PixelScorer
 from tastemaker.seeding import keyed_seed
-from tastemaker.train.adapters import add_lora, save_lora, trainable
+from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.checkpoint import (
     TrainState,
     is_due,
@@ -26,6 +26,7 @@ from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
 from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
+from tastemaker.train.saving import save_lora
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.training_sections import RewardTrainConfig
 
