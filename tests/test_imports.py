@@ -52,7 +52,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "report",
         "scorers",
     ),
-    "rooms": ("blend", "evaluate", "generate", "importing", "join", "pair", "score", "train"),
+    "rooms": (
+        "blend",
+        "evaluate",
+        "generate",
+        "importing",
+        "join",
+        "pair",
+        "personalize",
+        "score",
+        "train",
+    ),
     "recipes": ("recipes",),
     "command line": ("__main__", "cli"),
 }
@@ -64,6 +74,7 @@ SIDEWAYS = {
     ("nano", "scorers"),  # its scorers are CLIP models like any other
     ("nano", "captioned"),  # its scenes are captioned images like any other
     ("photographs", "captioned"),  # the formats of pictures are listed once
+    ("personalize", "train"),  # one training more, whose loop is put together of train's parts
     ("plane", "groups"),  # its rule sees candidates that compete, like any rule
     ("scorers", "photographs"),  # one scorer compares with photographs of a subject
     ("__main__", "cli"),

@@ -29,7 +29,7 @@ from tastemaker.sections import (
     Section,
     section_class,
 )
-from tastemaker.training_sections import TrainConfig
+from tastemaker.training_sections import PersonalizeConfig, TrainConfig
 
 Command = Callable[[argparse.Namespace], None]
 Kind = type[Section]
@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         ("pair", "room 3: scores to pairs", "pool output", _pair, (PairConfig,)),
         ("join", "room 3: pairs across two pools", "chosen rejected output", _join, (JoinConfig,)),
         ("train", "room 4: pairs to a model", "pairs output", _train, (TrainConfig,)),
+        (
+            "personalize",
+            "room 4: photographs of one subject to a model that knows it",
+            "output",
+            _personalize,
+            (PersonalizeConfig,),
+        ),
         ("evaluate", "room 5: judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
     )
     for verb, text, places, command, kinds in rooms:
@@ -235,6 +242,12 @@ def _train(parsed: argparse.Namespace) -> None:
     from tastemaker.train import train
 
     train(_section(TrainConfig, parsed), Path(parsed.pairs), Path(parsed.output))
+
+
+def _personalize(parsed: argparse.Namespace) -> None:
+    from tastemaker.personalize import personalize
+
+    personalize(_section(PersonalizeConfig, parsed), Path(parsed.output))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

@@ -109,13 +109,16 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def add_token(self, name: str, *, initializer: str, vectors: int) -> None:
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
         """Give the text encoders a new word, whose embedding trains.
 
         Args:
             name: The word, as it stands in prompts: `<toy>`, small letters in angle brackets.
             initializer: Known words that its embedding starts from.
             vectors: Embeddings that the word becomes, 1 or a few.
+
+        Returns:
+            What trains: the embeddings in each text encoder, shape [vectors, dimension].
 
         Raises:
             TastemakerError: The word is known already.

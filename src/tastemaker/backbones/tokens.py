@@ -66,7 +66,7 @@ class LearnedRows(torch.nn.Module):
 
 def add_token(
     tokenizer: Any, text_encoder: Any, name: str, *, initializer: str, vectors: int
-) -> None:
+) -> torch.nn.Parameter:
     """Teach a tokenizer a new word and give its text encoder rows that train.
 
     Args:
@@ -76,6 +76,9 @@ def add_token(
             that the tokenizer does not find it inside another word.
         initializer: Known words; every new row starts at the mean of their embeddings.
         vectors: Tokens that the word becomes.
+
+    Returns:
+        Its embeddings, shape [vectors, dimension].
 
     Raises:
         TastemakerError: The word is known already.
@@ -91,4 +94,6 @@ def add_token(
     tokenizer.add_tokens(words)
     table = text_encoder.get_input_embeddings()
     mean = table.weight[start].float().mean(0)
-    text_encoder.set_input_embeddings(LearnedRows(table, first, mean.expand(vectors, -1)))
+    learned = LearnedRows(table, first, mean.expand(vectors, -1))
+    text_encoder.set_input_embeddings(learned)
+    return learned.rows

@@ -99,9 +99,9 @@ class UNetBackbone(Backbone):
         (text_encoder,) = text_encoders
         return {"prompt_embeds": text_encoder(tokens["input_ids"])[0]}
 
-    def add_token(self, name: str, *, initializer: str, vectors: int) -> None:
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
         tokenizer, text_encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
-        add_token(tokenizer, text_encoder, name, initializer=initializer, vectors=vectors)
+        return [add_token(tokenizer, text_encoder, name, initializer=initializer, vectors=vectors)]
 
     def save_token(self, folder: Path, name: str) -> None:
         rows = self.pipeline.text_encoder.get_input_embeddings().rows
