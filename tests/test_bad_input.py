@@ -35,6 +35,16 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Refuses:
     return refused
 
 
+def test_missing_prompts_are_said_before_the_backbones_are_imported(
+    refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("tastemaker.backbones", "tastemaker.backbones.sampling"):
+        monkeypatch.setitem(sys.modules, module, None)
+    arguments = ("generate", str(tmp_path / "pool"), "model=no/such", "prompts=missing.txt")
+    assert "missing.txt' does not exist" in refuses(*arguments)
+    assert not (tmp_path / "pool").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tastemaker.files import read_table
 from tastemaker.records import Pool
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
+
+REAL = "real"
+"""The source of a candidate that is a photograph."""
 
 
 def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -90,7 +92,7 @@ def item_of(row: Mapping[str, Any]) -> str:
     Returns:
         Equal for candidates that compete.
     """
-    if row["source"] == "real":
+    if row["source"] == REAL:
         return str(row["candidate_id"])
     derived = row["source"] in {"generated", "reconstruction", "blend"}
     return str((row["source_id"] if derived else "") or row["prompt_id"])
@@ -98,6 +100,8 @@ def item_of(row: Mapping[str, Any]) -> str:
 
 def latents_of(row: dict[str, Any]) -> torch.Tensor | None:
     """Read a candidate's stored latents, float32, or None where it has none."""
+    import torch
+
     if row.get("latents") is None:
         return None
     flat = torch.frombuffer(bytearray(row["latents"]), dtype=torch.float32)

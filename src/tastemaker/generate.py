@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tastemaker.candidates import REAL, Rows
 from tastemaker.errors import TastemakerError
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage, finished_key
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from tastemaker.backbones import Backbone, Conditioning
     from tastemaker.backbones.sampling import Draw, Item
-
-REAL = "real"
 
 
 def generate(config: GenerateConfig, output: Path) -> Path:
@@ -34,31 +33,10 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     Raises:
         TastemakerError: No prompts, no such model, a pool of another configuration, a full disk.
     """
-    from tastemaker.backbones import model_identity
-    from tastemaker.backbones.sampling import plan, plan_items, sample_pool
-
-    settings = config.model_dump(mode="json", exclude={"device", "items"})
-    inputs: dict[str, Any] = {"model": model_identity(config.model)}
-    if config.items is not None:
-        inputs["items"] = finished_key(Path(config.items))
-        items = plan_items(_real(Path(config.items)), config.num_candidates, config.seed)
-    else:
-        assert config.prompts is not None
-        prompts = load_prompts(config.prompts)
-        inputs["prompts"] = prompts
-        items = plan(prompts, config.num_candidates, config.seed)
-    stage = Stage(output, "generate", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
-    sample_pool(
-        config,
-        config.model,
-        items,
-        output,
-        keep_latents=config.keep_latents,
-        shard_size=config.shard_size,
-    )
-    stage.finish(prompts=len({item.prompt for item in items}), candidates=len(items))
+    inputs, items = _planned(config)
+    stage = _stage(output, "generate", config, inputs)
+    if not stage.begin().finished:
+        _fill(stage, config, items, prompts=len({item.prompt for item in items}))
     return output
 
 
@@ -84,26 +62,69 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
         HG-DPO, arXiv 2405.20216, normal and hard stage. The paper names neither sampler nor
         guidance: those of the configuration are taken.
     """
-    from tastemaker.backbones import model_identity
-    from tastemaker.backbones.sampling import plan_reconstructions, sample_pool
+    images = _real(real)
+    inputs = {"real": finished_key(real)}
 
-    items = plan_reconstructions(_real(real), config.timesteps, config.seed)
-    settings = config.model_dump(mode="json", exclude={"device"})
-    inputs = {"model": model_identity(config.model), "real": finished_key(real)}
-    stage = Stage(output, "reconstruct", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
+    from tastemaker.backbones.sampling import plan_reconstructions
+
+    stage = _stage(output, "reconstruct", config, inputs)
+    if not stage.begin().finished:
+        items = plan_reconstructions(images, config.timesteps, config.seed)
+        _fill(stage, config, items, draw=_from_real(config, Pool(real)), images=len(images))
+    return output
+
+
+def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
+    """What candidates are drawn of, as an input of the stage, and the candidates themselves.
+
+    Read before the model's libraries are imported, so that what is missing is said at once.
+    """
+    draws, seed = config.num_candidates, config.seed
+    if config.items is not None:
+        pool = Path(config.items)
+        key, real = finished_key(pool), _real(pool)
+
+        from tastemaker.backbones.sampling import plan_items
+
+        return {"items": key}, plan_items(real, draws, seed)
+    assert config.prompts is not None
+    prompts = load_prompts(config.prompts)
+
+    from tastemaker.backbones.sampling import plan
+
+    return {"prompts": prompts}, plan(prompts, draws, seed)
+
+
+def _stage(output: Path, room: str, config: DrawConfig, inputs: dict[str, Any]) -> Stage:
+    """The stage of a pool that a model draws; a pool of real images counts as an input."""
+    from tastemaker.backbones import model_identity
+
+    settings = config.model_dump(mode="json", exclude={"device", "items"})
+    inputs = {"model": model_identity(config.model), **inputs}
+    return Stage(output, room, {**settings, "inputs": inputs})
+
+
+def _fill(
+    stage: Stage,
+    config: DrawConfig,
+    items: Sequence[Item],
+    *,
+    draw: Draw | None = None,
+    **counts: int,
+) -> None:
+    """Draw what is missing of a stage's pool, and end the stage with what it was drawn of."""
+    from tastemaker.backbones.sampling import sample_pool
+
     sample_pool(
         config,
         config.model,
         items,
-        output,
+        stage.folder,
         keep_latents=config.keep_latents,
         shard_size=config.shard_size,
-        draw=_from_real(config, Pool(real)),
+        draw=draw,
     )
-    stage.finish(images=len(items) // len(config.timesteps), candidates=len(items))
-    return output
+    stage.finish(**counts, candidates=len(items))
 
 
 def _real(folder: Path) -> list[tuple[str, str]]:
@@ -128,7 +149,6 @@ def _from_real(config: DrawConfig, real: Pool) -> Draw:
     import torch
 
     from tastemaker.backbones import select
-    from tastemaker.candidates import Rows
 
     rows = Rows(real)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from tastemaker.candidates import REAL
 from tastemaker.captioned import Captioned, CaptionedImages
 from tastemaker.comparisons import Comparison
 from tastemaker.errors import TastemakerError
@@ -149,11 +150,11 @@ def _photograph(config: ImagesConfig, captioned: Captioned, number: int) -> Usab
     _refuse_small(image, width, height, config.minimum)
     prompt_id = config_key(prompt)
     row = {
-        "candidate_id": f"{prompt_id}-{config_key('real', captioned.where)}",
+        "candidate_id": f"{prompt_id}-{config_key(REAL, captioned.where)}",
         "prompt_id": prompt_id,
         "prompt": prompt,
         "seed": number,
-        "source": "real",
+        "source": REAL,
         "source_id": captioned.where,
         "timestep": None,
         "model": "",
