@@ -230,8 +230,12 @@ class RunDir:
         return self.folder / "held_out"
 
     def source(self, name: str) -> Path:
-        """A pool made from the real images: reconstructions or blends."""
+        """A further pool: reconstructions or blends of real images, or images of a class."""
         return self.folder / "sources" / name
+
+    def round(self, number: int) -> Path:
+        """The pool of candidates of one of several rounds, counted from 1."""
+        return self.candidates / f"round_{number}"
 
     @property
     def pairs(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import Field, model_validator
 
 from tastemaker import registry
+from tastemaker.choices import Choice
 from tastemaker.sections import (
     BlendConfig,
     CandidatesConfig,
@@ -27,7 +28,7 @@ from tastemaker.sections import (
     Section,
     section_class,
 )
-from tastemaker.training_sections import RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import PersonalizeConfig, RewardTrainConfig, TrainConfig
 
 STAGES = ("easy", "normal", "hard")
 
@@ -168,6 +169,72 @@ class RealRun(RunConfig):
         return self
 
 
+class PersonalRun(RunConfig):
+    """Photographs of a subject to a personalised model, then rounds on its own candidates."""
+
+    personalize: PersonalizeConfig
+    class_images: GenerateConfig | None = Field(
+        None, description="Images of the class, drawn before, for prior preservation; off: null."
+    )
+    prior_weight: float = Field(1.0, gt=0, description="Weight of their loss.")
+    rounds: int = Field(
+        2, ge=1, description="Rounds, each on its own part of the prompts and the model before."
+    )
+    generate: GenerateConfig = Field(description="Candidates; with several rounds of `templates`.")
+    score: ScoreConfig
+    pair: PairConfig
+    train: TrainConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_subject(cls, data: Any) -> Any:
+        """Tell prompts and scorers what `personalize` calls the subject, where they do not."""
+        if not isinstance(data, dict) or not isinstance(data.get("personalize"), dict):
+            return data
+        given = data["personalize"]
+        class_name = str(given.get("class_name", "")).strip()
+        identifier = given.get("identifier", PersonalizeConfig.model_fields["identifier"].default)
+        subject = f"{identifier} {class_name}"
+        known = {
+            "templates": {"subject": subject},
+            "image_similarity": {"images": given.get("photographs")},
+            "text_similarity": {"subject": subject, "class_name": class_name},
+        }
+        data = dict(data)
+        for name in ("generate", "score", "evaluate"):
+            section = data.get(name)
+            if not isinstance(section, dict):
+                continue
+            section = dict(section)
+            if "prompts" in section:
+                section["prompts"] = _told(section["prompts"], known)
+            if isinstance(section.get("scorers"), list | tuple):
+                section["scorers"] = [_told(each, known) for each in section["scorers"]]
+            data[name] = section
+        return data
+
+    @model_validator(mode="after")
+    def _rounds_have_parts(self) -> PersonalRun:
+        prompts = self.generate.prompts
+        if prompts is None:
+            raise ValueError("generate.prompts is missing: {name: templates, set: live}")
+        if self.rounds > 1 and prompts.name != "templates":
+            raise ValueError(
+                f"generate.prompts: {prompts.name!r} cannot be split among {self.rounds} rounds;"
+                " take {name: templates, set: FILE}, or rounds=1"
+            )
+        if self.rounds > 1 and prompts.options.get("of", 1) > 1:
+            raise ValueError("generate.prompts: the rounds set part and of; leave them out")
+        return self
+
+    def round_prompts(self, number: int) -> Choice:
+        """The prompts of a round, counted from 1: its part where there are several."""
+        assert self.generate.prompts is not None
+        if self.rounds == 1:
+            return self.generate.prompts
+        return self.generate.prompts.model_copy(update={"part": number, "of": self.rounds})
+
+
 class RewardRun(RunConfig):
     """A scorer's gradient in place of pairs: one training, judged."""
 
@@ -189,6 +256,14 @@ def run_class(recipe: str) -> type[RunConfig]:
     entry = registry.RECIPES.entry(recipe)
     kind: type[RunConfig] = get_type_hints(entry)[next(iter(signature(entry).parameters))]
     return kind
+
+
+def _told(choice: Any, known: dict[str, dict[str, Any]]) -> Any:
+    """A named choice with what is known for its name, where it does not say it itself."""
+    given = {"name": choice} if isinstance(choice, str) else choice
+    if not isinstance(given, dict) or given.get("name") not in known:
+        return choice
+    return {**known[given["name"]], **given}
 
 
 def _merged(common: dict[str, Any], own: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_json_lines
 from tastemaker.records import Pool, RunDir
-from tastemaker.runs import STAGES
 
 Row = Mapping[str, Any]
 
@@ -143,7 +142,7 @@ def read(run: RunDir) -> Contents:
         config=read_yaml(run.config) if run.config.is_file() else {},
         environment=environment if isinstance(environment, dict) else {},
         report=held,
-        metrics=_trainings(run),
+        metrics=_trainings(run, held["models"]),
         scores={
             pool.folder.name: _scored_rows(pool)
             for pool in map(Pool, sorted(run.evaluation.glob("*")))
@@ -162,10 +161,10 @@ def _metrics(path: Path) -> list[dict[str, float]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _trainings(run: RunDir) -> list[dict[str, float]]:
-    """Read the metrics of a curriculum's stages and the policy in a row, steps counted on."""
+def _trainings(run: RunDir, models: Iterable[str]) -> list[dict[str, float]]:
+    """Read the metrics of a curriculum's stages or rounds in a row, steps counted on."""
     rows: list[dict[str, float]] = []
-    for name in (*STAGES, "policy"):
+    for name in models:
         done = rows[-1]["step"] if rows else 0.0
         held = _metrics(run.model(name) / "metrics.jsonl")
         rows += [{**row, "step": row["step"] + done} for row in held]

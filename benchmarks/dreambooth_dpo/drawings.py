@@ -1,0 +1,152 @@
+"""The comparison's results as a table and pictures."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from PIL import Image, ImageDraw
+from rules import BALANCED, IS, ROWS, TS
+
+from tastemaker.groups import groups
+from tastemaker.images import decode
+from tastemaker.photographs import photographs
+from tastemaker.plane import differences
+from tastemaker.records import Pool
+
+Results = dict[str, dict[str, Any]]
+AXES = (IS, TS, f"judge_{IS}", f"judge_{TS}")
+PICTURED = ("fidelity alone", "prompt alone", "angle 0 to 45", "angle 20 to 70", "angle 45 to 90")
+PROMPTS, SIDE = 4, 96
+
+
+def write_results(folder: Path, root: Path, results: Results) -> None:
+    """Write table.md, plane.png, clouds.png and faces.png.
+
+    Args:
+        folder: Where they go.
+        root: Folder of the runs.
+        results: The content of results.json: character and seed, row, figures.
+    """
+    (folder / "table.md").write_text(_table(results), encoding="utf-8")
+    _draw_plane(results, folder / "plane.png")
+    _draw_clouds(root, results, folder / "clouds.png")
+    _draw_faces(root, results, folder / "faces.png")
+
+
+def gains(results: Results, name: str, axis: str) -> list[float]:
+    """A row's score minus the personalised model's, times 1000, one a character and seed."""
+    rows = [each[name] for each in results.values()]
+    return [1000 * (row["model"][axis]["mean"] - row["base"][axis]["mean"]) for row in rows]
+
+
+def _table(results: Results) -> str:
+    lines = [
+        "| row | pairs | IS | TS | judge's IS | judge's TS | both up, of 8 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    base = [[row[axis]["mean"] for row in _bases(results)] for axis in AXES]
+    cells = [f"{statistics.fmean(values):.3f}" for values in base]
+    lines.append(f"| personalised (cosines) | | {' | '.join(cells)} | |")
+    for name in ROWS:
+        found = [gains(results, name, axis) for axis in AXES]
+        pairs = statistics.fmean(each[name]["pairs"] for each in results.values())
+        both = sum(a > 0 and b > 0 for a, b in zip(found[2], found[3], strict=True))
+        cells = [f"{statistics.fmean(values):+.1f} ± {_error(values):.1f}" for values in found]
+        lines.append(f"| {name} | {pairs:.0f} | {' | '.join(cells)} | {both} |")
+    return "\n".join(lines) + "\n"
+
+
+def _bases(results: Results) -> list[dict[str, Any]]:
+    return [next(iter(each.values()))["base"] for each in results.values()]
+
+
+def _error(values: list[float]) -> float:
+    """Standard error over characters and seeds."""
+    return statistics.stdev(values) / len(values) ** 0.5
+
+
+def _draw_plane(results: Results, file: Path) -> None:
+    """Every row's gain on both axes, by the scorers that chose and by the judge."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    for axes, (x, y), title in zip(
+        panels, (AXES[:2], AXES[2:]), ("the scorers that chose", "the judge"), strict=True
+    ):
+        axes.axhline(0, color="#666a73", linewidth=0.8)
+        axes.axvline(0, color="#666a73", linewidth=0.8)
+        for name in ROWS:
+            across, up = gains(results, name, x), gains(results, name, y)
+            mark = "o" if name.startswith("angle") else "s"
+            axes.errorbar(
+                statistics.fmean(across),
+                statistics.fmean(up),
+                _error(up),
+                _error(across),
+                fmt=mark,
+                markersize=4,
+                linewidth=0.8,
+            )
+            place = statistics.fmean(across), statistics.fmean(up)
+            axes.annotate(name, place, (4, 3), textcoords="offset points", fontsize=7)
+        axes.plot([0], [0], "k*", markersize=11)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("fidelity: gain in IS x 1000")
+        axes.set_ylabel("prompt: gain in TS x 1000")
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _draw_clouds(root: Path, results: Results, file: Path) -> None:
+    """All ordered pairs of each character's candidates, and those that the window keeps."""
+    firsts = [name for name in results if name.endswith("-s0")]
+    figure, panels = plt.subplots(1, len(firsts), figsize=(12, 3.4), layout="constrained")
+    for axes, name in zip(panels, firsts, strict=True):
+        pool = Pool(root / name / "pools" / "8-images-round-1-of-1")
+        every = [
+            each for group in groups(pool) for each in differences(group, IS, TS, zscored=True)
+        ]
+        kept = [
+            each
+            for each in every
+            if BALANCED["low"] <= each.angle <= BALANCED["high"] and each.d_ts > 0
+        ]
+        for part, colour in ((every, "#b9bec9"), (kept, "#c2571a")):
+            x, y = [each.d_is for each in part], [each.d_ts for each in part]
+            axes.plot(x, y, ".", markersize=1.5, color=colour)
+        axes.set_title(f"{name.removesuffix('-s0')}: {len(kept)} of {len(every)}", fontsize=9)
+        axes.set_xlabel("dIS, in its spread")
+    panels[0].set_ylabel("dTS, in its spread")
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _draw_faces(root: Path, results: Results, file: Path) -> None:
+    """A photograph of each character, then the same prompts and seeds down the columns."""
+    firsts = [name for name in results if name.endswith("-s0")]
+    head, text = 18, 330
+    columns = ("subject", "personalised", *PICTURED)
+    height = head + len(firsts) * PROMPTS * SIDE
+    sheet = Image.new("RGB", (text + len(columns) * SIDE, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, column in enumerate(columns):
+        draw.text((text + place * SIDE + 3, 4), column.replace("fidelity", "fid."), fill="black")
+    for line, name in enumerate(firsts):
+        photograph = photographs(f"nano_{name.removesuffix('-s0')}")[0]
+        pools = ["base", *(results[name][each]["pool"] for each in PICTURED)]
+        for column, pool in enumerate(pools, 1):
+            rows = Pool(root / name / "judged" / pool).candidates(
+                ("candidate_id", "prompt", "image")
+            )
+            pictures = rows.to_pylist()
+            for number, row in enumerate(pictures[:: len(pictures) // PROMPTS][:PROMPTS]):
+                y = head + (line * PROMPTS + number) * SIDE
+                face = decode(row["image"]["bytes"], row["candidate_id"])
+                sheet.paste(_enlarged(face), (text + column * SIDE, y))
+                if column == 1:
+                    draw.text((4, y + SIDE // 2 - 6), row["prompt"], fill="black")
+                    sheet.paste(_enlarged(photograph), (text, y))
+    sheet.save(file, optimize=True)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    return picture.resize((SIDE - 3, SIDE - 3), Image.Resampling.NEAREST)

@@ -1,0 +1,66 @@
+"""The rows of the comparison: the rule that chooses pairs, images a prompt, and steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+IS, TS = "image_similarity", "text_similarity"
+
+
+def angle(low: float, high: float) -> dict[str, Any]:
+    """The paper's rule; scores in units of their spread over the pool."""
+    return {
+        "name": "angle",
+        "fidelity": IS,
+        "prompt": TS,
+        "low": low,
+        "high": high,
+        "zscored": True,
+        "max_pairs": 8,
+    }
+
+
+def ordered(weight: float, gap: float) -> dict[str, Any]:
+    """All pairs by `weight * TS + (1 - weight) * IS`, the widest gaps first."""
+    weights = {TS: weight, IS: 1 - weight}
+    return {
+        "name": "threshold",
+        "scorer": {name: value for name, value in weights.items() if value},
+        "gap": gap,
+        "zscored": True,
+        "max_pairs": 8,
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way of choosing pairs.
+
+    Attributes:
+        rule: The pair rule.
+        images: Images a prompt, of those that were drawn.
+        steps: Rounds of drawing and training; the images of all rounds together are as many.
+    """
+
+    rule: Mapping[str, Any]
+    images: int = 8
+    steps: int = 1
+
+
+BALANCED = angle(20, 70)
+ROWS: dict[str, Row] = {
+    "fidelity alone": Row(ordered(0.0, 0.0)),
+    "prompt alone": Row(ordered(1.0, 0.0)),
+    "weighted, lambda .25": Row(ordered(0.25, 0.0)),
+    "weighted, lambda .5": Row(ordered(0.5, 0.0)),
+    "weighted, lambda .75": Row(ordered(0.75, 0.0)),
+    "threshold": Row(ordered(0.5, 1.0)),
+    "angle 0 to 45": Row(angle(0, 45)),
+    "angle 20 to 70": Row(BALANCED),
+    "angle 45 to 90": Row(angle(45, 90)),
+    "angle 20 to 70, 2 images": Row(BALANCED, images=2),
+    "angle 20 to 70, 4 images": Row(BALANCED, images=4),
+    "angle 20 to 70, 16 images": Row(BALANCED, images=16),
+    "angle 20 to 70, two steps": Row(BALANCED, steps=2),
+    "angle 20 to 70, three steps": Row(BALANCED, steps=3),
+}
