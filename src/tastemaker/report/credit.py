@@ -19,7 +19,8 @@ from matplotlib.ticker import FuncFormatter
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_json_lines
-from tastemaker.report.figures import COLOURS, PRINT, Array, styled, to_svg
+from tastemaker.report.figures import Array
+from tastemaker.report.svg import COLOURS, PRINT, styled, to_svg
 
 BRANCHES = ("policy, chosen", "policy, rejected", "reference, chosen", "reference, rejected")
 
