@@ -3,11 +3,12 @@
     python benchmarks/hg_dpo/compare.py --output runs/hg_dpo --data FOLDER
 
 FOLDER holds the portraits, see build.py. Resumable: killed and started again it goes on. Writes
-results.json, table.md, search.md and the pictures beside this file.
+results.json, table.md, search.md and the pictures beside this file. With `--rows` it works on some
+rows alone and writes no results, so that several processes can share the work.
 
 1. One pool of real portraits, candidates and reconstructions for all rows (`world.py`).
 2. Search: each row of `rows.py` chooses among its settings, seed 0, on validation prompts: the
-   smallest Frechet distance to the training portraits in the training scorer's features, among
+   smallest Frechet distance to 400 training portraits in the training scorer's features, among
    the settings whose images that scorer prefers to the base's; if there is none, the highest win
    rate. The judge and the held-out portraits have no say.
 3. Table: each row with its setting, on captions of held-out portraits.
@@ -48,7 +49,12 @@ class Comparison:
 
     def choose(self, name: str) -> None:
         """Find a row's setting on the validation prompts."""
+        if name in self.chosen:
+            return
         row = ROWS[name]
+        for other in (row.like, row.start, row.text):
+            if other is not None and other not in self.chosen:
+                self.choose(other)
         if row.like is not None:
             self.chosen[name] = self.chosen[row.like]
             return
@@ -58,6 +64,11 @@ class Comparison:
         ]
         self.chosen[name] = max(self.search[name], key=_merit)["setting"]
         print(f"{name}: {label(self.chosen[name])}", flush=True)
+
+    def figures(self, name: str) -> list[Row]:
+        """A row's final figures, one a seed."""
+        seeds = SEEDS if name in MAIN else SEEDS[:1]
+        return [self.measured(name, self.chosen[name], seed, "test") for seed in seeds]
 
     def measured(self, name: str, setting: Options, seed: int, part: str) -> Row:
         """Train a row and judge it, or read it back."""
@@ -96,18 +107,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--data", type=Path, required=True, help="folder of the portraits")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="only these rows")
     options = parser.parse_args()
     work = Comparison(World(options.output, options.data))
-    for name in ROWS:
+    for name in options.rows or ROWS:
         work.choose(name)
-    table = {
-        name: [
-            work.measured(name, work.chosen[name], seed, "test")
-            for seed in (SEEDS if name in MAIN else SEEDS[:1])
-        ]
-        for name, row in ROWS.items()
-        if row.shown
-    }
+    table = {name: work.figures(name) for name in options.rows or ROWS if ROWS[name].shown}
+    if options.rows:
+        return
     results = {"chosen": work.chosen, "search": work.search, "table": table}
     write_json(HERE / "results.json", results)
     write_tables(HERE, options.output, results)

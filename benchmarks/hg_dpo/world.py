@@ -13,13 +13,14 @@ from portraits import Portraits
 from tastemaker.config import parse
 from tastemaker.evaluate import evaluate
 from tastemaker.images import decode
+from tastemaker.importing import import_images
 from tastemaker.join import join, mix
 from tastemaker.pair import pair
 from tastemaker.recipes.real_images import Images
 from tastemaker.records import Pool, RunDir
 from tastemaker.runs import RealRun
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.sections import EvaluateConfig, JoinConfig, PairConfig
+from tastemaker.sections import EvaluateConfig, ImagesConfig, JoinConfig, PairConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")
@@ -32,6 +33,7 @@ SAMPLING = {
     "device": "cpu",
 }
 CANDIDATES = 8
+SEARCHED = 400
 LEVELS = (400, 500, 600, 700)
 # Curriculum-DPO's tau: a tenth of the candidates' usual distance in score, as in its paper.
 GAP = 0.3
@@ -145,12 +147,17 @@ class World:
         judged, file = self.root / part, self.root / part / f"{name}.json"
         section = {**self.judging(part), "adapter": adapter}
         config = EvaluateConfig.model_validate(section)
-        real = self.images.held_out() if part == "test" else self.images.real()
+        real = self.images.held_out() if part == "test" else self._searched()
         evaluate(config, {name: policy}, judged, file, real)
         models = json.loads(file.read_text(encoding="utf-8"))["models"]
         for model in (name, "base"):
             models[model]["quality"] = self.quality(Pool(judged / model))
         return {"model": models[name], "base": models["base"]}
+
+    def _searched(self) -> Path:
+        """Training portraits that the search measures its distance to."""
+        section = {"images": str(self.portraits / "train"), "size": 64, "limit": SEARCHED}
+        return import_images(ImagesConfig.model_validate(section), self.root / "searched")
 
     def quality(self, pool: Pool) -> float:
         """The judge's mean score of the pictures under "a portrait of a man" (or woman) alone.
