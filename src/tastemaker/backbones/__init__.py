@@ -1,6 +1,7 @@
 """Model families: the only code that knows one diffusers pipeline from another."""
 
-from tastemaker.backbones.base import Backbone, Conditioning, select, stack
+from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.conditioning import Conditioning, select, stack
 from tastemaker.backbones.loading import load_backbone, model_identity
 from tastemaker.backbones.lora import merge_adapters
 from tastemaker.backbones.stacking import stack_adapter

@@ -10,37 +10,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.candidates import latents_of
 from tastemaker.images import decode, to_pixels
 from tastemaker.noise import NoiseSchedule
 from tastemaker.sections import AdapterConfig
 
-Conditioning = dict[str, torch.Tensor]
-"""Prompt embeddings under the names of the pipeline's arguments, first dimension = prompts."""
-
-
 POLICY = "policy"
 """Name of the newest LoRA of a loaded model: the one that was trained last."""
-
-
-def select(conditioning: Conditioning, rows: torch.Tensor | Sequence[int]) -> Conditioning:
-    """Pick rows of a conditioning.
-
-    Args:
-        conditioning: Embeddings, first dimension = prompts.
-        rows: Indices, repetition allowed.
-
-    Returns:
-        The rows, in the order given.
-    """
-    index = torch.as_tensor(rows, dtype=torch.long)
-    return {name: value[index.to(value.device)] for name, value in conditioning.items()}
-
-
-def stack(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Join conditionings along their first dimension."""
-    first = conditionings[0]
-    return {name: torch.cat([item[name] for item in conditionings]) for name in first}
 
 
 class Backbone(ABC):

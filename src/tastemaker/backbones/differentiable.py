@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tastemaker.backbones.base import Conditioning, stack
+from tastemaker.backbones.conditioning import Conditioning, stack
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 """Noisy latents, timestep and conditioning in, the network's prediction out."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones.base import Backbone, Conditioning, stack
+from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.batching import batched
 from tastemaker.candidates import candidate_table

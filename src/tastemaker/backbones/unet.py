@@ -15,7 +15,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from tastemaker.backbones.base import POLICY, Backbone, Conditioning
+from tastemaker.backbones.base import POLICY, Backbone
+from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.differentiable import guided_step, unroll
 from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
