@@ -32,7 +32,7 @@ SAMPLING = {
     "scheduler": "DDIMScheduler",
     "device": "cpu",
 }
-CANDIDATES = 8
+ITEMS, CANDIDATES = 800, 8
 SEARCHED = 400
 LEVELS = (400, 500, 600, 700)
 # Curriculum-DPO's tau: a tenth of the candidates' usual distance in score, as in its paper.
@@ -69,7 +69,7 @@ class World:
             "name": "pools",
             "output": str(self.root),
             "model": MODEL,
-            "real": {"images": folder, "size": 64},
+            "real": {"images": folder, "size": 64, "limit": ITEMS},
             "held_out": {"images": str(self.portraits / "held_out"), "size": 64},
             "candidates": {**SAMPLING, "num_candidates": candidates},
             "score": {"scorers": [clip("preference")]},
