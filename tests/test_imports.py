@@ -76,6 +76,9 @@ SIDEWAYS = {
     ("photographs", "captioned"),  # the formats of pictures are listed once
     ("personalize", "train"),  # one training more, whose loop is put together of train's parts
     ("plane", "groups"),  # its rule sees candidates that compete, like any rule
+    ("report", "groups"),  # it draws all pairs that a rule could have picked
+    ("report", "photographs"),  # it shows a subject beside what models made of it
+    ("report", "plane"),  # it draws differences as its rule sees them
     ("scorers", "photographs"),  # one scorer compares with photographs of a subject
     ("__main__", "cli"),
 }

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tastemaker.records import RunDir
-from tastemaker.report import credit, curves, figures, health, samples, summary
+from tastemaker.report import credit, curves, figures, health, plane, samples, summary
 from tastemaker.report.contents import Contents, read
 from tastemaker.report.images import Thumbnail, thumbnail
 from tastemaker.sections import ReportConfig
@@ -69,6 +69,7 @@ def render(config: ReportConfig, run: RunDir) -> str:
     page = environment.get_template("template.html").render(
         **_headline(contents),
         **_results(contents),
+        plane=plane.section(contents, config.strips),
         **_training(contents),
         **_images(config, contents),
     )
