@@ -289,8 +289,10 @@ def test_killed_it_ends_as_undisturbed(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    options = {"lora": {"rank": 2, "dropout": 0.5}, "prior": {"pool": str(class_images)}}
-    given = config(steps=4, checkpoint_every=2, gradient_accumulation=2, **options, **KINDS[kind])
+    options = {"gradient_accumulation": 2, "prior": {"pool": str(class_images)}, **KINDS[kind]}
+    if "text_lora" in options:
+        options["text_lora"] = {**options["text_lora"], "dropout": 0.5}
+    given = config(steps=4, checkpoint_every=2, **options)
     personalize(given, tmp_path / "undisturbed")
     after_step = PersonalTrainer._after_step
 

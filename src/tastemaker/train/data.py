@@ -35,11 +35,11 @@ class Latents:
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """What policy and reference both see: chosen images first, then rejected.
+    """Noisy images: of pairs the chosen first, then the rejected; policy and reference see both.
 
     Attributes:
-        noisy_latents: Shape [2 * pairs, channels, h, w].
-        timesteps: Shape [2 * pairs]; a pair shares its timestep.
+        noisy_latents: Shape [images, channels, h, w].
+        timesteps: Shape [images]; a pair shares its timestep.
         target: What the prediction should be.
         conditioning: Prompt embeddings, one row an image.
         tokens: What text encoders read, one row an image, where they train.

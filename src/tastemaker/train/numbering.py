@@ -38,6 +38,5 @@ def examples_of(
 
 
 def seed_dropout(config: OptimisationConfig, examples: range) -> None:
-    """Seed the dropout of the denoiser's adapters by the batch's first example."""
-    if config.lora.dropout:
-        torch.manual_seed(keyed_seed(config.seed, "dropout", examples.start))
+    """Seed the dropout of all adapters by the batch's first example."""
+    torch.manual_seed(keyed_seed(config.seed, "dropout", examples.start))

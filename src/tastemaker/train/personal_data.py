@@ -63,10 +63,12 @@ def encode_subject(
         TastemakerError: A class image is missing or corrupt, or of another size.
     """
     size = config.size or backbone.size
-    encoded = [_photograph(file, size, backbone) for file in tqdm(files, desc="encode")]
+    encoded = [
+        _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")
+    ]
     texts = [config.instance_prompt] * len(files)
     if config.prior is not None:
-        for row in tqdm(list(_rows(Pool(Path(config.prior.pool)))), desc="encode class"):
+        for row in tqdm(_rows(Path(config.prior.pool)), desc="encode class", unit="images"):
             encoded.append(backbone.encode_row(row))
             texts.append(row["prompt"])
     shapes = [tuple(mean.shape) for mean, _ in encoded]
@@ -140,8 +142,8 @@ def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor
     return mean[0].float().cpu(), std[0].float().cpu()
 
 
-def _rows(pool: Pool) -> Iterator[dict[str, Any]]:
-    for shard in pool.shards():
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for shard in Pool(folder).shards():
         yield from read_table(shard).to_pylist()
 
 

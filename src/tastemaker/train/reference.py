@@ -31,11 +31,11 @@ def residual(
     Args:
         backbone: Knows how to call the denoiser.
         denoiser: Policy or reference.
-        batch: Chosen images first, then rejected.
+        batch: Noisy images.
         conditioning: Prompt embeddings in place of the batch's, from a text encoder that trains.
 
     Returns:
-        Float32, shape [2 * pairs, channels, h, w].
+        Float32, shape [images, channels, h, w].
     """
     prediction = backbone.predict(
         denoiser, batch.noisy_latents, batch.timesteps, conditioning or batch.conditioning
