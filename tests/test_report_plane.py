@@ -30,11 +30,14 @@ from tastemaker.records import PairSet, Pool, RunDir
 from tastemaker.report import report
 from tastemaker.report.contents import read
 from tastemaker.report.figures import model_colours
+from tastemaker.report.images import thumbnail
 from tastemaker.report.plane import Plane, Window, figures, planes_of, section
+from tastemaker.report.plane.clouds import Cloud, cloud
 from tastemaker.report.plane.drawing import Drawing
 from tastemaker.report.plane.labels import Box, Spot, annotate, place
 from tastemaker.report.plane.models import Position, drawing, moves, pareto
-from tastemaker.report.plane.pairs import MOST_DOTS, Cloud, cloud, drawings
+from tastemaker.report.plane.pairs import MOST_DOTS, drawings
+from tastemaker.report.samples import pair_sets
 from tastemaker.sections import PairConfig, ReportConfig
 
 IS, TS = "image_similarity", "text_similarity"
@@ -413,6 +416,18 @@ class TestPage:
         assert "Photographs and images of sks dog" in page
         assert page.count('alt="photograph of sks dog"') == 3
         assert page.count('alt="policy image for: a sks dog') >= 3
+
+    def test_pairs_shown_are_those_of_the_last_round(self, run: RunDir, page: str) -> None:
+        assert '<section id="pairs">' in page
+        assert thumbnail(encoded("round_2-0-1")).uri in page
+        assert thumbnail(encoded("round_1-0-1")).uri not in page
+
+    def test_sets_of_pairs_come_in_the_order_of_training(self, tmp_path: Path) -> None:
+        run = RunDir(tmp_path)
+        names = ["easy", "normal", "hard", "mixed", "round_2", "round_10"]
+        for name in sorted(names):
+            write_table(PairSet(run.stage_pairs(name)).file, pa.table({"pair_id": [name]}))
+        assert [pairs.folder.name for pairs in pair_sets(run)] == names
 
     def test_table_says_where_models_went(self, page: str) -> None:
         rows = re.findall(r"<tr><th scope=\"row\"><span class=\"dot\"[^>]*></span>(.*?)</tr>", page)

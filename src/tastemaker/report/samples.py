@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import TastemakerError
@@ -134,9 +135,10 @@ def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], l
     Raises:
         TastemakerError: `pairs.parquet` is torn.
     """
-    pairs = _pairs(contents.run)
-    if not pairs.file.is_file():
+    sets = pair_sets(contents.run)
+    if not sets:
         return [], [], 0
+    pairs = sets[-1]  # of several, those that made the final policy
     table: list[dict[str, Any]] = pairs.table().to_pylist()
     measured = [row for row in table if row["margin"] is not None and math.isfinite(row["margin"])]
     ranked = sorted(measured, key=lambda row: (-row["margin"], str(row["pair_id"])))
@@ -147,11 +149,24 @@ def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], l
     return _shown(best, images), _shown(worst, images), len(table)
 
 
-def _pairs(run: RunDir) -> PairSet:
-    """The run's pairs; those of the last stage where it has several."""
-    stages = [PairSet(run.stage_pairs(stage)) for stage in STAGES]
-    held = [pairs for pairs in stages if pairs.file.is_file()]
-    return held[-1] if held else PairSet(run.pairs)
+def pair_sets(run: RunDir) -> list[PairSet]:
+    """Return every set of pairs of a run, in the order in which they were trained on.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The pairs of a single training, or those of all stages or rounds that have any.
+    """
+    folders = [run.pairs, *sorted(run.pairs.glob("*"), key=_turn)]
+    sets = [PairSet(folder) for folder in folders]
+    return [pairs for pairs in sets if pairs.file.is_file()]
+
+
+def _turn(folder: Path) -> tuple[int, int, str]:
+    """Stages as the curriculum has them; the tenth round after the ninth."""
+    stage = STAGES.index(folder.name) if folder.name in STAGES else len(STAGES)
+    return stage, len(folder.name), folder.name
 
 
 def _pools(pairs: PairSet) -> list[Pool]:

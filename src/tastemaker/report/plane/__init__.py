@@ -17,6 +17,7 @@ from tastemaker.report.contents import Contents, read
 from tastemaker.report.figures import model_colours
 from tastemaker.report.plane import models, pairs
 from tastemaker.report.plane.axes import Plane, Window, planes_of
+from tastemaker.report.plane.clouds import clouds
 from tastemaker.report.plane.drawing import Drawing
 from tastemaker.report.plane.grid import Grid, grid
 from tastemaker.report.plane.models import Move
@@ -77,7 +78,7 @@ def section(contents: Contents, rows: int) -> Section | None:
         models=[_standing(contents, plane) for plane in planes],
         pairs={
             held.name: [_panel(each) for each in pairs.drawings(held, planes[0])]
-            for held in pairs.clouds(contents.run, planes[0])
+            for held in clouds(contents.run, planes[0])
         },
         grid=grid(contents, planes[0], rows),
     )
@@ -110,7 +111,7 @@ def figures(run: Path | str) -> dict[str, Figure]:
             " evaluate.scorers, or pair by rule `angle`."
         )
     drawn = [_models(contents, plane) for plane in planes]
-    for held in pairs.clouds(contents.run, planes[0]):
+    for held in clouds(contents.run, planes[0]):
         drawn += pairs.drawings(held, planes[0])
     return {each.name: each.figure for each in drawn if each.figure is not None}
 
