@@ -443,33 +443,29 @@ class TestPhotographs:
         assert latents(tmp_path).shape == (1, 4, 16, 16)
         assert "enlarged: small.png has 24 x 20 pixels" in capsys.readouterr().out
 
-    def test_broken_ones_and_copies_are_named_and_left_out(
-        self, config: Config, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_copies_are_named_and_left_out(
+        self, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folder = tmp_path / "photographs"
         folder.mkdir()
         for number in range(2):
             photograph(number).save(folder / f"{number}.png")
         photograph(0).save(folder / "copy.webp", lossless=True)
-        (folder / "torn.png").write_bytes((photographs / "2.png").read_bytes()[:60])
         (folder / "notes.txt").write_text("no photograph")
-        given = config(photographs=str(folder))
-        personalize(given, tmp_path / "out")
+        personalize(config(photographs=str(folder)), tmp_path / "out")
         printed = capsys.readouterr().out
         assert "left out: copy.webp: the same picture as 0.png" in printed
-        assert "left out: torn.png: no readable image" in printed
         assert "notes.txt" not in printed
         done = json.loads((tmp_path / "out" / "done.json").read_text())
         assert done["photographs"] == 2
 
-    def test_one_photograph_trains_with_a_warning(
-        self, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_one_photograph_trains_where_it_is_asked_for(
+        self, config: Config, tmp_path: Path
     ) -> None:
         (tmp_path / "one").mkdir()
         photograph(0).save(tmp_path / "one" / "0.png")
-        out = personalize(config(photographs=str(tmp_path / "one")), tmp_path / "out")
-        assert "warning: one photograph" in capsys.readouterr().out
-        assert len(rows(out)) == 2
+        given = config(photographs=str(tmp_path / "one"), minimum=1)
+        assert len(rows(personalize(given, tmp_path / "out"))) == 2
 
 
 Refuses = Callable[..., str]
@@ -539,14 +535,23 @@ class TestBadInput:
         message = refuses(f"photographs={tmp_path / 'empty'}")
         assert "holds no photograph (looked for" in message
 
-    def test_all_photographs_broken(self, refuses: Refuses, tmp_path: Path) -> None:
+    def test_a_broken_photograph(self, refuses: Refuses, tmp_path: Path) -> None:
         (tmp_path / "broken").mkdir()
-        for name in ("a.jpg", "b.png"):
-            (tmp_path / "broken" / name).write_bytes(b"no image")
+        photograph(0).save(tmp_path / "broken" / "a.png")
+        (tmp_path / "broken" / "b.jpg").write_bytes(b"no image")
         message = refuses(f"photographs={tmp_path / 'broken'}")
-        assert "none of the 2 photographs" in message
-        assert "the first a.jpg: no readable image" in message
+        assert "b.jpg" in message
+        assert "mend it or take it out" in message
         # The folder is not claimed: with mended photographs the same command works.
+        assert not (tmp_path / "out").exists()
+
+    def test_one_photograph(self, refuses: Refuses, tmp_path: Path) -> None:
+        (tmp_path / "one").mkdir()
+        for name in ("a.png", "copy.png"):
+            photograph(0).save(tmp_path / "one" / name)
+        message = refuses(f"photographs={tmp_path / 'one'}")
+        assert "holds 1 photograph, fewer than minimum=2" in message
+        assert "set minimum=1" in message
         assert not (tmp_path / "out").exists()
 
     def test_class_images_of_another_size(self, refuses: Refuses, class_images: Path) -> None:

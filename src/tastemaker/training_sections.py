@@ -242,6 +242,7 @@ class PersonalizeConfig(OptimisationConfig):
     photographs: str = Field(
         description="Folder of photographs of the subject, 3 to 6 are usual; or a named subject."
     )
+    minimum: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")
     identifier: str = Field(
         "sks", pattern=r"^\S+$", description="Rare word that comes to mean the subject."
     )
