@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,15 @@ class TestImageSimilarity:
     def test_what_is_no_encoder_is_named(self, subject: Path, name: str, words: str) -> None:
         with pytest.raises(TastemakerError, match=words):
             image_similarity(images=str(subject), model=name)
+
+    def test_a_dino_is_no_clip(self, tiny_dino: Path, tiny_clip: Path, tmp_path: Path) -> None:
+        """Even with a tokenizer beside it: its missing text encoder would be random."""
+        folder = tmp_path / "dino"
+        shutil.copytree(tiny_clip, folder)
+        for file in tiny_dino.iterdir():
+            shutil.copy(file, folder)
+        with pytest.raises(TastemakerError, match="is a dinov2, no CLIP"):
+            ClipScorer(model=str(folder))
 
     def test_a_dino_without_its_processor(self, subject: Path, tiny_dino: Path) -> None:
         torn = subject.parent / "torn"

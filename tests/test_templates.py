@@ -150,7 +150,7 @@ def test_parts_are_not_empty(number: int) -> None:
         parts(["a {}", "a red {}", "a {}"], number)
 
 
-@pytest.mark.parametrize(("name", "number"), zip(SETS, (25, 25, 48, 24), strict=True))
+@pytest.mark.parametrize(("name", "number"), list(zip(SETS, (25, 25, 48, 24), strict=True)))
 def test_our_sets_are_whole(name: str, number: int) -> None:
     templates = load_templates(name)
     assert len(templates) == len(set(templates)) == number

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tastemaker.errors import TastemakerError
+from tastemaker.files import read_lines
 from tastemaker.intake import LeftOut
 from tastemaker.parquet import image_bytes, parquet_columns, parquet_files, parquet_rows
 from tastemaker.registry import CAPTIONED
@@ -138,11 +139,7 @@ def parquet(
 def _metadata(file: Path) -> list[dict[str, Any]]:
     """Read the lines of metadata.jsonl, each with a file name inside the folder."""
     rows = []
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise TastemakerError(f"{file} is not UTF-8 text: {error}; save it as UTF-8.") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(file), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"

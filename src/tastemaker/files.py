@@ -75,6 +75,26 @@ def read_json(path: Path) -> Any:
         raise TastemakerError(f"{path} is not JSON: {error}") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file.
+
+    Args:
+        path: UTF-8, with or without a mark at its beginning.
+
+    Returns:
+        Its lines as they stand; the line at i is number i + 1.
+
+    Raises:
+        TastemakerError: The file is missing, may not be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise TastemakerError(f"{path} is not UTF-8 text: {error}; save it as UTF-8.") from None
+    except OSError as error:
+        raise TastemakerError(f"{path} cannot be read: {error.strerror}.") from None
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line.
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_table
+from tastemaker.files import read_lines, read_table
 from tastemaker.registry import PROMPTS
 from tastemaker.templates import filled, parts
 from tastemaker.templates.dreambooth import Kind
@@ -170,7 +170,7 @@ def filled_templates(
 
 
 def _lines(file: Path, column: str) -> list[str]:
-    return file.read_text(encoding="utf-8-sig").splitlines()
+    return read_lines(file)
 
 
 def _json_lines(file: Path, column: str) -> list[str]:

@@ -41,7 +41,7 @@ class ClipScorer:
             float | None, Field(gt=0, description="Factor on the cosine; null: the model's.")
         ] = None,
     ) -> None:
-        from transformers import AutoTokenizer, CLIPModel
+        from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
         # Pillow resizes the same everywhere; the torchvision backend is neither needed nor equal.
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -50,6 +50,9 @@ class ClipScorer:
         if model.startswith((".", "/", "~")) and not local.is_dir():
             raise TastemakerError(f"scorer model {model!r} does not exist; check the folder.")
         try:
+            kind = AutoConfig.from_pretrained(model).model_type
+            if kind != "clip":
+                raise TastemakerError(f"scorer model {model!r} is a {kind}, no CLIP.")
             self.network = CLIPModel.from_pretrained(model, dtype=torch.float32).eval()
             self.network.requires_grad_(False)
             self.tokenizer = AutoTokenizer.from_pretrained(model)

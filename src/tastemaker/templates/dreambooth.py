@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from tastemaker.errors import TastemakerError
+from tastemaker.files import read_lines
 from tastemaker.templates import SLOT, as_template
-from tastemaker.templates.lines import read_lines
 
 Kind = Literal["live", "object"]
 

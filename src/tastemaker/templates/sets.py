@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.errors import TastemakerError, nearest
+from tastemaker.files import read_lines
 from tastemaker.templates import SLOT, as_template
 from tastemaker.templates.captions import read_captions, rewritten
 from tastemaker.templates.dreambooth import Kind, is_dreambooth, read_dreambooth
-from tastemaker.templates.lines import read_lines
 
 SETS = ("live", "object", "scenes", "scenes_held_out")
 """Our own. `live` and `object`, in the manner of DreamBooth's, 25 templates each: places, views,
