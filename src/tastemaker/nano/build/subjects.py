@@ -1,7 +1,8 @@
 """Stage `subjects`: pictures of characters in a style that the embedded model never saw.
 
-They are to it what a handful of photographs of somebody's dog is to a large model: large, and on
-two plain backgrounds alone, so that a personalised model can learn the backgrounds along.
+They are to it what a handful of photographs of somebody's dog is to a large model. Always large and
+in the middle, so that this is learned along; each on a background of its own, so that closeness to
+the pictures is closeness to the character, not to a background.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from tastemaker.nano.captions import Scene
 
 STYLE = "bold"
 NAMES = ("butterfly", "fish", "frog", "house", "panda", "rocket")
-BACKGROUNDS = ("white", "gray", "white", "gray", "white")
+BACKGROUNDS = ("white", "gray", "yellow", "pink", "navy")
 
 
 def draw_subjects(work: Path) -> None:
