@@ -35,7 +35,7 @@ from tastemaker.train.networks import (
     parameter_groups,
     weights,
 )
-from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
+from tastemaker.train.numbering import examples_of, seed_dropout
 from tastemaker.train.objective import (
     DenoisingErrors,
     credited,
@@ -46,6 +46,7 @@ from tastemaker.train.objective import (
     step_metrics,
 )
 from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient, synced
+from tastemaker.train.progress import steps_left
 from tastemaker.train.saving import save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.train.terms import build_credit, weighted_losses
@@ -104,15 +105,10 @@ class Trainer:
             self.diary = CreditDiary(self.output, self.credit, steps=self.config.steps, start=start)
         if self.config.tracker:
             self.accelerator.init_trackers("logs")
-        pairs = examples_a_step(self.config, self.accelerator)
-        with tqdm(
-            total=self.config.steps * pairs, initial=start * pairs, desc="train", unit="pairs"
-        ) as bar:
-            for step in range(start, self.config.steps):
-                row = self._step(step)
-                self._after_step(step + 1, row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
-                bar.update(pairs)
+        for step, bar in steps_left(self.config, self.accelerator, start, "pairs"):
+            row = self._step(step)
+            self._after_step(step + 1, row)
+            bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
         # Not `end_training`: it would take the process group from the rooms that follow.
         for tracker in self.accelerator.trackers:
             tracker.finish()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from tastemaker.backbones import load_backbone
 from tastemaker.errors import TastemakerError
@@ -16,9 +15,10 @@ from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.checkpoint import TrainState, is_due, last_good, resume, save_checkpoint
 from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
-from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
+from tastemaker.train.numbering import examples_of, seed_dropout
 from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient, synced
 from tastemaker.train.personal_data import encode_subject, subject_batch
+from tastemaker.train.progress import steps_left
 from tastemaker.train.reference import mean_square, residual
 from tastemaker.train.saving import name_base, save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
@@ -69,15 +69,10 @@ class PersonalTrainer:
         start = resume(self.state, self.checkpoints)
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
-        images = examples_a_step(self.config, self.accelerator)
-        with tqdm(
-            total=self.config.steps * images, initial=start * images, desc="train", unit="images"
-        ) as bar:
-            for step in range(start, self.config.steps):
-                row = self._step(step)
-                self._after_step(step + 1, row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}")
-                bar.update(images)
+        for step, bar in steps_left(self.config, self.accelerator, start, "images"):
+            row = self._step(step)
+            self._after_step(step + 1, row)
+            bar.set_postfix(loss=f"{row['loss']:.3f}")
         self._save_model()
 
     def _free_text(self) -> list[torch.nn.Parameter]:

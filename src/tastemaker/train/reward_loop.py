@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from tastemaker.backbones import load_backbone, stack
 from tastemaker.errors import TastemakerError
@@ -24,8 +23,9 @@ from tastemaker.train.checkpoint import (
 )
 from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
-from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
+from tastemaker.train.numbering import examples_of, seed_dropout
 from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
+from tastemaker.train.progress import steps_left
 from tastemaker.train.saving import save_lora
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.training_sections import RewardTrainConfig
@@ -72,15 +72,10 @@ class RewardTrainer:
         start = resume(self.state, self.checkpoints)
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
-        images = examples_a_step(self.config, self.accelerator)
-        with tqdm(
-            total=self.config.steps * images, initial=start * images, desc="train", unit="images"
-        ) as bar:
-            for step in range(start, self.config.steps):
-                row = self._step(step)
-                self._after_step(step + 1, row)
-                bar.set_postfix(reward=f"{row['reward']:.3f}")
-                bar.update(images)
+        for step, bar in steps_left(self.config, self.accelerator, start, "images"):
+            row = self._step(step)
+            self._after_step(step + 1, row)
+            bar.set_postfix(reward=f"{row['reward']:.3f}")
         if self.accelerator.is_main_process:
             save_lora(self.backbone, self.config.model, self.output)
         self.accelerator.wait_for_everyone()
