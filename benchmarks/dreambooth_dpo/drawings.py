@@ -101,7 +101,7 @@ def _draw_clouds(root: Path, results: Results, file: Path) -> None:
     firsts = [name for name in results if name.endswith("-s0")]
     figure, panels = plt.subplots(1, len(firsts), figsize=(12, 3.4), layout="constrained")
     for axes, name in zip(panels, firsts, strict=True):
-        pool = Pool(root / name / "pools" / "8-images-round-1-of-1")
+        pool = Pool(root / name / "pools" / "16-images-round-1-of-1")
         every = [
             each for group in groups(pool) for each in differences(group, IS, TS, zscored=True)
         ]

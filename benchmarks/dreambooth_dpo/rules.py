@@ -16,7 +16,7 @@ def angle(low: float, high: float) -> dict[str, Any]:
         "low": low,
         "high": high,
         "zscored": True,
-        "max_pairs": 8,
+        "max_pairs": 16,
     }
 
 
@@ -28,7 +28,7 @@ def ordered(weight: float, gap: float) -> dict[str, Any]:
         "scorer": {name: value for name, value in weights.items() if value},
         "gap": gap,
         "zscored": True,
-        "max_pairs": 8,
+        "max_pairs": 16,
     }
 
 
@@ -43,7 +43,7 @@ class Row:
     """
 
     rule: Mapping[str, Any]
-    images: int = 8
+    images: int = 16
     steps: int = 1
 
 
@@ -60,7 +60,7 @@ ROWS: dict[str, Row] = {
     "angle 45 to 90": Row(angle(45, 90)),
     "angle 20 to 70, 2 images": Row(BALANCED, images=2),
     "angle 20 to 70, 4 images": Row(BALANCED, images=4),
-    "angle 20 to 70, 16 images": Row(BALANCED, images=16),
+    "angle 20 to 70, 8 images": Row(BALANCED, images=8),
     "angle 20 to 70, two steps": Row(BALANCED, steps=2),
     "angle 20 to 70, three steps": Row(BALANCED, steps=3),
 }
