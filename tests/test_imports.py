@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "intake",
         "noise",
         "parquet",
+        "personal_sections",
         "records",
         "registry",
         "runs",

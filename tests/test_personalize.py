@@ -21,13 +21,13 @@ from tastemaker.cli import main
 from tastemaker.errors import TastemakerError
 from tastemaker.generate import generate
 from tastemaker.images import decode_photograph, to_pixels
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.personalize import personalize
 from tastemaker.sections import GenerateConfig
 from tastemaker.train.data import pair_index
 from tastemaker.train.personal_data import PersonalData, encode_subject, subject_batch
 from tastemaker.train.personal_loop import PersonalTrainer
 from tastemaker.train.reference import mean_square, residual
-from tastemaker.training_sections import PersonalizeConfig
 
 LORA = "pytorch_lora_weights.safetensors"
 EMBEDDINGS = "learned_embeds.safetensors"

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from tastemaker import __version__, config
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.records import RunDir
 from tastemaker.sections import (
     BlendConfig,
@@ -29,7 +30,7 @@ from tastemaker.sections import (
     Section,
     section_class,
 )
-from tastemaker.training_sections import PersonalizeConfig, TrainConfig
+from tastemaker.training_sections import TrainConfig
 
 Command = Callable[[argparse.Namespace], None]
 Kind = type[Section]

@@ -7,9 +7,9 @@ from typing import Any
 
 from tastemaker.errors import TastemakerError
 from tastemaker.images import pixel_hash
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.photographs import photograph_files, photographs
 from tastemaker.records import Stage, finished_key
-from tastemaker.training_sections import PersonalizeConfig
 
 
 def personalize(config: PersonalizeConfig, output: Path) -> Path:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tastemaker import registry
 from tastemaker.choices import Choice
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.sections import (
     BlendConfig,
     CandidatesConfig,
@@ -28,7 +29,7 @@ from tastemaker.sections import (
     Section,
     section_class,
 )
-from tastemaker.training_sections import PersonalizeConfig, RewardTrainConfig, TrainConfig
+from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 STAGES = ("easy", "normal", "hard")
 

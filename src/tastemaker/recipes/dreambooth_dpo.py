@@ -7,6 +7,7 @@ from pathlib import Path
 from tastemaker.evaluate import evaluate
 from tastemaker.generate import generate
 from tastemaker.pair import pair
+from tastemaker.personal_sections import PersonalizeConfig, PriorConfig
 from tastemaker.personalize import personalize
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
@@ -14,7 +15,6 @@ from tastemaker.report import report
 from tastemaker.runs import PersonalRun
 from tastemaker.score import score
 from tastemaker.train import train
-from tastemaker.training_sections import PersonalizeConfig, PriorConfig
 
 
 @RECIPES.register("dreambooth_dpo")

@@ -14,11 +14,11 @@ from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table
 from tastemaker.images import decode_photograph, square, to_pixels
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.records import Pool
 from tastemaker.seeding import keyed_generator
 from tastemaker.train.credit import draw_timesteps
 from tastemaker.train.data import Latents, NoisyBatch, pair_index
-from tastemaker.training_sections import PersonalizeConfig
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from tastemaker.backbones import load_backbone
 from tastemaker.errors import TastemakerError
+from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.checkpoint import TrainState, is_due, last_good, resume, save_checkpoint
 from tastemaker.train.credit import Credit
@@ -22,7 +23,6 @@ from tastemaker.train.progress import steps_left
 from tastemaker.train.reference import mean_square, residual
 from tastemaker.train.saving import name_base, save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
-from tastemaker.training_sections import PersonalizeConfig
 
 
 class PersonalTrainer:
