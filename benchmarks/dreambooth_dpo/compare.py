@@ -3,7 +3,8 @@
     python benchmarks/dreambooth_dpo/compare.py --output runs/dreambooth_dpo
 
 Resumable: killed and started again it goes on. Writes results.json, table.md, plane.png, clouds.png
-and faces.png beside this file.
+and faces.png beside this file. With `--subjects` it works on some characters alone and writes no
+results, so that several processes can share the work.
 
 Four characters in a style of drawing that the base was never taught, five pictures each, large and
 on five backgrounds. For each character and each of two seeds: personalise once, draw
@@ -121,11 +122,15 @@ def main() -> None:
     """Run what is missing, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    root = parser.parse_args().output
-    subjects = [Subject(root, name, seed) for seed in SEEDS for name in SUBJECTS]
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, help="only these characters")
+    options = parser.parse_args()
+    root, names = options.output, options.subjects or SUBJECTS
+    subjects = [Subject(root, name, seed) for seed in SEEDS for name in names]
     results = {
         subject.folder.name: {name: subject.measured(name) for name in ROWS} for subject in subjects
     }
+    if options.subjects:
+        return
     write_json(HERE / "results.json", results)
     write_results(HERE, root, results)
 

@@ -42,7 +42,7 @@ def gains(results: Results, name: str, axis: str) -> list[float]:
 
 def _table(results: Results) -> str:
     lines = [
-        "| row | pairs | IS | TS | judge's IS | judge's TS | both up, of 8 |",
+        "| row | pairs | IS | TS | judge's IS | judge's TS | both up by the judge, of 8 |",
         "|---|---|---|---|---|---|---|",
     ]
     base = [[row[axis]["mean"] for row in _bases(results)] for axis in AXES]
@@ -68,30 +68,34 @@ def _error(values: list[float]) -> float:
 
 def _draw_plane(results: Results, file: Path) -> None:
     """Every row's gain on both axes, by the scorers that chose and by the judge."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    colours = plt.get_cmap("tab20")
     for axes, (x, y), title in zip(
         panels, (AXES[:2], AXES[2:]), ("the scorers that chose", "the judge"), strict=True
     ):
         axes.axhline(0, color="#666a73", linewidth=0.8)
         axes.axvline(0, color="#666a73", linewidth=0.8)
-        for name in ROWS:
+        for number, name in enumerate(ROWS):
             across, up = gains(results, name, x), gains(results, name, y)
-            mark = "o" if name.startswith("angle") else "s"
             axes.errorbar(
                 statistics.fmean(across),
                 statistics.fmean(up),
                 _error(up),
                 _error(across),
-                fmt=mark,
-                markersize=4,
+                fmt="o" if name.startswith("angle") else "s",
+                color=colours(number),
+                markersize=5,
                 linewidth=0.8,
+                label=f"{number + 1} {name}",
             )
             place = statistics.fmean(across), statistics.fmean(up)
-            axes.annotate(name, place, (4, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(str(number + 1), place, (4, 3), textcoords="offset points", fontsize=8)
         axes.plot([0], [0], "k*", markersize=11)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("fidelity: gain in IS x 1000")
         axes.set_ylabel("prompt: gain in TS x 1000")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
