@@ -1,5 +1,6 @@
 """The comparison's results as tables and pictures."""
 
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +35,17 @@ PICTURED = (
     "AlignProp",
 )
 FACES, FACE = 8, 112
+CURVES = {
+    "rewards/accuracies": "share of pairs told apart",
+    "errors/chosen": "growth of the chosen error",
+    "errors/rejected": "growth of the rejected error",
+}
+TRAININGS = {"naive": 0, "easy": 0, "normal": 60, "hard": 120, "hard over best candidates": 120}
+"""Which are drawn, and how many steps the row had behind it."""
 
 
 def write_tables(folder: Path, root: Path, results: dict[str, Any]) -> None:
-    """Write table.md, search.md, search.png and faces.png.
+    """Write table.md, search.md, search.png, curves.png and faces.png.
 
     Args:
         folder: Where they go.
@@ -47,6 +55,7 @@ def write_tables(folder: Path, root: Path, results: dict[str, Any]) -> None:
     (folder / "table.md").write_text(_table(results), encoding="utf-8")
     (folder / "search.md").write_text(_search(results), encoding="utf-8")
     _draw_search(results["search"], folder / "search.png")
+    _draw_curves(results["table"], root / "policies", folder / "curves.png")
     _draw_faces(results["table"], root / "test", folder / "faces.png")
 
 
@@ -116,6 +125,22 @@ def _draw_search(search: dict[str, list[Row]], file: Path) -> None:
     axes.set_xlabel("Frechet distance to the training portraits, training scorer's features x 1000")
     axes.set_ylabel("images preferred to the base's, %")
     axes.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _draw_curves(table: dict[str, list[Row]], policies: Path, file: Path) -> None:
+    """How well pairs are told apart, and how both errors grow, in the trainings of seed 0."""
+    figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), layout="constrained")
+    for axes, (key, title) in zip(panels, CURVES.items(), strict=True):
+        for name, begins in TRAININGS.items():
+            lines = (policies / table[name][0]["pool"] / "metrics.jsonl").read_text().splitlines()
+            values = [json.loads(line)[key] for line in lines]
+            smooth = [statistics.fmean(values[max(i - 9, 0) : i + 1]) for i in range(len(values))]
+            axes.plot(range(begins, begins + len(smooth)), smooth, linewidth=1.3, label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("optimizer step of the row")
+    panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 

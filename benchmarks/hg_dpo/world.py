@@ -104,7 +104,8 @@ class World:
         Args:
             kind: `easy`, `easy 2` (of two candidates), `normal`, `hard`, `naive` (real over
                 generated), `normal first` and `hard second` (the curriculum without easy),
-                `hard after easy`, `mixed` or `gaps` (every two candidates, Curriculum-DPO's).
+                `hard after easy`, `normal at 800` and `hard at 800` (reconstructions from that
+                timestep alone), `mixed` or `gaps` (every two candidates, Curriculum-DPO's).
 
         Returns:
             Its folder.
@@ -123,14 +124,30 @@ class World:
             return _joined(two, two, place)
         if kind == "easy":
             return _joined(images.candidates(), images.candidates(), place)
+        if kind == "normal at 800":
+            return _joined(self._reconstructed(800), self.pairs("easy"), place, keep_if=0)
         if kind in ("normal", "normal first"):
             stage = images.config.normal
             assert stage is not None
             rejected = self.pairs("easy") if kind == "normal" else images.candidates()
             return _joined(images.between("normal", stage), rejected, place, keep_if=0)
-        before = {"hard": "normal", "hard second": "normal first", "hard after easy": "easy"}
+        before = {
+            "hard": "normal",
+            "hard second": "normal first",
+            "hard after easy": "easy",
+            "hard at 800": "normal at 800",
+        }
         rejected = self.pairs(before[kind]) if kind in before else images.candidates()
         return _joined(images.real(), rejected, place)
+
+    def _reconstructed(self, timestep: int) -> Path:
+        """Reconstructions from one timestep in place of the four."""
+        stage = self.images.config.normal
+        assert stage is not None
+        assert stage.reconstruct is not None
+        alone = stage.reconstruct.model_copy(update={"timesteps": (timestep,)})
+        stage = stage.model_copy(update={"reconstruct": alone})
+        return self.images.between(f"normal-{timestep}", stage)
 
     def measured(self, name: str, policy: Path, part: str, adapter: Mapping[str, Any]) -> Row:
         """Judge a model; read back where it was judged before.
