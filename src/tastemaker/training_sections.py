@@ -130,6 +130,11 @@ class TrainConfig(OptimisationConfig):
     credit: Credit = Field(
         Choice(name="uniform"), description="Which denoising steps count, and how much."
     )
+    timesteps: Literal["family", "uniform"] = Field(
+        "family",
+        description="How often timesteps are drawn, times what `credit` says: as the family was"
+        " trained (logit-normal with its shift for flows, uniform for the others), or uniformly.",
+    )
     guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
     method: Literal["lora", "full", "frozen"] = Field(
         "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."

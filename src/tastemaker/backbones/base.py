@@ -26,12 +26,12 @@ class Backbone(ABC):
     Attributes:
         name: What the model was loaded from.
         pipeline: The diffusers pipeline.
-        abar: alphas_cumprod of the training schedule, float64, shape [T].
+        noise_schedule: `alpha`, `sigma` and the kind of prediction, float64, shape [T].
     """
 
     name: str
     pipeline: Any
-    abar: torch.Tensor
+    noise_schedule: NoiseSchedule
 
     @property
     @abstractmethod
@@ -51,7 +51,7 @@ class Backbone(ABC):
     @property
     def num_timesteps(self) -> int:
         """T: length of the training schedule."""
-        return len(self.abar)
+        return len(self.noise_schedule)
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -64,22 +64,51 @@ class Backbone(ABC):
             Embeddings, first dimension = prompts, on the model's device.
         """
 
+    def encode_negative(self, prompt: str) -> Conditioning:
+        """Encode the negative prompt as the family's own pipeline does, also where it is empty.
+
+        Args:
+            prompt: The negative prompt.
+
+        Returns:
+            As `encode_prompts`, one row.
+        """
+        return self.encode_prompts([prompt])
+
+    def image_conditioning(self, row: dict[str, Any], latents: torch.Tensor) -> Conditioning:
+        """What the denoiser is told of a training image beside its prompt, e.g. SDXL's sizes.
+
+        Args:
+            row: Of a pool, perhaps with `original_size` and `crop_corner`.
+            latents: The image's, [channels, h, w].
+
+        Returns:
+            One row; empty in most families.
+        """
+        return {}
+
     @property
     @abstractmethod
     def text_encoders(self) -> list[torch.nn.Module]:
-        """The networks that make the embeddings; a LoRA may train on each."""
+        """The networks that make embeddings and on each of which a LoRA may train."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Conditioning:
         """Turn prompts into what `embed` reads, first dimension = prompts."""
 
     @abstractmethod
-    def embed(self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning) -> Conditioning:
+    def embed(
+        self,
+        text_encoders: Sequence[torch.nn.Module],
+        tokens: Conditioning,
+        cached: Conditioning,
+    ) -> Conditioning:
         """Run text encoders of this family, with a graph where they train.
 
         Args:
             text_encoders: This backbone's own, or as `accelerate` wrapped them.
             tokens: From `tokenize`.
+            cached: From `encode_prompts`, for what encoders add that no LoRA trains on (T5).
 
         Returns:
             As `encode_prompts`, up to rounding.
@@ -257,16 +286,23 @@ class Backbone(ABC):
             Latents, shaped as given.
         """
 
-    @property
-    @abstractmethod
-    def noise_schedule(self) -> NoiseSchedule:
-        """`alpha`, `sigma` and the kind of prediction, for credit schemes."""
+    def timestep_density(self, height: int, width: int) -> torch.Tensor | None:
+        """How often the family draws each timestep in training, unnormalised, shape [T].
+
+        Args:
+            height: Of the latents, in cells.
+            width: Of the latents, in cells.
+
+        Returns:
+            None for uniform.
+        """
+        return None
 
     @abstractmethod
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
-        """Return `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise`."""
+        """Return `x_t = alpha_t x_0 + sigma_t noise`."""
 
     @abstractmethod
     def predict(
@@ -319,6 +355,17 @@ class Backbone(ABC):
     @abstractmethod
     def fuse_adapters(self) -> None:
         """Add loaded LoRAs to the weights, so that a new one can be trained on top."""
+
+    @abstractmethod
+    def attach(self, folder: Path) -> None:
+        """Put a saved LoRA on the model, under the name `POLICY`.
+
+        Args:
+            folder: Of a LoRA in diffusers' form.
+
+        Raises:
+            TastemakerError: It belongs to another family, or to a network of other sizes.
+        """
 
     @abstractmethod
     def adapted_parts(self, folder: Path) -> set[str]:

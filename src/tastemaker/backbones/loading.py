@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.base import POLICY, Backbone
+from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
 from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.errors import TastemakerError
@@ -17,7 +17,12 @@ from tastemaker.hardware import torch_device, torch_dtype
 from tastemaker.records import finished_key
 from tastemaker.registry import MODELS
 
-FAMILIES = {"StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone"}
+FAMILIES = {
+    "StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone",
+    "StableDiffusionXLPipeline": "tastemaker.backbones.sdxl:SDXLBackbone",
+    "StableDiffusion3Pipeline": "tastemaker.backbones.flow:SD3Backbone",
+    "FluxPipeline": "tastemaker.backbones.flux:FluxBackbone",
+}
 
 
 def resolve(model: str) -> str:
@@ -68,7 +73,7 @@ def load_backbone(
         if (folder / TOKEN_FILE).is_file():
             backbone.load_token(folder)
         if (folder / LORA_FILE).is_file():
-            backbone.pipeline.load_lora_weights(model, adapter_name=POLICY)
+            backbone.attach(folder)
         backbone.name = model
     else:
         backbone = _load_pipeline(model, device, dtype)

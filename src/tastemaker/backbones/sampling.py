@@ -146,13 +146,16 @@ def sample_pool(
             model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
         )
         backbone.switch(config.adapter)
-        texts = {config.negative_prompt, *(item.prompt for _, part in mine for item in part)}
+        texts = {item.prompt for _, part in mine for item in part}
         embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
+        negative = backbone.encode_negative(config.negative_prompt)
         how = draw or from_noise(config)
         number = sum(len(part) for _, part in mine)
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
             for index, part in mine:
-                table = _draw_shard(config, backbone, embeddings, part, keep_latents, bar, how)
+                table = _draw_shard(
+                    config, backbone, embeddings, negative, part, keep_latents, bar, how
+                )
                 write_table(pool.shard(index), table)
     state.wait_for_everyone()
     return sum(len(part) for _, part in mine)
@@ -188,6 +191,7 @@ def _draw_shard(
     config: SamplingConfig,
     backbone: Backbone,
     embeddings: dict[str, Conditioning],
+    negative: Conditioning,
     items: Sequence[Item],
     keep_latents: bool,
     bar: Any,
@@ -199,7 +203,7 @@ def _draw_shard(
             backbone,
             part,
             stack([embeddings[item.prompt] for item in part]),
-            stack([embeddings[config.negative_prompt]] * len(part)),
+            stack([negative] * len(part)),
         )
         for item, image, latent in zip(
             part, backbone.decode_latents(latents), latents, strict=True

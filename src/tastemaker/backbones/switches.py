@@ -21,6 +21,13 @@ import torch
 from tastemaker.errors import TastemakerError
 
 BLOCKS = ("down", "mid", "up")
+CALLED = {
+    "prompt_embeds": "prompt_embeds",
+    "add_text_embeds": "pooled_prompt_embeds",
+    "pooled_prompt_embeds": "pooled_prompt_embeds",
+}
+"""What pipelines call in their loop by which argument."""
+
 OUTSIDE = "outside_"
 """Prefix of the embeddings that hold outside the range of timesteps."""
 
@@ -52,9 +59,13 @@ def switch_lora(
     if unknown:
         raise TastemakerError(f"unknown block {unknown[0]!r}; a denoiser has {', '.join(BLOCKS)}.")
     weights: dict[str, Any] = {name: scale for name in parts if adapter in parts[name]}
-    for denoiser in {"unet", "transformer"} & set(weights):
-        if set(blocks) != set(BLOCKS):
-            weights[denoiser] = {block: scale * (block in blocks) for block in BLOCKS}
+    if set(blocks) != set(BLOCKS):
+        if "transformer" in weights:
+            raise TastemakerError(
+                "adapter.blocks: a transformer has no down, mid and up blocks; leave blocks out."
+            )
+        if "unet" in weights:
+            weights["unet"] = {block: scale * (block in blocks) for block in BLOCKS}
     active = [name for name in loaded if name != adapter]
     pipeline.set_adapters([*active, adapter], [*(1.0 for _ in active), weights])
 
@@ -72,7 +83,8 @@ def text_range_arguments(
 
     Args:
         pipeline: A diffusers pipeline with `callback_on_step_end`.
-        inside: `prompt_embeds` and `negative_prompt_embeds` with the LoRA on.
+        inside: `prompt_embeds` and `negative_prompt_embeds` with the LoRA on, and the pooled ones
+            where the pipeline takes them.
         outside: The same without it.
         between: The LoRA acts at timesteps in [low, high).
         first: The first timestep that will be denoised.
@@ -82,24 +94,28 @@ def text_range_arguments(
         Arguments of the pipeline's call.
     """
     low, high = between
+    last = pipeline.scheduler.config.num_train_timesteps - 1
+    names = {name: CALLED[name] for name in pipeline._callback_tensor_inputs if name in CALLED}
 
-    def at(timestep: int) -> Mapping[str, torch.Tensor]:
-        return inside if low <= timestep < high else outside
+    def at(timestep: float) -> Mapping[str, torch.Tensor]:
+        # A flow begins at the full level of noise, T itself.
+        return inside if low <= min(timestep, last) < high else outside
 
     def after_step(
         pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         following = pipe.scheduler.timesteps[pipe.scheduler.timesteps < timestep]
         if len(following):
-            held = at(int(following[0]))
-            parts = [held["prompt_embeds"]]
-            if guided:
-                parts.insert(0, held["negative_prompt_embeds"])
-            tensors["prompt_embeds"] = torch.cat(parts).to(tensors["prompt_embeds"])
+            held = at(float(following[0]))
+            for name, key in names.items():
+                parts = [held[key]]
+                if guided:
+                    parts.insert(0, held[f"negative_{key}"])
+                tensors[name] = torch.cat(parts).to(tensors[name])
         return tensors
 
     return {
         **at(first),
         "callback_on_step_end": after_step,
-        "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
+        "callback_on_step_end_tensor_inputs": list(names),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch.nn.functional import embedding
 
 from tastemaker.errors import TastemakerError
@@ -29,6 +30,12 @@ def refuse_token(folder: Path) -> None:
             f"{folder} holds a learned word beside its LoRA, and only both together are the model;"
             " give the folder as `model` and train on top of it."
         )
+
+
+def read_word(folder: Path) -> str:
+    """Return the word of a file that holds its embeddings for several text encoders."""
+    with safe_open(folder / TOKEN_FILE, framework="pt") as stored:
+        return str((stored.metadata() or {})["word"])
 
 
 class LearnedRows(torch.nn.Module):

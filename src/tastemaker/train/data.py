@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class TrainingData:
         by_gap: Pairs in order of falling margin, the order of a curriculum.
         texts: The prompts themselves, in the order of their rows.
         tokens: What text encoders read, one row a prompt, where they train.
+        images: What else the denoiser is told of an image, one row an image; mostly empty.
     """
 
     latents: Latents
@@ -75,6 +76,7 @@ class TrainingData:
     by_gap: torch.Tensor
     texts: tuple[str, ...] = ()
     tokens: Conditioning | None = None
+    images: Conditioning = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -111,11 +113,8 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
     line = {prompt: i for i, prompt in enumerate(prompts)}
     return TrainingData(
         latents=Latents(tensors["latents.mean"], tensors["latents.std"]),
-        prompts={
-            name.removeprefix("prompts."): value
-            for name, value in tensors.items()
-            if name.startswith("prompts.")
-        },
+        prompts=_part(tensors, "prompts"),
+        images=_part(tensors, "images"),
         chosen=torch.tensor([row[each] for each in table["chosen_id"]]),
         rejected=torch.tensor([row[each] for each in table["rejected_id"]]),
         prompt=torch.tensor([line[each] for each in table["prompt"]]),
@@ -224,7 +223,10 @@ def noisy_batch(
         noisy_latents=backbone.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
         target=backbone.target(latents, noise, timesteps),
-        conditioning=_twice(data.prompts, rows, device),
+        conditioning={
+            **_twice(data.prompts, rows, device),
+            **{name: value[images].to(device) for name, value in data.images.items()},
+        },
         tokens=None if data.tokens is None else _twice(data.tokens, rows, device),
     )
 
@@ -239,10 +241,12 @@ def _encode(
 ) -> dict[str, torch.Tensor]:
     means: dict[str, torch.Tensor] = {}
     stds: dict[str, torch.Tensor] = {}
+    told: dict[str, Conditioning] = {}
     with tqdm(total=len(ids), desc="encode", unit="images") as bar:
         for row in _rows(pairs, set(ids)):
             name = row["candidate_id"]
             means[name], stds[name] = backbone.encode_row(row)
+            told[name] = backbone.image_conditioning(row, means[name])
             bar.update()
     lost = [each for each in ids if each not in means]
     if lost:
@@ -258,6 +262,15 @@ def _encode(
         "latents.mean": torch.stack([means[each] for each in ids]),
         "latents.std": torch.stack([stds[each] for each in ids]),
         **{f"prompts.{name}": value.float().cpu() for name, value in embeddings.items()},
+        **{f"images.{name}": value for name, value in stack([told[each] for each in ids]).items()},
+    }
+
+
+def _part(tensors: Conditioning, kind: str) -> Conditioning:
+    return {
+        name.removeprefix(f"{kind}."): value
+        for name, value in tensors.items()
+        if name.startswith(f"{kind}.")
     }
 
 

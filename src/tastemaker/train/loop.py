@@ -173,7 +173,7 @@ class Trainer:
             examples,
             seed=config.seed,
             sample_posterior=config.sample_posterior,
-            density=self.credit.density(),
+            density=self._density(),
             available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]
@@ -199,11 +199,21 @@ class Trainer:
             self.diary.see(observed, everywhere)
         return step_metrics(errors, seen, losses, self.beta)
 
+    def _density(self) -> torch.Tensor | None:
+        """How often each timestep is drawn: the family's own share times the credit scheme's."""
+        own = self.credit.density()
+        shape = self.data.latents.mean.shape[-2:]
+        family = self.backbone.timestep_density(*shape)
+        if family is None or self.config.timesteps == "uniform":
+            return own
+        return family if own is None else family * own
+
     def _conditioning(self, batch: NoisyBatch) -> Conditioning | None:
         """The policy's own embeddings, where its text encoders train."""
         if batch.tokens is None:
             return None
-        return self.backbone.embed(self.text_encoders, batch.tokens)
+        cached = batch.conditioning
+        return {**cached, **self.backbone.embed(self.text_encoders, batch.tokens, cached)}
 
     def _available(self, step: int) -> int:
         """How many pairs, those with the widest gap first, this step may draw."""

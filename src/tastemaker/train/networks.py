@@ -32,7 +32,9 @@ def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
         for number, encoder in enumerate(backbone.text_encoders):
             add_lora(encoder, config.text_lora, config.seed, part=f"text_encoder_{number}")
             encoder.train()
-    elif config.start is not None and "text_encoder" in backbone.adapted_parts(Path(config.start)):
+    elif config.start is not None and any(
+        part.startswith("text_encoder") for part in backbone.adapted_parts(Path(config.start))
+    ):
         raise TastemakerError(
             f"train.start={config.start} adapts the text encoder too; give train.text_lora to"
             " train it along."

@@ -113,8 +113,8 @@ def subject_batch(
         images += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
         generators += [keyed_generator(seed, "class image", draw) for draw in draws]
     shape = data.latents.mean.shape[1:]
-    length = backbone.num_timesteps
-    timesteps = torch.cat([draw_timesteps(None, length, each) for each in generators])
+    length, density = backbone.num_timesteps, backbone.timestep_density(*shape[1:])
+    timesteps = torch.cat([draw_timesteps(density, length, each) for each in generators])
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
     sample = torch.stack([torch.randn(shape, generator=each) for each in generators])
     latents = data.latents.mean[images] + data.latents.std[images] * sample

@@ -166,7 +166,9 @@ class PersonalTrainer:
         with self.accelerator.autocast():
             conditioning = None
             if batch.tokens is not None:
-                conditioning = self.backbone.embed(self.text_encoders, batch.tokens)
+                cached = batch.conditioning
+                live = self.backbone.embed(self.text_encoders, batch.tokens, cached)
+                conditioning = {**cached, **live}
             errors = mean_square(residual(self.backbone, self.policy, batch, conditioning))
         subject = errors[: len(examples)].mean()
         row = {"loss": subject, "errors/photographs": subject}

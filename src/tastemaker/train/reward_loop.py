@@ -57,7 +57,8 @@ class RewardTrainer:
         self.scorer = scorer.to(self.accelerator.device, torch.float32)
         self.backbone = load_backbone(config.model, device=config.device, dtype=config.precision)
         self.backbone.fuse_adapters()
-        self.embeddings = {text: self.backbone.encode_prompts([text]) for text in ["", *prompts]}
+        self.embeddings = {text: self.backbone.encode_prompts([text]) for text in prompts}
+        self.negative = self.backbone.encode_negative("")
         self.backbone.prepare_training()
         add_lora(self.backbone.denoiser, config.lora, config.seed)
         self.backbone.denoiser.train()
@@ -117,7 +118,7 @@ class RewardTrainer:
         latents = self.backbone.sample_with_gradient(
             self.backbone.denoiser,
             stack([self.embeddings[text] for text in texts]),
-            stack([self.embeddings[""]] * len(texts)),
+            stack([self.negative] * len(texts)),
             [keyed_seed(config.seed, "reward image", number) for number in examples],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,

@@ -38,7 +38,7 @@ class ValidationSheets:
         prompts = self.config.prompts
         latents = self.backbone.sample(
             self.backbone.encode_prompts(prompts),
-            stack([self.backbone.encode_prompts([""])] * len(prompts)),
+            stack([self.backbone.encode_negative("")] * len(prompts)),
             self.seeds,
             num_inference_steps=self.config.num_inference_steps,
             guidance_scale=self.config.guidance_scale,

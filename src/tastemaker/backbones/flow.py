@@ -1,0 +1,247 @@
+"""Rectified flows: `x_t = (1 - s) x_0 + s noise`, a transformer that predicts `noise - x_0`.
+
+A timestep t in [0, T) stands for the noise level `s = (t + 1) / T`, the number that the transformer
+is told. What the families call a shift says at which levels images of a size are trained and drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.pipelines import PipelineBackbone
+from tastemaker.backbones.switches import OUTSIDE
+from tastemaker.backbones.unet import token_ids
+from tastemaker.errors import TastemakerError
+from tastemaker.noise import NoiseSchedule
+
+
+class FlowBackbone(PipelineBackbone):
+    """What SD3.x and FLUX have in common.
+
+    Args:
+        name: What it was loaded from, for records and messages.
+        pipeline: The loaded pipeline, on its device.
+    """
+
+    part = "transformer"
+    samplers = "FlowMatchEuler"
+
+    def __init__(self, name: str, pipeline: Any) -> None:
+        super().__init__(name, pipeline)
+        length = int(pipeline.scheduler.config.num_train_timesteps)
+        sigma = torch.arange(1, length + 1, dtype=torch.float64) / length
+        self.noise_schedule = NoiseSchedule(1 - sigma, sigma, "flow")
+
+    @property
+    def grain(self) -> int:
+        # Two by two latents are one token.
+        return 2 * int(self.pipeline.vae_scale_factor)
+
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
+        raise TastemakerError(
+            f"{self.name} reads prompts through T5 too, which learns no new word here; personalise"
+            " it by LoRA (leave token out)."
+        )
+
+    def save_token(self, folder: Path, name: str) -> None:
+        raise NotImplementedError  # there is none: see `add_token`
+
+    def load_token(self, folder: Path) -> None:
+        raise TastemakerError(f"{folder} holds a learned word, which {self.name} cannot read.")
+
+    def shift(self, height: int, width: int) -> float:
+        """How far the levels of noise are shifted for latents of a size: `logit s + log shift`."""
+        options = self.pipeline.scheduler.config
+        if not options.use_dynamic_shifting:
+            return float(options.shift)
+        mu = self.mu(height, width)
+        return mu if options.time_shift_type == "linear" else math.exp(mu)
+
+    def mu(self, height: int, width: int) -> float:
+        """The pipelines' own measure of that shift, where it grows with the size."""
+        options = self.pipeline.scheduler.config
+        few, many = options.base_image_seq_len, options.max_image_seq_len
+        slope = (options.max_shift - options.base_shift) / (many - few)
+        return float(options.base_shift + slope * (height * width / 4 - few))
+
+    def timestep_density(self, height: int, width: int) -> torch.Tensor:
+        # Between grid points: at s = 1 itself the density of a logit-normal is 0.
+        level = self.noise_schedule.sigma - 0.5 / self.num_timesteps
+        distance = torch.logit(level) - math.log(self.shift(height, width))
+        return torch.exp(-0.5 * distance**2) / (level * (1 - level))
+
+    def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        sigmas = self._grid(num_inference_steps, shape).sigmas.double()
+        return Euler(sigmas, self.num_timesteps)
+
+    @torch.no_grad()
+    def resample(
+        self,
+        latents: torch.Tensor,
+        timestep: int,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+    ) -> torch.Tensor:
+        if timestep == 0:
+            return latents
+        shape = latents.shape[1:]
+        euler = self._deterministic(num_inference_steps, shape)
+        level = self.noise_schedule.sigma[timestep].to(euler.sigmas)
+        first = int((euler.sigmas[:-1] - level).abs().argmin())
+        begin = float(euler.sigmas[first])
+        noise = self._noise(seeds, shape, next(iter(conditioning.values())).dtype)
+        noisy = (1 - begin) * latents.to(noise) + begin * noise
+        inside, outside = (
+            self._step(self.denoiser, euler, *both, guidance_scale)
+            for both in zip(_ranged(conditioning), _ranged(negative), strict=True)
+        )
+        low, high = self.text_range or (0, self.num_timesteps)
+        for each in euler.timesteps[first:]:
+            step = inside if low <= min(float(each), self.num_timesteps - 1) < high else outside
+            noisy = step(noisy, each)
+        return self._finite(noisy.to(latents))
+
+    def add_noise(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        level = self._levels(timesteps, latents).view(-1, 1, 1, 1)
+        return (1 - level) * latents + level * noise
+
+    def _levels(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return self.noise_schedule.sigma.to(like)[timesteps]
+
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        return noise - latents
+
+    def prepare_training(self) -> None:
+        """Leave attention as it is: these transformers know the fused one alone."""
+
+    def predict(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        levels = self.noise_schedule.sigma.float().to(noisy_latents.device)[timesteps]
+        return self._predict_in_sampler(
+            denoiser, noisy_latents, levels * self.num_timesteps, conditioning
+        )
+
+
+class SD3Backbone(FlowBackbone):
+    """A `StableDiffusion3Pipeline`: two CLIP text encoders, on which a LoRA may train, and T5."""
+
+    text_parts = ("text_encoder", "text_encoder_2")
+
+    def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
+        shape = super().latent_shape(height, width)
+        options = self.pipeline.transformer.config
+        most = options.pos_embed_max_size * options.patch_size
+        if max(shape[1:]) > most:
+            raise TastemakerError(
+                f"{self.name} draws at most {most * self.pipeline.vae_scale_factor} pixels a side;"
+                f" {height} x {width} exceeds that."
+            )
+        return shape
+
+    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        scheduler = self.pipeline.scheduler
+        dynamic = scheduler.config.use_dynamic_shifting
+        mu = self.mu(*shape[1:]) if dynamic else None
+        scheduler.set_timesteps(num_inference_steps, device=self.device, mu=mu)
+        return scheduler
+
+    def _encode(self, prompt: str) -> Conditioning:
+        embeddings, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt, prompt, prompt, device=self.device, do_classifier_free_guidance=False
+        )
+        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+
+    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
+        tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
+        return {
+            f"input_ids_{number}": token_ids(self.pipeline, tokenizer, prompts)
+            for number, tokenizer in enumerate(tokenizers)
+        }
+
+    def embed(
+        self,
+        text_encoders: Sequence[torch.nn.Module],
+        tokens: Conditioning,
+        cached: Conditioning,
+    ) -> Conditioning:
+        outputs = [
+            encoder(tokens[f"input_ids_{number}"], output_hidden_states=True)
+            for number, encoder in enumerate(text_encoders)
+        ]
+        clip = torch.cat([each.hidden_states[-2] for each in outputs], -1)
+        whole = cached["prompt_embeds"]
+        clip = pad(clip, (0, whole.shape[-1] - clip.shape[-1]))
+        return {
+            "prompt_embeds": torch.cat([clip, whole[:, clip.shape[1] :].to(clip)], 1),
+            "pooled_prompt_embeds": torch.cat([each[0] for each in outputs], -1),
+        }
+
+    def _predict_in_sampler(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        velocity: torch.Tensor = denoiser(
+            hidden_states=noisy_latents,
+            timestep=timestep.expand(len(noisy_latents)),
+            encoder_hidden_states=conditioning["prompt_embeds"],
+            pooled_projections=conditioning["pooled_prompt_embeds"],
+            return_dict=False,
+        )[0]
+        return velocity
+
+
+class Euler:
+    """The flow's sampler as a pure function: `x + (s' - s) velocity`.
+
+    Args:
+        sigmas: Levels of noise from first to last, then 0.
+        length: T.
+    """
+
+    def __init__(self, sigmas: torch.Tensor, length: int) -> None:
+        self.sigmas = sigmas
+        self.timesteps = sigmas[:-1] * length
+
+    def step(
+        self,
+        velocity: torch.Tensor,
+        timestep: torch.Tensor,
+        latents: torch.Tensor,
+        return_dict: bool = False,
+    ) -> tuple[torch.Tensor]:
+        """Take the step at one of `timesteps`."""
+        place = int((self.timesteps - timestep).abs().argmin())
+        stride = float(self.sigmas[place + 1] - self.sigmas[place])
+        return (latents + stride * velocity,)
+
+
+def _ranged(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
+    """Embeddings inside and outside a text encoder's range of timesteps."""
+    inside = {key: value for key, value in conditioning.items() if OUTSIDE not in key}
+    outside = {
+        key.removeprefix(OUTSIDE): value for key, value in conditioning.items() if OUTSIDE in key
+    }
+    return inside, outside or inside

@@ -1,0 +1,129 @@
+"""FLUX.1: a rectified flow on packed latents, told the strength of guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.differentiable import Step, guided_step
+from tastemaker.backbones.flow import FlowBackbone
+from tastemaker.backbones.unet import token_ids
+from tastemaker.errors import TastemakerError
+
+TRAINED_AT = 1.0
+"""Guidance that FLUX.1-dev is told in training: 1, where it predicts what it would without."""
+
+
+class FluxBackbone(FlowBackbone):
+    """A `FluxPipeline`: T5, and for the pooled text a CLIP encoder, on which a LoRA may train.
+
+    Guidance is one of the transformer's inputs (FLUX.1-dev) or absent (schnell): there is no
+    negative prompt.
+
+    Args:
+        name: What it was loaded from, for records and messages.
+        pipeline: The loaded pipeline, on its device.
+    """
+
+    @property
+    def channels(self) -> int:
+        return int(self.pipeline.transformer.config.in_channels) // 4
+
+    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        scheduler, steps = self.pipeline.scheduler, num_inference_steps
+        scheduler.set_timesteps(
+            sigmas=np.linspace(1.0, 1 / steps, steps),
+            device=self.device,
+            mu=self.mu(*shape[1:]) if scheduler.config.use_dynamic_shifting else None,
+        )
+        return scheduler
+
+    def _encode(self, prompt: str) -> Conditioning:
+        embeddings, pooled, _ = self.pipeline.encode_prompt(prompt, prompt, device=self.device)
+        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+
+    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
+        return {"input_ids": token_ids(self.pipeline, self.pipeline.tokenizer, prompts)}
+
+    def embed(
+        self,
+        text_encoders: Sequence[torch.nn.Module],
+        tokens: Conditioning,
+        cached: Conditioning,
+    ) -> Conditioning:
+        (text_encoder,) = text_encoders
+        pooled = text_encoder(tokens["input_ids"]).pooler_output
+        return {"prompt_embeds": cached["prompt_embeds"], "pooled_prompt_embeds": pooled}
+
+    def _prompt_arguments(
+        self, conditioning: Conditioning, negative: Conditioning, first: int, guided: bool
+    ) -> dict[str, Any]:
+        if self.text_range is not None:
+            raise TastemakerError(
+                "adapter.text_range: FLUX keeps one pooled embedding for all timesteps; leave it"
+                " out."
+            )
+        return dict(conditioning)
+
+    def sample(self, *args: Any, **options: Any) -> torch.Tensor:
+        packed = super().sample(*args, **options)
+        _, high, wide = self.latent_shape(options.get("height"), options.get("width"))
+        return _unpacked(packed, high, wide)
+
+    def _step(
+        self,
+        denoiser: torch.nn.Module,
+        scheduler: Any,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        guidance_scale: float,
+    ) -> Step:
+        predict = partial(self._predict_in_sampler, denoiser, guidance=guidance_scale)
+        return guided_step(predict, scheduler, conditioning, negative, 1.0)
+
+    def _predict_in_sampler(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+        guidance: float = TRAINED_AT,
+    ) -> torch.Tensor:
+        images, _, high, wide = noisy_latents.shape
+        told = noisy_latents.new_full((images,), guidance, dtype=torch.float32)
+        embeddings = conditioning["prompt_embeds"]
+        velocity: torch.Tensor = denoiser(
+            hidden_states=_packed(noisy_latents),
+            timestep=(timestep.expand(images) / self.num_timesteps).to(noisy_latents.dtype),
+            guidance=told if self.pipeline.transformer.config.guidance_embeds else None,
+            encoder_hidden_states=embeddings,
+            pooled_projections=conditioning["pooled_prompt_embeds"],
+            txt_ids=embeddings.new_zeros(embeddings.shape[1], 3),
+            img_ids=_places(high // 2, wide // 2).to(embeddings),
+            return_dict=False,
+        )[0]
+        return _unpacked(velocity, high, wide)
+
+
+def _packed(latents: torch.Tensor) -> torch.Tensor:
+    """[images, c, h, w] to tokens of two by two latents, [images, h/2 * w/2, 4 c]."""
+    images, channels, high, wide = latents.shape
+    blocks = latents.view(images, channels, high // 2, 2, wide // 2, 2)
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(images, -1, 4 * channels)
+
+
+def _unpacked(tokens: torch.Tensor, high: int, wide: int) -> torch.Tensor:
+    """The way back."""
+    blocks = tokens.view(len(tokens), high // 2, wide // 2, -1, 2, 2)
+    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, high, wide)
+
+
+def _places(rows: int, columns: int) -> torch.Tensor:
+    """Of each token: 0, its row and its column, shape [rows * columns, 3]."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], -1).view(-1, 3)

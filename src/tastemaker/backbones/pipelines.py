@@ -1,0 +1,335 @@
+"""What diffusers' pipelines have in common: prompts, autoencoder, LoRA files, how images begin."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from tastemaker.backbones.autoencoder import Autoencoder
+from tastemaker.backbones.base import POLICY, Backbone
+from tastemaker.backbones.conditioning import Conditioning, stack
+from tastemaker.backbones.differentiable import Step, guided_step, unroll
+from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
+from tastemaker.backbones.tokens import refuse_token
+from tastemaker.errors import TastemakerError, nearest
+from tastemaker.files import sort_header
+from tastemaker.sections import AdapterConfig
+
+TEXT = "text_encoder"
+"""How the names of a pipeline's text encoders begin."""
+
+
+class PipelineBackbone(Backbone):
+    """A diffusers pipeline; what is left to a family is its denoiser, its prompts and its sampler.
+
+    Args:
+        name: What it was loaded from, for records and messages.
+        pipeline: The loaded pipeline, on its device.
+    """
+
+    part: ClassVar[str]
+    """The pipeline's name of the network that is trained."""
+
+    text_parts: ClassVar[tuple[str, ...]] = (TEXT,)
+    """Its names of the text encoders that a LoRA may train on."""
+
+    samplers: ClassVar[str] = ""
+    """How the names of its samplers begin, where not all do."""
+
+    def __init__(self, name: str, pipeline: Any) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.text_range: tuple[int, int] | None = None
+        self.vae = Autoencoder(name, pipeline.vae)
+        pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        denoiser: torch.nn.Module = getattr(self.pipeline, self.part)
+        return denoiser
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = getattr(self.pipeline, self.part).device
+        return device
+
+    @property
+    def size(self) -> int:
+        return int(self.pipeline.default_sample_size * self.pipeline.vae_scale_factor)
+
+    @property
+    def grain(self) -> int:
+        """Pixels that height and width are multiples of."""
+        return int(self.pipeline.vae_scale_factor)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.denoiser.config.in_channels)
+
+    def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """Shape of one image's latents.
+
+        Args:
+            height: Pixels; None for the model's own.
+            width: Pixels; None for the model's own.
+
+        Returns:
+            Channels, height and width.
+
+        Raises:
+            TastemakerError: The family cannot draw that size.
+        """
+        sides = (height or self.size, width or self.size)
+        for side in sides:
+            if side % self.grain:
+                below = max(side // self.grain, 1) * self.grain
+                raise TastemakerError(
+                    f"{self.name} draws sizes that are multiples of {self.grain} pixels, not"
+                    f" {side}; take {below} or {below + self.grain}."
+                )
+        high, wide = (side // self.pipeline.vae_scale_factor for side in sides)
+        return self.channels, high, wide
+
+    def set_scheduler(self, name: str) -> None:
+        known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
+        if name not in known:
+            raise TastemakerError(f"unknown scheduler {name!r}. {nearest(name, known)}")
+        if name.startswith("FlowMatch") != self.samplers.startswith("FlowMatch"):
+            raise TastemakerError(
+                f"scheduler {name} does not belong to {self.name}, which is drawn by"
+                f" {type(self.pipeline.scheduler).__name__}; leave scheduler out."
+            )
+        kind = getattr(diffusers, name)
+        self.pipeline.scheduler = kind.from_config(self.pipeline.scheduler.config)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        embeddings = stack([self._encode(text) for text in prompts])
+        if self.text_range is not None:
+            with self._text_adapters_off():
+                outside = stack([self._encode(text) for text in prompts])
+            embeddings |= {f"{OUTSIDE}{name}": value for name, value in outside.items()}
+        return embeddings
+
+    @abstractmethod
+    def _encode(self, prompt: str) -> Conditioning:
+        """Embeddings of one prompt by the pipeline's own code, under its arguments' names."""
+
+    @contextlib.contextmanager
+    def _text_adapters_off(self) -> Iterator[None]:
+        adapted = [each for each in self.text_encoders if POLICY in _adapters(each)]
+        for encoder in adapted:
+            encoder.disable_adapters()
+        try:
+            yield
+        finally:
+            for encoder in adapted:
+                encoder.enable_adapters()
+
+    @property
+    def text_encoders(self) -> list[torch.nn.Module]:
+        return [getattr(self.pipeline, name) for name in self.text_parts]
+
+    def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.vae.encode(pixels)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> list[Image.Image]:
+        pixels = self.vae.decode(latents)
+        images: list[Image.Image] = self.pipeline.image_processor.postprocess(pixels, "pil")
+        return images
+
+    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        return (self.vae.decode(latents).float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> torch.Tensor:
+        shape = self.latent_shape(height, width)
+        first = int(self._grid(num_inference_steps, shape).timesteps[0])
+        latents: torch.Tensor = self.pipeline(
+            **self._prompt_arguments(conditioning, negative, first, guidance_scale > 1),
+            generator=_generators(seeds),
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            height=height,
+            width=width,
+            output_type="latent",
+        ).images
+        return self._finite(latents)
+
+    def _finite(self, latents: torch.Tensor) -> torch.Tensor:
+        if not torch.isfinite(latents).all():
+            raise TastemakerError(
+                f"{self.name} drew latents that are not finite. Lower guidance_scale, or take"
+                " dtype=bf16 or fp32 in place of fp16; after a training, lower its learning rate."
+            )
+        return latents
+
+    @abstractmethod
+    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        """The pipeline's own sampler, with the timesteps that it will take for such latents."""
+
+    def _prompt_arguments(
+        self, conditioning: Conditioning, negative: Conditioning, first: int, guided: bool
+    ) -> dict[str, Any]:
+        """Embeddings as the pipeline takes them; two of each where a range of timesteps is set."""
+        both = {**conditioning, **{f"negative_{key}": value for key, value in negative.items()}}
+        inside = {key: value for key, value in both.items() if OUTSIDE not in key}
+        if self.text_range is None:
+            return inside
+        outside = {key.replace(OUTSIDE, ""): both[key] for key in both if OUTSIDE in key}
+        return text_range_arguments(
+            self.pipeline, inside, outside, self.text_range, first, guided=guided
+        )
+
+    def switch(self, config: AdapterConfig) -> None:
+        adapted = self.pipeline.get_list_adapters()
+        if not any(POLICY in names for names in adapted.values()):
+            return
+        switch_lora(self.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
+        on_text = any(POLICY in adapted.get(name, []) for name in self.text_parts)
+        self.text_range = config.text_range if on_text else None
+
+    def sample_with_gradient(
+        self,
+        denoiser: torch.nn.Module,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        keep: int,
+        height: int | None = None,
+        width: int | None = None,
+        checkpointing: bool = True,
+    ) -> torch.Tensor:
+        shape = self.latent_shape(height, width)
+        scheduler = self._deterministic(num_inference_steps, shape)
+        noise = self._noise(seeds, shape, next(iter(conditioning.values())).dtype)
+        step = self._step(denoiser, scheduler, conditioning, negative, guidance_scale)
+        return unroll(step, noise, scheduler.timesteps, keep=keep, checkpointing=checkpointing)
+
+    @abstractmethod
+    def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        """A sampler whose step is a function of prediction, timestep and latents alone."""
+
+    def _step(
+        self,
+        denoiser: torch.nn.Module,
+        scheduler: Any,
+        conditioning: Conditioning,
+        negative: Conditioning,
+        guidance_scale: float,
+    ) -> Step:
+        predict = partial(self._predict_in_sampler, denoiser)
+        return guided_step(predict, scheduler, conditioning, negative, guidance_scale)
+
+    def _predict_in_sampler(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        """Run a denoiser at a timestep of the sampler's."""
+        return self.predict(denoiser, noisy_latents, timestep, conditioning)
+
+    def _noise(
+        self, seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Noise of each image's seed, as the pipeline draws it, in float32."""
+        noise = randn_tensor(
+            (len(seeds), *shape), generator=_generators(seeds), device=self.device, dtype=dtype
+        )
+        return noise.float()
+
+    def release_encoders(self, *, keep_text: bool = False) -> None:
+        self.pipeline.vae = None
+        del self.vae
+        for name in self.pipeline.components:
+            # A text encoder that no LoRA trains on has said all that it will: it is cached.
+            if name.startswith(TEXT) and not (keep_text and name in self.text_parts):
+                setattr(self.pipeline, name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def fuse_adapters(self) -> None:
+        if self.pipeline.get_list_adapters():
+            self.pipeline.fuse_lora()
+            self.pipeline.unload_lora_weights()
+
+    def attach(self, folder: Path) -> None:
+        try:
+            self.pipeline.load_lora_weights(str(folder), adapter_name=POLICY)
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise TastemakerError(
+                f"the LoRA in {folder} does not fit {self.name}, a {type(self.pipeline).__name__}:"
+                f" {first} Load it on the model that it was trained on."
+            ) from error
+        if not any(POLICY in names for names in self.pipeline.get_list_adapters().values()):
+            raise TastemakerError(
+                f"the LoRA in {folder} adapts nothing of {self.name}, a"
+                f" {type(self.pipeline).__name__}: it belongs to another family. Load it on the"
+                " model that it was trained on."
+            )
+
+    def adapted_parts(self, folder: Path) -> set[str]:
+        state, _ = self.pipeline.lora_state_dict(folder)
+        return {key.partition(".")[0] for key in state}
+
+    def load_adapter(self, folder: Path, adapter: str) -> None:
+        refuse_token(folder)
+        state, *_, metadata = self.pipeline.lora_state_dict(folder, return_lora_metadata=True)
+        for part, module in self._adapted_by(adapter).items():
+            if part.startswith(TEXT) and not part_of(state, part):
+                continue  # a LoRA of the denoiser alone: the text encoder's begins afresh
+            load_lora(module, adapter, part_of(state, part), part_of(metadata or {}, part), folder)
+
+    def save_adapter(self, folder: Path, adapter: str) -> None:
+        options: dict[str, Any] = {}
+        for part, module in self._adapted_by(adapter).items():
+            options[f"{part}_lora_layers"] = lora_layers(module, adapter)
+            options[f"{part}_lora_adapter_metadata"] = lora_metadata(module, adapter)
+        self.pipeline.save_lora_weights(folder, **options)
+        sort_header(folder / LORA_WEIGHT_NAME_SAFE)
+
+    def _adapted_by(self, adapter: str) -> dict[str, torch.nn.Module]:
+        parts = {name: getattr(self.pipeline, name) for name in (self.part, *self.text_parts)}
+        return {name: module for name, module in parts.items() if adapter in _adapters(module)}
+
+    def save_pipeline(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder)
+
+
+def _adapters(module: Any) -> dict[str, Any]:
+    """The LoRAs on a network by name; none on a network that was released."""
+    found: dict[str, Any] = getattr(module, "peft_config", {})
+    return found
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -1,0 +1,126 @@
+"""Stable Diffusion XL: two text encoders, and a U-Net that is told sizes and crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.tokens import TOKEN_FILE, add_token, read_word
+from tastemaker.backbones.unet import UNetBackbone, token_ids
+from tastemaker.files import write_tensors
+
+ENCODERS = {"clip_l": "", "clip_g": "_2"}
+"""A learned word's embeddings in their file, and how the names of tokenizer and encoder end."""
+
+
+class SDXLBackbone(UNetBackbone):
+    """A `StableDiffusionXLPipeline`.
+
+    The U-Net is told six numbers, `time_ids`: original height and width, top and left of the crop,
+    height and width to draw.
+
+    Args:
+        name: What it was loaded from, for records and messages.
+        pipeline: The loaded pipeline, on its device.
+    """
+
+    text_parts = ("text_encoder", "text_encoder_2")
+
+    def _encode(self, prompt: str) -> Conditioning:
+        embeddings, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt, device=self.device, do_classifier_free_guidance=False
+        )
+        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+
+    def encode_negative(self, prompt: str) -> Conditioning:
+        encoded = self.encode_prompts([prompt])
+        if prompt or not self.pipeline.config.force_zeros_for_empty_prompt:
+            return encoded
+        return {name: torch.zeros_like(value) for name, value in encoded.items()}
+
+    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
+        return {
+            f"input_ids{end}": token_ids(
+                self.pipeline, getattr(self.pipeline, f"tokenizer{end}"), prompts
+            )
+            for end in ENCODERS.values()
+        }
+
+    def embed(
+        self,
+        text_encoders: Sequence[torch.nn.Module],
+        tokens: Conditioning,
+        cached: Conditioning,
+    ) -> Conditioning:
+        outputs = [
+            encoder(tokens[f"input_ids{end}"], output_hidden_states=True)
+            for encoder, end in zip(text_encoders, ENCODERS.values(), strict=True)
+        ]
+        return {
+            "prompt_embeds": torch.cat([each.hidden_states[-2] for each in outputs], -1),
+            "pooled_prompt_embeds": outputs[-1][0],
+        }
+
+    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
+        return [
+            add_token(*self._text(end), name, initializer=initializer, vectors=vectors)
+            for end in ENCODERS.values()
+        ]
+
+    def save_token(self, folder: Path, name: str) -> None:
+        rows = {
+            key: self._text(end)[1].get_input_embeddings().rows for key, end in ENCODERS.items()
+        }
+        write_tensors(folder / TOKEN_FILE, rows, {"format": "pt", "word": name})
+
+    def load_token(self, folder: Path) -> None:
+        rows, word = load_file(folder / TOKEN_FILE), read_word(folder)
+        for key, end in ENCODERS.items():
+            tokenizer, encoder = self._text(end)
+            self.pipeline.load_textual_inversion(
+                rows[key], token=word, text_encoder=encoder, tokenizer=tokenizer
+            )
+
+    def _text(self, end: str) -> tuple[Any, Any]:
+        return tuple(
+            getattr(self.pipeline, f"{kind}{end}") for kind in ("tokenizer", "text_encoder")
+        )
+
+    def image_conditioning(self, row: dict[str, Any], latents: torch.Tensor) -> Conditioning:
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
+        original = row.get("original_size") or (height, width)
+        corner = row.get("crop_corner") or (0, 0)
+        return {"time_ids": torch.tensor([[*original, *corner, height, width]]).float()}
+
+    def predict(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        embeddings = conditioning["prompt_embeds"]
+        told = {
+            "text_embeds": conditioning["pooled_prompt_embeds"],
+            "time_ids": self._time_ids(conditioning, noisy_latents).to(embeddings),
+        }
+        prediction: torch.Tensor = denoiser(
+            noisy_latents,
+            timesteps,
+            encoder_hidden_states=embeddings,
+            added_cond_kwargs=told,
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def _time_ids(self, conditioning: Conditioning, latents: torch.Tensor) -> torch.Tensor:
+        """An image's own, or those of an image that was drawn at its size."""
+        if "time_ids" in conditioning:
+            return conditioning["time_ids"]
+        drawn = self.image_conditioning({}, latents[0])["time_ids"]
+        return drawn.to(latents.device).expand(len(latents), -1)

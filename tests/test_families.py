@@ -1,0 +1,251 @@
+"""Every family by the same rooms: images as diffusers draws them, all losses, exact resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from families import FAMILIES, SIZE, save_family
+from tastemaker.backbones import Backbone, Conditioning, load_backbone, stack
+from tastemaker.config import load
+from tastemaker.errors import TastemakerError
+from tastemaker.recipes.runner import run
+from tastemaker.records import Pool, RunDir
+from tastemaker.registry import CREDITS, LOSSES
+from tastemaker.sections import AdapterConfig
+from tastemaker.train import train
+from tastemaker.training_sections import TrainConfig
+
+FLOWS = ("sd3", "flux")
+SEEDS = (1, 2)
+PROMPTS = ("a cat", "a red dog")
+DRAWN = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": SIZE, "width": SIZE}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_family(family, tmp_path_factory.mktemp(family))
+
+
+@pytest.fixture(scope="module")
+def backbone(model: Path) -> Backbone:
+    return load_backbone(str(model), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def told(backbone: Backbone) -> tuple[Conditioning, Conditioning]:
+    return backbone.encode_prompts(PROMPTS), stack([backbone.encode_negative("")] * len(PROMPTS))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    family: str, model: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """A whole run: five rooms and a report."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "prompts.txt").write_text("a cat\na red dog\ntwo trees\n", encoding="utf-8")
+    sampling = {**DRAWN, "num_inference_steps": 2, "batch_size": 3}
+    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
+    data = {
+        "name": family,
+        "output": str(folder / "runs"),
+        "model": str(model),
+        "device": "cpu",
+        "generate": {**sampling, "prompts": str(folder / "prompts.txt"), "num_candidates": 2},
+        "score": {"scorers": [scorer]},
+        "pair": {"rule": {"name": "best_worst", "scorer": "tiny"}},
+        "train": training(),
+        "evaluate": {**sampling, "prompts": str(folder / "prompts.txt"), "scorers": [scorer]},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return run(load(str(folder / "run.yaml")))
+
+
+def training(**options: Any) -> dict[str, Any]:
+    """The section `train` of a short run."""
+    short = {"steps": 4, "batch_size": 2, "checkpoint_every": 2, "learning_rate": 1e-3}
+    return {**short, "lora": {"rank": 2}, "tracker": None, **options}
+
+
+def test_images_are_those_of_the_pipeline(
+    backbone: Backbone, told: tuple[Conditioning, Conditioning]
+) -> None:
+    latents = backbone.sample(*told, SEEDS, **DRAWN)
+    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    theirs = backbone.pipeline(list(PROMPTS), generator=generators, **DRAWN).images
+    for ours, image in zip(backbone.decode_latents(latents), theirs, strict=True):
+        assert np.array_equal(np.asarray(ours), np.asarray(image))
+    assert latents.shape[1:] == backbone.latent_shape(SIZE, SIZE)
+
+
+def test_gradient_reaches_what_the_sampler_draws(
+    family: str, model: Path, told: tuple[Conditioning, Conditioning]
+) -> None:
+    scheduler = None if family in FLOWS else "DDIMScheduler"
+    backbone = load_backbone(str(model), device="cpu", scheduler=scheduler)
+    drawn = backbone.sample(*told, SEEDS, **DRAWN)
+    ours = backbone.sample_with_gradient(backbone.denoiser, *told, SEEDS, keep=1, **DRAWN)
+    assert ours.requires_grad
+    assert torch.allclose(ours, drawn, atol=1e-5)
+
+
+def test_text_encoders_make_the_cached_embeddings(
+    backbone: Backbone, told: tuple[Conditioning, Conditioning]
+) -> None:
+    cached = told[0]
+    live = backbone.embed(backbone.text_encoders, backbone.tokenize(PROMPTS), cached)
+    assert set(live) == set(cached)
+    for name, value in live.items():
+        assert torch.allclose(value, cached[name], atol=1e-5)
+
+
+def test_target_gives_the_latents_back(backbone: Backbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (5, *backbone.latent_shape(SIZE, SIZE))
+    latents, noise = (torch.randn(shape, generator=generator) for _ in range(2))
+    timesteps = torch.tensor([0, 10, 400, 800, 990])
+    noisy = backbone.add_noise(latents, noise, timesteps).double()
+    target = backbone.target(latents, noise, timesteps).double()
+    estimate = backbone.noise_schedule.x0_estimate()
+    offset, slope = (
+        each[timesteps].view(-1, 1, 1, 1) for each in (estimate.offset, estimate.slope)
+    )
+    assert torch.allclose(offset * noisy + slope * target, latents.double(), atol=2e-4)
+
+
+def test_reconstruction_from_all_noise_is_a_sample(
+    backbone: Backbone, told: tuple[Conditioning, Conditioning]
+) -> None:
+    options = {"num_inference_steps": 4, "guidance_scale": 3.0}
+    latents = torch.randn(2, *backbone.latent_shape(SIZE, SIZE))
+    again = backbone.resample(latents, backbone.num_timesteps - 1, *told, SEEDS, **options)
+    assert torch.allclose(again, backbone.sample(*told, SEEDS, **DRAWN), atol=1e-5)
+    assert torch.equal(backbone.resample(latents, 0, *told, SEEDS, **options), latents)
+    half = backbone.resample(latents, 500, *told, SEEDS, **options)
+    assert half.shape == latents.shape
+    assert not torch.allclose(half, again, atol=1e-2)
+
+
+def test_five_rooms(finished: RunDir) -> None:
+    report = json.loads(finished.report_json.read_text())
+    assert set(report["models"]) == {"base", "policy"}
+    assert finished.report_html.stat().st_size > 1000
+    rows = [json.loads(line) for line in (finished.policy / "metrics.jsonl").open()]
+    assert rows[0]["rewards/margins"] == 0
+    assert len(rows) == 4
+    moved = load_file(finished.policy / "pytorch_lora_weights.safetensors")
+    assert any(".lora_B" in key or "lora.up" in key for key in moved)
+    assert Pool(finished.candidates).scores().num_rows == 6
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_resumed_is_undisturbed(finished: RunDir, model: Path, tmp_path: Path, method: str) -> None:
+    reference = "frozen_copy" if method == "full" else "adapters_off"
+    options = training(method=method, reference=reference, device="cpu")
+    config = TrainConfig(model=str(model), **options)
+    whole = train(config, finished.pairs, tmp_path / "whole")
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    (again / "done.json").unlink()
+    (again / "checkpoints" / "step-000004.safetensors").unlink()
+    for name in ("pytorch_lora_weights.safetensors", "model_index.json"):
+        (again / name).unlink(missing_ok=True)
+    train(config, finished.pairs, again)
+    for file in sorted(whole.rglob("*.safetensors")):
+        assert file.read_bytes() == (again / file.relative_to(whole)).read_bytes(), file
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_every_loss_and_credit_scheme_trains(
+    finished: RunDir, model: Path, tmp_path: Path, method: str
+) -> None:
+    reference = "frozen_copy" if method == "full" else "adapters_off"
+    fixed = training(steps=2, method=method, reference=reference, device="cpu")
+    plans = [{"loss": name} for name in LOSSES.names()]
+    plans += [{"credit": name} for name in CREDITS.names()]
+    for number, plan in enumerate(plans):
+        config = TrainConfig(model=str(model), **fixed, **plan)
+        output = train(config, finished.pairs, tmp_path / str(number))
+        rows = [json.loads(line) for line in (output / "metrics.jsonl").open()]
+        assert rows[0]["grad_norm"] > 0, plan
+        assert all(np.isfinite(list(row.values())).all() for row in rows), plan
+        shutil.rmtree(output)
+
+
+def test_text_encoders_train_along(
+    finished: RunDir, model: Path, tmp_path: Path, family: str
+) -> None:
+    options = training(text_lora={"rank": 2}, device="cpu")
+    trained = train(TrainConfig(model=str(model), **options), finished.pairs, tmp_path / "policy")
+    state = load_file(trained / "pytorch_lora_weights.safetensors")
+    parts = {key.partition(".")[0] for key in state}
+    encoders = {"text_encoder", "text_encoder_2"} if family in ("sdxl", "sd3") else {"text_encoder"}
+    assert parts == {"transformer" if family in FLOWS else "unet", *encoders}
+    base, policy = (load_backbone(str(each), device="cpu") for each in (model, trained))
+    before, after = base.encode_prompts(PROMPTS), policy.encode_prompts(PROMPTS)
+    name = "prompt_embeds" if family in ("sd1", "sd2") else "pooled_prompt_embeds"
+    assert not torch.equal(before[name], after[name])
+
+
+def test_lora_of_another_family_is_refused(finished: RunDir, family: str, tmp_path: Path) -> None:
+    other = "sd3" if family not in FLOWS else "sd1"
+    base = save_family(other, tmp_path / "other")
+    lora = tmp_path / "lora"
+    shutil.copytree(finished.policy, lora)
+    (lora / "model.json").write_text(json.dumps({"base": str(base)}), encoding="utf-8")
+    with pytest.raises(TastemakerError, match="belongs to another family|does not fit"):
+        load_backbone(str(lora), device="cpu")
+
+
+def test_sizes_that_the_family_cannot_draw_are_refused(
+    backbone: Backbone, told: tuple[Conditioning, Conditioning]
+) -> None:
+    with pytest.raises(TastemakerError, match="multiples of"):
+        backbone.sample(*told, SEEDS, **{**DRAWN, "height": SIZE + 1})
+
+
+def test_scheduler_of_another_kind_is_refused(backbone: Backbone, family: str) -> None:
+    other = "DDIMScheduler" if family in FLOWS else "FlowMatchEulerDiscreteScheduler"
+    with pytest.raises(TastemakerError, match="leave scheduler out"):
+        backbone.set_scheduler(other)
+
+
+def test_latents_that_are_not_finite_are_named(backbone: Backbone) -> None:
+    broken = torch.full((1, *backbone.latent_shape(SIZE, SIZE)), float("nan"))
+    with pytest.raises(TastemakerError, match="not finite"):
+        backbone.decode_latents(broken)
+
+
+def test_flow_is_drawn_where_it_was_trained(backbone: Backbone, family: str) -> None:
+    """The density of noise levels is logit-normal around the logarithm of the shift."""
+    density = backbone.timestep_density(16, 16)
+    if family not in FLOWS:
+        assert density is None
+        return
+    share = density / density.sum()
+    below = share[backbone.noise_schedule.sigma <= 0.75].sum()
+    # Shift 3 moves the median from 1/2 to 3/4; FLUX's is e^mu, mu = .5 - .65 * 192 / 3840.
+    expected = 0.5 if family == "sd3" else 0.736
+    assert float(below) == pytest.approx(expected, abs=0.002)
+
+
+def test_blocks_are_those_of_a_unet(finished: RunDir, family: str) -> None:
+    policy = load_backbone(str(finished.policy), device="cpu")
+    if family in FLOWS:
+        with pytest.raises(TastemakerError, match="leave blocks out"):
+            policy.switch(AdapterConfig(blocks=("up",)))
+    else:
+        policy.switch(AdapterConfig(blocks=("up",)))
