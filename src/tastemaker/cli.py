@@ -20,10 +20,12 @@ from tastemaker.records import RunDir
 from tastemaker.sections import (
     BlendConfig,
     EvaluateConfig,
+    ExportConfig,
     GenerateConfig,
     ImagesConfig,
     ImportConfig,
     JoinConfig,
+    LoraImportConfig,
     PairConfig,
     ReconstructConfig,
     ScoreConfig,
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     rooms: tuple[tuple[str, str, str, Command, tuple[Kind, ...]], ...] = (
         ("generate", "room 1: prompts to candidates", "output", _generate, (GenerateConfig,)),
-        ("import", IMPORT, "output", _import, (ImportConfig, ImagesConfig)),
+        ("import", IMPORT, "output", _import, (ImportConfig, ImagesConfig, LoraImportConfig)),
         (
             "reconstruct",
             "room 1: real images, noised and denoised by a model, to candidates",
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
             (PersonalizeConfig,),
         ),
         ("evaluate", "room 5: judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
+        ("export", "a LoRA to ComfyUI, kohya or merged", "lora output", _export, (ExportConfig,)),
     )
     for verb, text, places, command, kinds in rooms:
         room = _verb(verbs, verb, text, _options(*kinds), command)
@@ -119,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-IMPORT = "room 1: compared images, or captioned photographs, to candidates"
+IMPORT = "room 1: compared images, or captioned photographs, to candidates; or a LoRA's file"
 STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."
 PLACES = {
     "lora": "folder of a LoRA, from `train`",
@@ -193,12 +196,17 @@ def _import(parsed: argparse.Namespace) -> None:
     given = {word.partition("=")[0].partition(".")[0] for word in parsed.overrides}
     if parsed.config:
         given |= set(config.read_yaml(Path(parsed.config)))
-    if ("images" in given) == ("comparisons" in given):
+    if len(given & {"images", "comparisons", "lora"}) != 1:
         raise TastemakerError(
-            "import takes photographs (images=FOLDER size=512) or compared images"
-            " (comparisons.path=FOLDER): give one of the two."
+            "import takes photographs (images=FOLDER size=512), compared images"
+            " (comparisons.path=FOLDER) or a LoRA (lora=FILE model=NAME): give one of them."
         )
 
+    if "lora" in given:
+        from tastemaker.backbones.exchange import import_lora
+
+        import_lora(_section(LoraImportConfig, parsed), Path(parsed.output))
+        return
     from tastemaker.importing import import_comparisons, import_images
 
     if "images" in given:
@@ -259,6 +267,12 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     report = output / "report.json"
     evaluate(section, {"policy": parsed.policy}, output, report)
     print(summary(report))
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from tastemaker.backbones.exchange import export_lora
+
+    print(export_lora(_section(ExportConfig, parsed), Path(parsed.lora), Path(parsed.output)))
 
 
 def _run(parsed: argparse.Namespace) -> None:

@@ -134,6 +134,24 @@ class ImportConfig(Section):
     shard_size: int = Field(256, ge=2, description="Images a parquet shard (the unit of resume).")
 
 
+class LoraImportConfig(Section):
+    """A LoRA file of another tool to a folder that is usable as `model` anywhere."""
+
+    lora: str = Field(description="A .safetensors file in kohya's layout or diffusers' form.")
+    model: str = Field(description="The model that it belongs to: name, hub id or pipeline folder.")
+
+
+class ExportConfig(Section):
+    """A trained LoRA to other tools."""
+
+    layout: Literal["kohya", "diffusers", "merged"] = Field(
+        "kohya",
+        description="One file for kohya's scripts, ComfyUI and A1111; one in diffusers' form, with"
+        " all LoRAs that this one lies on; or a whole pipeline, with the LoRAs in its weights.",
+    )
+    name: str | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
+
+
 class ImagesConfig(Section):
     """Room 1, third door: captioned photographs to a pool."""
 

@@ -7,6 +7,7 @@ which every diffusers reads; transformers 5 flattened the model and lost the pre
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,24 @@ METADATA = "lora_adapter_metadata"
 OUTER = "text_model."
 
 
-def lora_layers(module: Any, adapter: str) -> dict[str, torch.Tensor]:
+def name_base(base: str, output: Path) -> None:
+    """Write which model a folder of adapters belongs to.
+
+    Args:
+        base: Name, hub id or folder; a folder is named by its absolute path.
+        output: The folder.
+    """
+    place = os.path.abspath(base) if Path(base).is_dir() else base
+    write_json(output / MODEL_FILE, {"base": place})
+
+
+def lora_layers(module: Any, adapter: str, *, peft: bool = False) -> dict[str, torch.Tensor]:
     """Return an adapter's weights by the names that files have, sorted.
 
     Args:
         module: A denoiser or text encoder that carries the adapter.
         adapter: Its name.
+        peft: Call the factors `lora_A` and `lora_B`, as files of transformers do.
 
     Returns:
         Contiguous tensors.
@@ -43,9 +56,9 @@ def lora_layers(module: Any, adapter: str) -> dict[str, torch.Tensor]:
     from peft.utils import get_peft_model_state_dict
 
     prefix = OUTER if _flattened(module) else ""
-    layers = convert_state_dict_to_diffusers(
-        get_peft_model_state_dict(module, adapter_name=adapter)
-    )
+    layers = get_peft_model_state_dict(module, adapter_name=adapter)
+    if not peft:
+        layers = convert_state_dict_to_diffusers(layers)
     return {prefix + key: layers[key].contiguous() for key in sorted(layers)}
 
 

@@ -278,7 +278,8 @@ class PipelineBackbone(Backbone):
 
     def fuse_adapters(self) -> None:
         if self.pipeline.get_list_adapters():
-            self.pipeline.fuse_lora()
+            # By default FLUX's pipeline leaves its text encoder out.
+            self.pipeline.fuse_lora(components=[self.part, *self.text_parts])
             self.pipeline.unload_lora_weights()
 
     def attach(self, folder: Path) -> None:
@@ -312,7 +313,8 @@ class PipelineBackbone(Backbone):
     def save_adapter(self, folder: Path, adapter: str) -> None:
         options: dict[str, Any] = {}
         for part, module in self._adapted_by(adapter).items():
-            options[f"{part}_lora_layers"] = lora_layers(module, adapter)
+            peft = part == "transformer"
+            options[f"{part}_lora_layers"] = lora_layers(module, adapter, peft=peft)
             options[f"{part}_lora_adapter_metadata"] = lora_metadata(module, adapter)
         self.pipeline.save_lora_weights(folder, **options)
         sort_header(folder / LORA_WEIGHT_NAME_SAFE)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tastemaker.backbones import load_backbone
+from tastemaker.backbones.lora import name_base
 from tastemaker.errors import TastemakerError
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.train.adapters import add_lora, trainable
@@ -21,7 +22,7 @@ from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient,
 from tastemaker.train.personal_data import encode_subject, subject_batch
 from tastemaker.train.progress import steps_left
 from tastemaker.train.reference import mean_square, residual
-from tastemaker.train.saving import name_base, save_lora, save_whole
+from tastemaker.train.saving import save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
 
 

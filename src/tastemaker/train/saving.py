@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from tastemaker.backbones import Backbone, load_backbone
-from tastemaker.backbones.lora import MODEL_FILE
-from tastemaker.files import write_json
+from tastemaker.backbones.lora import name_base
 from tastemaker.train.adapters import ADAPTER
 
 
@@ -24,17 +22,6 @@ def save_lora(backbone: Backbone, base: str, output: Path) -> None:
     """
     backbone.save_adapter(output, ADAPTER)
     name_base(base, output)
-
-
-def name_base(base: str, output: Path) -> None:
-    """Write which model a folder of adapters belongs to.
-
-    Args:
-        base: Name, hub id or folder; a folder is named by its absolute path.
-        output: The folder.
-    """
-    place = os.path.abspath(base) if Path(base).is_dir() else base
-    write_json(output / MODEL_FILE, {"base": place})
 
 
 def save_whole(

@@ -1,0 +1,148 @@
+"""LoRAs to other tools and back: kohya's layout, one file in diffusers' form, or merged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tastemaker.backbones.kohya import DOWN, Names, from_kohya, names_of, to_kohya
+from tastemaker.backbones.layers import Layers, read_layers, read_tensors, summed, write_layers
+from tastemaker.backbones.loading import base_of, is_adapter, load_backbone, resolve
+from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base
+from tastemaker.backbones.tokens import TOKEN_FILE, refuse_token
+from tastemaker.errors import TastemakerError
+from tastemaker.files import config_key, write_tensors
+from tastemaker.records import Stage
+from tastemaker.sections import ExportConfig, LoraImportConfig
+
+KEPT = "tastemaker_adapter_metadata"
+"""In kohya's files, diffusers' header under another name: beside `alpha` it refuses its own."""
+
+
+def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
+    """Write a trained LoRA, with those that it lies on, in the form that another tool reads.
+
+    The updates of LoRAs on one another add, so that one file of the sum of their ranks holds all of
+    them exactly.
+
+    Args:
+        config: The layout.
+        lora: Folder of a LoRA, as `train` writes it.
+        output: Folder to write: one safetensors file, or a whole pipeline (`merged`).
+
+    Returns:
+        The file, or the pipeline's folder.
+
+    Raises:
+        TastemakerError: There is no LoRA, or a learned word would be lost.
+    """
+    if config.layout == "merged":
+        model = load_backbone(str(lora), device="cpu")
+        model.fuse_adapters()
+        model.save_pipeline(output)
+        return output
+    chain, root = _chain(lora)
+    layers = summed(read_layers(folder / LORA_FILE) for folder in chain)
+    header = read_tensors(lora / LORA_FILE)[1].get(METADATA) if len(chain) == 1 else None
+    if config.layout == "diffusers":
+        write_layers(layers, output, header)
+        name_base(root, output)
+        return output / LORA_FILE
+    file = output / f"{config.name or lora.name}.safetensors"
+    first = next(iter(layers.values()))
+    about = {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(first.rank),
+        "ss_network_alpha": f"{first.alpha:g}",
+        **({KEPT: header} if header else {}),
+    }
+    write_tensors(file, to_kohya(layers, names(root)), about)
+    return file
+
+
+def import_lora(config: LoraImportConfig, output: Path) -> Path:
+    """Turn a LoRA file of another tool into a folder that is usable as `model` anywhere.
+
+    Args:
+        config: The file, in kohya's layout or diffusers' form, and the model that it belongs to.
+        output: Folder to write.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: The file is missing or torn, or belongs to another family or size.
+    """
+    file = Path(config.lora)
+    tensors, header = read_tensors(file)
+    inputs = {"tensors": config_key(sorted(tensors)), "bytes": file.stat().st_size}
+    stage = Stage(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
+    if stage.begin().finished:
+        return output
+    known = names(config.model)
+    if any(key.endswith(DOWN) for key in tensors):
+        layers = from_kohya(tensors, known)
+    else:
+        layers = read_layers(file)
+        _refuse_others(layers, known, file)
+    write_layers(layers, output, header.get(METADATA) or header.get(KEPT))
+    name_base(config.model, output)
+    stage.finish(layers=len(layers))
+    return output
+
+
+def names(model: str) -> Names:
+    """Kohya's names of a model's layers, from its configuration alone: no weights are read.
+
+    Args:
+        model: Name, hub id or pipeline folder.
+
+    Returns:
+        The names.
+    """
+    import diffusers
+    import transformers
+
+    place = resolve(model)
+    parts: Mapping[str, Any] = diffusers.DiffusionPipeline.load_config(place)
+    part = "unet" if "unet" in parts else "transformer"
+    kind = getattr(diffusers, parts[part][1])
+    clips = {
+        name: getattr(transformers, entry[1])
+        for name, entry in parts.items()
+        if name.startswith("text_encoder") and str(entry[1]).startswith("CLIP")
+    }
+    with torch.device("meta"):
+        denoiser = kind.from_config(kind.load_config(place, subfolder=part))
+        encoders = {
+            name: clip(clip.config_class.from_pretrained(place, subfolder=name))
+            for name, clip in clips.items()
+        }
+    return names_of(denoiser, encoders)
+
+
+def _chain(lora: Path) -> tuple[list[Path], str]:
+    """A LoRA's folder and those below it, from the lowest up, and the pipeline under all."""
+    if not (lora / LORA_FILE).is_file() and not (lora / MODEL_FILE).is_file():
+        raise TastemakerError(f"{lora} holds no LoRA; give the folder that `train` wrote.")
+    folders: list[Path] = []
+    place = str(lora)
+    while is_adapter(Path(place)):
+        if (Path(place) / TOKEN_FILE).is_file():
+            refuse_token(Path(place))
+        folders.insert(0, Path(place))
+        place = base_of(Path(place))
+    return folders, place
+
+
+def _refuse_others(layers: Layers, known: Names, file: Path) -> None:
+    modules = {part for fused in known.values() for part in fused.parts}
+    foreign = sorted(set(layers) - modules)
+    if foreign:
+        raise TastemakerError(
+            f"{file}: {foreign[0]} is no layer of this model; the LoRA belongs to another family."
+        )
