@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 REAL = "real"
 """The source of a candidate that is a photograph."""
 
+LISTS = ("latents_shape", "original_size", "crop_corner")
+"""Columns of whole numbers that a pool may have: of latents, and of photographs."""
+
 
 def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Build a shard whose pictures open as pictures in `datasets.load_dataset("parquet", ...)`.
 
     Args:
-        rows: One dict a candidate; `latents` and `latents_shape` in all or none.
+        rows: One dict a candidate; `latents` and `latents_shape` in all or none, and so the sizes
+            of photographs, `original_size` and `crop_corner`.
 
     Returns:
         The table with the schema of candidates.
@@ -41,14 +45,16 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
         "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     }
     if rows and "latents" in rows[0]:
-        kinds |= {"latents": pa.binary(), "latents_shape": pa.list_(pa.int32())}
+        kinds["latents"] = pa.binary()
+    lists = [name for name in LISTS if rows and name in rows[0]]
+    kinds |= {name: pa.list_(pa.int32()) for name in lists}
     features: dict[str, Any] = {
         name: {"dtype": str(kind), "_type": "Value"} for name, kind in kinds.items()
     }
     features["image"] = {"_type": "Image"}
-    if "latents_shape" in kinds:
+    for name in lists:
         value = {"dtype": "int32", "_type": "Value"}
-        features["latents_shape"] = {"feature": value, "_type": "List"}
+        features[name] = {"feature": value, "_type": "List"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.Table.from_pylist(rows, schema=pa.schema(kinds.items(), metadata=metadata))
 

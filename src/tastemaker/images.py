@@ -149,6 +149,36 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
+def sizes_told(
+    image: Image.Image, box: tuple[int, int, int, int] | None, width: int, height: int
+) -> dict[str, list[int]]:
+    """What SDXL is told of a photograph: its size, and where in it, scaled, the crop begins.
+
+    Args:
+        image: The photograph, upright and whole.
+        box: The part of it that `fit` was given; None for all of it.
+        width: Of the crop, after scaling.
+        height: Of the crop, after scaling.
+
+    Returns:
+        `original_size` as [height, width] and `crop_corner` as [top, left].
+
+    Example:
+        >>> sizes_told(Image.new("RGB", (300, 200)), None, 100, 100)
+        {'original_size': [200, 300], 'crop_corner': [0, 25]}
+    """
+    left, top, right, bottom = box or (0, 0, image.width, image.height)
+    scale = max(width / (right - left), height / (bottom - top))
+    corner = (
+        top * scale + ((bottom - top) * scale - height) / 2,
+        left * scale + ((right - left) * scale - width) / 2,
+    )
+    return {
+        "original_size": [image.height, image.width],
+        "crop_corner": [round(each) for each in corner],
+    }
+
+
 def pixel_hash(image: Image.Image) -> str:
     """Hash size and pixels: equal for copies of a picture, whatever their files."""
     return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()

@@ -22,7 +22,15 @@ from tastemaker.captioned import Captioned, CaptionedImages
 from tastemaker.comparisons import Comparison
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
-from tastemaker.images import crop_box, decode_photograph, encode_png, fit, pixel_hash, square
+from tastemaker.images import (
+    crop_box,
+    decode_photograph,
+    encode_png,
+    fit,
+    pixel_hash,
+    sizes_told,
+    square,
+)
 from tastemaker.intake import Intake, Usable, left_to_main_process
 from tastemaker.parquet import parquet_files
 from tastemaker.records import Pool, Stage
@@ -143,9 +151,8 @@ def _compared(size: int | None, comparison: Comparison, number: int) -> Usable:
 def _photograph(config: ImagesConfig, captioned: Captioned, number: int) -> Usable:
     """A photograph as a candidate, cropped and scaled."""
     prompt = _prompt(captioned.caption, "caption")
-    image = decode_photograph(captioned.encoded())
-    if captioned.box is not None:
-        image = crop_box(image, captioned.box)
+    whole = decode_photograph(captioned.encoded())
+    image = whole if captioned.box is None else crop_box(whole, captioned.box)
     width, height = _target(config, image)
     _refuse_small(image, width, height, config.minimum)
     prompt_id = config_key(prompt)
@@ -159,6 +166,7 @@ def _photograph(config: ImagesConfig, captioned: Captioned, number: int) -> Usab
         "timestep": None,
         "model": "",
         "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
+        **sizes_told(whole, captioned.box, width, height),
     }
     return Usable((row,), picture=pixel_hash(image))
 

@@ -55,8 +55,8 @@ class PipelineBackbone(Backbone):
         pipeline.set_progress_bar_config(disable=True)
 
     @property
-    def denoiser(self) -> torch.nn.Module:
-        denoiser: torch.nn.Module = getattr(self.pipeline, self.part)
+    def denoiser(self) -> Any:
+        denoiser: Any = getattr(self.pipeline, self.part)
         return denoiser
 
     @property
@@ -139,7 +139,7 @@ class PipelineBackbone(Backbone):
                 encoder.enable_adapters()
 
     @property
-    def text_encoders(self) -> list[torch.nn.Module]:
+    def text_encoders(self) -> list[Any]:
         return [getattr(self.pipeline, name) for name in self.text_parts]
 
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
