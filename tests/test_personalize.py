@@ -24,7 +24,7 @@ from tastemaker.images import decode_photograph, to_pixels
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.personalize import personalize
 from tastemaker.sections import GenerateConfig
-from tastemaker.train.data import pair_index
+from tastemaker.train.buckets import pair_index
 from tastemaker.train.personal_data import PersonalData, encode_subject, subject_batch
 from tastemaker.train.personal_loop import PersonalTrainer
 from tastemaker.train.reference import mean_square, residual
@@ -414,7 +414,7 @@ class TestPhotographs:
         def encoded(folder: Path) -> torch.Tensor:
             backbone = load_backbone(str(tiny_model), device="cpu")
             files = sorted(folder.iterdir())
-            return encode_subject(config(), files, backbone, text_trains=False).latents.mean
+            return encode_subject(config(), files, backbone, text_trains=False).latents.mean[0]
 
         return encoded
 

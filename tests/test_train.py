@@ -21,7 +21,8 @@ from tastemaker.score import score
 from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
-from tastemaker.train.data import cache_data, noisy_batch, pair_index
+from tastemaker.train.buckets import pair_index
+from tastemaker.train.data import cache_data, noisy_batch
 from tastemaker.train.objective import errors_of, residuals_of
 from tastemaker.train.reference import AdaptersOff, FrozenCopy, mean_square, residual
 from tastemaker.training_sections import TrainConfig

@@ -25,6 +25,17 @@ from tastemaker.seeding import keyed_seed
 if TYPE_CHECKING:
     import pyarrow as pa
 
+HOW = {
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "scheduler",
+    "adapter",
+    "height",
+    "width",
+}
+"""What of the sampling options makes another picture of the same prompt, model and seed."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -198,6 +209,8 @@ def _draw_shard(
     draw: Draw,
 ) -> pa.Table:
     rows = []
+    # Pools of one model and seed that were drawn otherwise are other candidates.
+    how = config.model_dump(mode="json", include=HOW)
     for part in batched(items, config.batch_size):
         latents = draw(
             backbone,
@@ -208,7 +221,7 @@ def _draw_shard(
         for item, image, latent in zip(
             part, backbone.decode_latents(latents), latents, strict=True
         ):
-            row = _row(item, backbone.name, encode_png(image))
+            row = _row(item, backbone.name, how, encode_png(image))
             if keep_latents:
                 row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
                 row["latents_shape"] = list(latent.shape)
@@ -217,10 +230,10 @@ def _draw_shard(
     return candidate_table(rows)
 
 
-def _row(item: Item, model: str, image: bytes) -> dict[str, Any]:
+def _row(item: Item, model: str, how: dict[str, Any], image: bytes) -> dict[str, Any]:
     prompt_id = config_key(item.prompt)
     return {
-        "candidate_id": f"{prompt_id}-{config_key(model, item.seed)}",
+        "candidate_id": f"{prompt_id}-{config_key(model, item.seed, how)}",
         "prompt_id": prompt_id,
         "prompt": item.prompt,
         "seed": item.seed,

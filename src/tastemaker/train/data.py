@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,11 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_tensors
 from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
+from tastemaker.train.buckets import Latents, bucketed_indices
 from tastemaker.train.credit import draw_timesteps
 
-
-@dataclass(frozen=True)
-class Latents:
-    """Posteriors of the pool's images, in the units that the denoiser sees.
-
-    Attributes:
-        mean: Shape [images, channels, h, w].
-        std: The same shape; zero where the model drew the latents itself.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
+Density = Callable[[int, int], torch.Tensor | None]
+"""From height and width of latents to how often each timestep is drawn, shape [T]."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +100,25 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
     if tensors is None:
         tensors = _encode(pairs, ids, prompts, backbone)
         write_tensors(cache, tensors)
+    latents = Latents.from_tensors(_part(tensors, "latents"))
     row = {candidate: i for i, candidate in enumerate(ids)}
     line = {prompt: i for i, prompt in enumerate(prompts)}
+    chosen, rejected = (
+        torch.tensor([row[each] for each in table[side]]) for side in ("chosen_id", "rejected_id")
+    )
+    unequal = latents.bucket[chosen] != latents.bucket[rejected]
+    if unequal.any():
+        first = table["prompt"][int(unequal.nonzero()[0])]
+        raise TastemakerError(
+            f"{int(unequal.sum())} pairs have images of two sizes (first: {first!r}); import or"
+            " draw both sides at one size."
+        )
     return TrainingData(
-        latents=Latents(tensors["latents.mean"], tensors["latents.std"]),
+        latents=latents,
         prompts=_part(tensors, "prompts"),
         images=_part(tensors, "images"),
-        chosen=torch.tensor([row[each] for each in table["chosen_id"]]),
-        rejected=torch.tensor([row[each] for each in table["rejected_id"]]),
+        chosen=chosen,
+        rejected=rejected,
         prompt=torch.tensor([line[each] for each in table["prompt"]]),
         by_gap=torch.tensor(table["margin"]).argsort(descending=True, stable=True),
         texts=tuple(prompts),
@@ -145,33 +147,6 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
     return -(-pairs * min(1 + step // every, chunks) // chunks)
 
 
-def pair_index(draw: int, pairs: int, seed: int) -> int:
-    """Return which pair the run's `draw`-th example is: each epoch a permutation of its own.
-
-    Args:
-        draw: Position in the run, from 0.
-        pairs: Number of pairs.
-        seed: The run's seed.
-
-    Returns:
-        An index below `pairs`.
-    """
-    epoch, position = divmod(draw, pairs)
-    return int(_permutation(pairs, seed, epoch)[position])
-
-
-_permutations: dict[tuple[int, int, int], torch.Tensor] = {}
-
-
-def _permutation(pairs: int, seed: int, epoch: int) -> torch.Tensor:
-    key = (pairs, seed, epoch)
-    if key not in _permutations:
-        _permutations.clear()
-        generator = keyed_generator(seed, "order", epoch)
-        _permutations[key] = torch.randperm(pairs, generator=generator)
-    return _permutations[key]
-
-
 def noisy_batch(
     data: TrainingData,
     backbone: Backbone,
@@ -179,8 +154,9 @@ def noisy_batch(
     *,
     seed: int,
     sample_posterior: bool,
-    density: torch.Tensor | None = None,
+    density: Density | None = None,
     available: int | None = None,
+    step: int | None = None,
 ) -> NoisyBatch:
     """Assemble the examples at the given positions of the run.
 
@@ -194,27 +170,33 @@ def noisy_batch(
         draws: Positions in the run.
         seed: The run's seed.
         sample_posterior: Sample the VAE's posterior, or take its mean.
-        density: How often each timestep is drawn, shape [T]; None draws uniformly.
+        density: How often each timestep is drawn, by the latents' height and width; None draws
+            uniformly.
         available: Draw from so many pairs of the widest gap alone; None draws from all.
+        step: Examples an optimizer step; they are of one size. None: these.
 
     Returns:
         The batch on the model's device.
     """
-    index = torch.tensor([pair_index(draw, available or len(data), seed) for draw in draws])
-    if available is not None and available < len(data):
-        index = data.by_gap[index]
-    generators = [keyed_generator(seed, "draw", draw) for draw in draws]
-    timesteps = torch.cat(
-        [draw_timesteps(density, backbone.num_timesteps, each) for each in generators]
-    )
-    shape = data.latents.mean.shape[1:]
-    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    among = data.by_gap[:available] if available and available < len(data) else None
+    bucket = data.latents.bucket[data.chosen if among is None else data.chosen[among]]
+    buckets = tuple(bucket.tolist())
+    index = torch.tensor(bucketed_indices(draws, buckets, step or len(draws), seed))
+    if among is not None:
+        index = among[index]
     images = torch.cat([data.chosen[index], data.rejected[index]])
-    latents = data.latents.mean[images].float()
+    latents, std = data.latents.take(images)
+    generators = [keyed_generator(seed, "draw", draw) for draw in draws]
+    shape = latents.shape[1:]
+    often = density(*shape[1:]) if density else None
+    timesteps = torch.cat(
+        [draw_timesteps(often, backbone.num_timesteps, each) for each in generators]
+    )
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
     if sample_posterior:
         chosen = [torch.randn(shape, generator=each) for each in generators]
         rejected = [torch.randn(shape, generator=each) for each in generators]
-        latents = latents + data.latents.std[images].float() * torch.stack(chosen + rejected)
+        latents = latents + std * torch.stack(chosen + rejected)
     device = backbone.device
     latents, noise = latents.to(device), torch.cat([noise, noise]).to(device)
     timesteps = torch.cat([timesteps, timesteps]).to(device)
@@ -254,13 +236,10 @@ def _encode(
             f"{len(lost)} images of {pairs.file} are in none of its pools (first: {lost[0]});"
             " pair again, or restore the pool."
         )
-    shapes = {tuple(mean.shape) for mean in means.values()}
-    if len(shapes) > 1:
-        raise TastemakerError(f"the pairs' images differ in latent size: {sorted(shapes)}.")
+    latents = Latents.of([means[each] for each in ids], [stds[each] for each in ids])
     embeddings = stack([backbone.encode_prompts([prompt]) for prompt in prompts])
     return {
-        "latents.mean": torch.stack([means[each] for each in ids]),
-        "latents.std": torch.stack([stds[each] for each in ids]),
+        **{f"latents.{name}": value for name, value in latents.tensors().items()},
         **{f"prompts.{name}": value.float().cpu() for name, value in embeddings.items()},
         **{f"images.{name}": value for name, value in stack([told[each] for each in ids]).items()},
     }
@@ -288,6 +267,7 @@ def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:
     if not cache.is_file():
         return None
     try:
-        return load_file(cache)
+        tensors = load_file(cache)
     except SafetensorError:
         return None
+    return tensors if "latents.bucket" in tensors else None  # of an earlier version

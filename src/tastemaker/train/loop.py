@@ -35,7 +35,7 @@ from tastemaker.train.networks import (
     parameter_groups,
     weights,
 )
-from tastemaker.train.numbering import examples_of, seed_dropout
+from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
 from tastemaker.train.objective import (
     DenoisingErrors,
     credited,
@@ -173,7 +173,8 @@ class Trainer:
             examples,
             seed=config.seed,
             sample_posterior=config.sample_posterior,
-            density=self._density(),
+            density=self._density,
+            step=examples_a_step(config, self.accelerator),
             available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]
@@ -199,11 +200,10 @@ class Trainer:
             self.diary.see(observed, everywhere)
         return step_metrics(errors, seen, losses, self.beta)
 
-    def _density(self) -> torch.Tensor | None:
+    def _density(self, height: int, width: int) -> torch.Tensor | None:
         """How often each timestep is drawn: the family's own share times the credit scheme's."""
         own = self.credit.density()
-        shape = self.data.latents.mean.shape[-2:]
-        family = self.backbone.timestep_density(*shape)
+        family = self.backbone.timestep_density(height, width)
         if family is None or self.config.timesteps == "uniform":
             return own
         return family if own is None else family * own

@@ -17,8 +17,9 @@ from tastemaker.images import decode_photograph, square, to_pixels
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.records import Pool
 from tastemaker.seeding import keyed_generator
+from tastemaker.train.buckets import Latents, pair_index
 from tastemaker.train.credit import draw_timesteps
-from tastemaker.train.data import Latents, NoisyBatch, pair_index
+from tastemaker.train.data import NoisyBatch
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def encode_subject(
     embeddings = stack([backbone.encode_prompts([text]) for text in unique])
     means, stds = zip(*encoded, strict=True)
     return PersonalData(
-        latents=Latents(torch.stack(means), torch.stack(stds)),
+        latents=Latents.of(means, stds),
         photographs=len(files),
         prompt=torch.tensor([unique.index(text) for text in texts]),
         prompts={name: value.float().cpu() for name, value in embeddings.items()},
@@ -112,12 +113,13 @@ def subject_batch(
     if data.class_images:
         images += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
         generators += [keyed_generator(seed, "class image", draw) for draw in draws]
-    shape = data.latents.mean.shape[1:]
+    mean, std = data.latents.take(images)
+    shape = mean.shape[1:]
     length, density = backbone.num_timesteps, backbone.timestep_density(*shape[1:])
     timesteps = torch.cat([draw_timesteps(density, length, each) for each in generators])
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
     sample = torch.stack([torch.randn(shape, generator=each) for each in generators])
-    latents = data.latents.mean[images] + data.latents.std[images] * sample
+    latents = mean + std * sample
     device = backbone.device
     latents, noise, timesteps = latents.to(device), noise.to(device), timesteps.to(device)
     rows = data.prompt[images]

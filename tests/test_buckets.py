@@ -1,0 +1,107 @@
+"""Images of several sizes in one training: every example once an epoch, a step of one size."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.errors import TastemakerError
+from tastemaker.generate import generate
+from tastemaker.join import join, mix
+from tastemaker.sections import GenerateConfig, JoinConfig
+from tastemaker.train import train
+from tastemaker.train.buckets import Latents, bucketed_indices, pair_index
+from tastemaker.training_sections import TrainConfig
+
+
+@given(
+    buckets=st.lists(st.integers(0, 2), min_size=1, max_size=30),
+    step=st.integers(1, 7),
+    seed=st.integers(0, 5),
+)
+def test_steps_are_of_one_bucket_and_see_every_pair(
+    buckets: list[int], step: int, seed: int
+) -> None:
+    sizes = Counter(buckets)
+    length = sum(-(-size // step) * step for size in sizes.values())
+    if len(sizes) == 1:
+        length = len(buckets)
+    epoch = bucketed_indices(range(length), tuple(buckets), step, seed)
+    assert set(epoch) == set(range(len(buckets)))
+    if len(sizes) == 1:
+        assert epoch == [pair_index(draw, len(buckets), seed) for draw in range(length)]
+        return
+    for first in range(0, length, step):
+        assert len({buckets[pair] for pair in epoch[first : first + step]}) == 1
+    # A pair comes again only to fill its bucket's last step.
+    most = {bucket: -(-(-(-size // step) * step) // size) for bucket, size in sizes.items()}
+    assert all(number <= most[buckets[pair]] for pair, number in Counter(epoch).items())
+
+
+def test_batches_of_a_step_do_not_change_the_order() -> None:
+    buckets = (0, 1, 0, 1, 1, 0, 0)
+    whole = bucketed_indices(range(40), buckets, 4, 3)
+    halves = [bucketed_indices(range(i, i + 2), buckets, 4, 3) for i in range(0, 40, 2)]
+    assert [pair for half in halves for pair in half] == whole
+
+
+def test_latents_come_back_by_image() -> None:
+    means = [torch.full((2, 4, 4 + 2 * (i % 2)), float(i)) for i in range(5)]
+    latents = Latents.of(means, [torch.zeros_like(each) for each in means])
+    again = Latents.from_tensors(latents.tensors())
+    mean, std = again.take([3, 1])
+    assert torch.equal(mean, torch.stack([means[3], means[1]]))
+    assert not std.any()
+
+
+@pytest.fixture(scope="module")
+def pools(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three prompts at each of two sizes, twice: a side each."""
+    folder = tmp_path_factory.mktemp("pools")
+    made = []
+    for width in (32, 48):
+        prompts = folder / f"{width}.txt"
+        prompts.write_text("".join(f"{width} and {i}\n" for i in range(3)), encoding="utf-8")
+        for side in range(2):
+            sampling = {"num_inference_steps": 1, "height": 32, "width": width, "seed": side}
+            options = {**sampling, "model": str(tiny_model), "prompts": str(prompts)}
+            config = GenerateConfig(num_candidates=1, device="cpu", **options)
+            made.append(generate(config, folder / f"{width}-{side}"))
+    return made
+
+
+def test_pairs_of_two_sizes_train(pools: list[Path], tiny_model: Path, tmp_path: Path) -> None:
+    rule = JoinConfig(rule="best_worst")
+    small = join(rule, pools[0], pools[1], tmp_path / "small")
+    wide = join(rule, pools[2], pools[3], tmp_path / "wide")
+    pairs = mix([small, wide], tmp_path / "pairs")
+    options = {"steps": 4, "batch_size": 2, "learning_rate": 1e-2, "tracker": None, "device": "cpu"}
+    config = TrainConfig(model=str(tiny_model), lora={"rank": 2}, **options)
+    rows = []
+    for name, update in (
+        ("whole", {}),
+        ("halves", {"batch_size": 1, "gradient_accumulation": 2}),
+    ):
+        trained = train(config.model_copy(update=update), pairs, tmp_path / name)
+        lines = (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows.append([json.loads(line)["rewards/margins"] for line in lines])
+    assert rows[0] == pytest.approx(rows[1], rel=1e-2, abs=1e-4)
+    assert len(rows[0]) == 4
+
+
+def test_sides_of_two_sizes_are_named(pools: list[Path], tiny_model: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"32 and {i}\n" for i in range(3)), encoding="utf-8")
+    sampling = {"num_inference_steps": 1, "height": 48, "width": 48, "num_candidates": 1}
+    other = GenerateConfig(model=str(tiny_model), prompts=str(prompts), device="cpu", **sampling)
+    larger = generate(other, tmp_path / "larger")
+    pairs = join(JoinConfig(rule="best_worst"), pools[0], larger, tmp_path / "pairs")
+    config = TrainConfig(model=str(tiny_model), steps=1, tracker=None, device="cpu")
+    with pytest.raises(TastemakerError, match="3 pairs have images of two sizes"):
+        train(config, pairs, tmp_path / "out")
