@@ -6,15 +6,20 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tastemaker.errors import TastemakerError
-from tastemaker.generate import generate
+from tastemaker.generate import generate, reconstruct
+from tastemaker.images import size_of
+from tastemaker.importing import import_images
 from tastemaker.join import join, mix
-from tastemaker.sections import GenerateConfig, JoinConfig
+from tastemaker.records import Pool
+from tastemaker.sections import GenerateConfig, ImagesConfig, JoinConfig, ReconstructConfig
 from tastemaker.train import train
 from tastemaker.train.buckets import Latents, bucketed_indices, pair_index
 from tastemaker.training_sections import TrainConfig
@@ -105,3 +110,30 @@ def test_sides_of_two_sizes_are_named(pools: list[Path], tiny_model: Path, tmp_p
     config = TrainConfig(model=str(tiny_model), steps=1, tracker=None, device="cpu")
     with pytest.raises(TastemakerError, match="3 pairs have images of two sizes"):
         train(config, pairs, tmp_path / "out")
+
+
+def test_real_images_of_two_sizes_are_joined_by_size(tiny_model: Path, tmp_path: Path) -> None:
+    """Candidates and reconstructions have the size of their real image."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number, (width, height) in enumerate([(40, 40), (60, 40), (61, 40), (41, 40)]):
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
+    buckets = {"buckets": ((32, 32), (48, 32))}
+    real = import_images(ImagesConfig(images=str(folder), **buckets), tmp_path / "real")
+    drawn = {"model": str(tiny_model), "num_inference_steps": 2, "device": "cpu"}
+    config = GenerateConfig(items=str(real), num_candidates=2, batch_size=3, **drawn)
+    candidates = generate(config, tmp_path / "candidates")
+    between = reconstruct(ReconstructConfig(timesteps=(500,), **drawn), real, tmp_path / "between")
+    sizes = {}
+    for pool in (real, candidates, between):
+        for row in Pool(pool).candidates().to_pylist():
+            sizes.setdefault(row["prompt"], set()).add(size_of(row["image"]["bytes"]))
+    assert sizes == {f"picture {i}": {(32, 48 if i in (1, 2) else 32)} for i in range(4)}
+    told = {row["prompt"]: row for row in Pool(real).candidates().to_pylist()}
+    assert told["picture 1"]["original_size"] == [40, 60]
+    assert told["picture 3"]["crop_corner"] == [0, 0]
+    pairs = join(JoinConfig(rule="best_worst"), real, between, tmp_path / "pairs")
+    options = {"steps": 2, "batch_size": 2, "tracker": None, "device": "cpu"}
+    train(TrainConfig(model=str(tiny_model), lora={"rank": 2}, **options), pairs, tmp_path / "out")

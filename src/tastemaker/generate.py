@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.candidates import REAL, Rows
 from tastemaker.errors import TastemakerError
+from tastemaker.files import read_table
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.sections import DrawConfig, GenerateConfig, ReconstructConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from tastemaker.backbones import Backbone, Conditioning
-    from tastemaker.backbones.sampling import Draw, Item
+    from tastemaker.backbones.sampling import Draw, Item, RealImage
 
 
 def generate(config: GenerateConfig, output: Path) -> Path:
@@ -127,15 +128,21 @@ def _fill(
     stage.finish(**counts, candidates=len(items))
 
 
-def _real(folder: Path) -> list[tuple[str, str]]:
-    """Id and caption of every real image of a pool.
+def _real(folder: Path) -> list[RealImage]:
+    """Every real image of a pool.
 
     Raises:
         TastemakerError: There is none.
     """
-    table = Pool(folder).candidates(("candidate_id", "prompt", "source"))
+    from tastemaker.backbones.sampling import RealImage
+    from tastemaker.images import size_of
+
+    columns = ("candidate_id", "prompt", "source", "image")
     rows = [
-        (row["candidate_id"], row["prompt"]) for row in table.to_pylist() if row["source"] == REAL
+        RealImage(row["candidate_id"], row["prompt"], size_of(row["image"]["bytes"]))
+        for shard in Pool(folder).shards()
+        for row in read_table(shard, columns).to_pylist()
+        if row["source"] == REAL
     ]
     if not rows:
         raise TastemakerError(

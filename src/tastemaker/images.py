@@ -149,6 +149,19 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    """Height and width of an encoded picture, from its header.
+
+    Raises:
+        TastemakerError: The bytes are no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except BROKEN as error:
+        raise TastemakerError(f"an image is broken: {error}; import its pool again.") from error
+
+
 def sizes_told(
     image: Image.Image, box: tuple[int, int, int, int] | None, width: int, height: int
 ) -> dict[str, list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,29 @@ class Item:
         seed: Of its image.
         source_id: The real image that it belongs to; empty where there is none.
         timestep: Where its reconstruction starts; None for a sample from noise.
+        size: Height and width in pixels; None for the configuration's.
     """
 
     prompt: str
     seed: int
     source_id: str = ""
     timestep: int | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class RealImage:
+    """A real image that others are drawn for.
+
+    Args:
+        candidate_id: Its id.
+        caption: What it shows.
+        size: Height and width in pixels.
+    """
+
+    candidate_id: str
+    caption: str
+    size: tuple[int, int]
 
 
 Draw = Callable[[Backbone, Sequence[Item], Conditioning, Conditioning], torch.Tensor]
@@ -79,11 +96,11 @@ def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
     ]
 
 
-def plan_items(real: Sequence[tuple[str, str]], draws: int, seed: int) -> list[Item]:
-    """List candidates for the captions of real images, image by image.
+def plan_items(real: Sequence[RealImage], draws: int, seed: int) -> list[Item]:
+    """List candidates for the captions of real images, image by image, each of its image's size.
 
     Args:
-        real: Id and caption of each.
+        real: The images.
         draws: Candidates an image; images of equal captions have candidates of their own.
         seed: The run's seed.
 
@@ -91,19 +108,24 @@ def plan_items(real: Sequence[tuple[str, str]], draws: int, seed: int) -> list[I
         `len(real) * draws` items.
     """
     return [
-        Item(caption, keyed_seed(seed, "image", source, caption, draw), source)
-        for source, caption in real
+        Item(
+            each.caption,
+            keyed_seed(seed, "image", each.candidate_id, each.caption, draw),
+            each.candidate_id,
+            size=each.size,
+        )
+        for each in real
         for draw in range(draws)
     ]
 
 
 def plan_reconstructions(
-    real: Sequence[tuple[str, str]], timesteps: Sequence[int], seed: int
+    real: Sequence[RealImage], timesteps: Sequence[int], seed: int
 ) -> list[Item]:
     """List the reconstructions of real images, timestep by timestep.
 
     Args:
-        real: Id and caption of each.
+        real: The images.
         timesteps: Where they start.
         seed: The run's seed; the noise is keyed by image and timestep.
 
@@ -111,9 +133,15 @@ def plan_reconstructions(
         `len(real) * len(timesteps)` items.
     """
     return [
-        Item(caption, keyed_seed(seed, "reconstruct", source, timestep), source, timestep)
+        Item(
+            each.caption,
+            keyed_seed(seed, "reconstruct", each.candidate_id, timestep),
+            each.candidate_id,
+            timestep,
+            each.size,
+        )
         for timestep in timesteps
-        for source, caption in real
+        for each in real
     ]
 
 
@@ -185,14 +213,15 @@ def from_noise(config: SamplingConfig) -> Draw:
     def draw(
         backbone: Backbone, items: Sequence[Item], prompts: Conditioning, negative: Conditioning
     ) -> torch.Tensor:
+        size = items[0].size or (None, None)
         return backbone.sample(
             prompts,
             negative,
             [item.seed for item in items],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
-            height=config.height,
-            width=config.width,
+            height=config.height or size[0],
+            width=config.width or size[1],
         )
 
     return draw
@@ -208,10 +237,10 @@ def _draw_shard(
     bar: Any,
     draw: Draw,
 ) -> pa.Table:
-    rows = []
+    rows: dict[Item, dict[str, Any]] = {}
     # Pools of one model and seed that were drawn otherwise are other candidates.
     how = config.model_dump(mode="json", include=HOW)
-    for part in batched(items, config.batch_size):
+    for part in _batches(items, config.batch_size):
         latents = draw(
             backbone,
             part,
@@ -225,9 +254,15 @@ def _draw_shard(
             if keep_latents:
                 row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
                 row["latents_shape"] = list(latent.shape)
-            rows.append(row)
+            rows[item] = row
         bar.update(len(part))
-    return candidate_table(rows)
+    return candidate_table([rows[item] for item in items])
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Batches of one size of pictures each, where there are several."""
+    for shape in dict.fromkeys(item.size for item in items):
+        yield from batched([item for item in items if item.size == shape], size)
 
 
 def _row(item: Item, model: str, how: dict[str, Any], image: bytes) -> dict[str, Any]:
