@@ -61,6 +61,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "join",
         "pair",
         "personalize",
+        "publishing",
         "score",
         "train",
     ),

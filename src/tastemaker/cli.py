@@ -27,6 +27,7 @@ from tastemaker.sections import (
     JoinConfig,
     LoraImportConfig,
     PairConfig,
+    PublishConfig,
     ReconstructConfig,
     ScoreConfig,
     Section,
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("evaluate", "room 5: judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
         ("export", "a LoRA to ComfyUI, kohya or merged", "lora output", _export, (ExportConfig,)),
+        ("publish", "a finished run with a card", "run output", _publish, (PublishConfig,)),
     )
     for verb, text, places, command, kinds in rooms:
         room = _verb(verbs, verb, text, _options(*kinds), command)
@@ -133,6 +135,7 @@ PLACES = {
     "chosen": "folder of candidates to choose from",
     "rejected": "folder of candidates to reject from, or of pairs: what was chosen there",
     "pairs": "folder of pairs, from `pair`",
+    "run": "the run's folder, e.g. runs/demo",
     "policy": "the model to judge: a trained folder, pipeline folder, hub id or name",
 }
 
@@ -273,6 +276,13 @@ def _export(parsed: argparse.Namespace) -> None:
     from tastemaker.backbones.exchange import export_lora
 
     print(export_lora(_section(ExportConfig, parsed), Path(parsed.lora), Path(parsed.output)))
+
+
+def _publish(parsed: argparse.Namespace) -> None:
+    from tastemaker.publishing import publish
+
+    run = RunDir(Path(parsed.run))
+    print(publish(_section(PublishConfig, parsed), run, Path(parsed.output)) / "README.md")
 
 
 def _run(parsed: argparse.Namespace) -> None:

@@ -152,6 +152,17 @@ class ExportConfig(Section):
     name: str | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
 
 
+class PublishConfig(Section):
+    """A finished run as a folder for others, with a model card; on request on the hub."""
+
+    license: str | None = Field(None, description="The weights' licence, as the hub names it.")
+    data: str | None = Field(None, description="What was trained on, in a sentence or a paragraph.")
+    push_to_hub: str | None = Field(
+        None, description="owner/name of a repository to upload to; nothing is uploaded without."
+    )
+    private: bool = Field(True, description="Whether a new repository is private.")
+
+
 class ImagesConfig(Section):
     """Room 1, third door: captioned photographs to a pool."""
 

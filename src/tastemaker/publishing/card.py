@@ -1,0 +1,87 @@
+"""The model card: what was trained on what, how it was judged, how to use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tastemaker import __version__
+from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.files import read_json
+from tastemaker.records import RunDir
+from tastemaker.sections import PublishConfig
+
+
+def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
+    """Write the card of a finished run.
+
+    Args:
+        config: Licence and data.
+        run: The run.
+        folder: What the card will lie in, with the weights.
+
+    Returns:
+        Markdown with the hub's header.
+    """
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    adapter = (folder / LORA_FILE).is_file()
+    base = read_json(folder / MODEL_FILE)["base"] if adapter else str(settings["model"])
+    environment = Environment(
+        loader=PackageLoader("tastemaker.publishing", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page: str = environment.get_template("card.md").render(
+        header=yaml.safe_dump(_header(config, base, adapter), sort_keys=False).rstrip(),
+        name=run.folder.name,
+        recipe=settings["recipe"],
+        base=base,
+        adapter=adapter,
+        file=f"{run.folder.name}.safetensors",
+        results=_results(read_json(run.report_json)),
+        pictures=(folder / "before_after.png").is_file(),
+        data=config.data or "Not described.",
+        license=config.license or "Not given.",
+        settings=run.config.read_text(encoding="utf-8").rstrip(),
+        machine=json.dumps(read_json(run.environment), indent=2),
+        version=__version__,
+    )
+    return page
+
+
+def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
+    """What the hub reads. A folder of this machine is no base that others have."""
+    header: dict[str, Any] = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["tastemaker", "preference-optimization", *(["lora"] if adapter else [])],
+    }
+    if config.license:
+        header["license"] = config.license
+    if not Path(base).is_absolute() and base.count("/") == 1:
+        header["base_model"] = base
+        header["base_model_relation"] = "adapter" if adapter else "finetune"
+    return header
+
+
+def _results(report: dict[str, Any]) -> list[str]:
+    """Rows of the table: every model under every scorer."""
+    rows = []
+    for model, found in report["models"].items():
+        for scorer, score in found["scores"].items():
+            wins = ""
+            if "win_rate" in score:
+                low, high = (100 * score[f"win_rate_{end}"] for end in ("low", "high"))
+                wins = f"{100 * score['win_rate']:.1f} % [{low:.1f}, {high:.1f}]"
+            mean = f"{score['mean']:.4g} ± {score['stderr']:.2g}"
+            rows.append(f"| {model} | {scorer} | {mean} | {wins} |")
+        for features, distance in found.get("frechet", {}).items():
+            value = f"{distance['value']:.4g} (real to real {distance['real_to_real']:.4g})"
+            rows.append(f"| {model} | Frechet distance, {features} | {value} | |")
+    return rows

@@ -1,0 +1,71 @@
+"""Fill the folder, and on request put it on the hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tastemaker.backbones.exchange import export_lora
+from tastemaker.backbones.loading import is_adapter
+from tastemaker.errors import TastemakerError
+from tastemaker.files import atomic, write_text
+from tastemaker.publishing.card import card
+from tastemaker.records import RunDir
+from tastemaker.sections import ExportConfig, PublishConfig
+
+COPIED = ("config.yaml", "environment.json", "report.json", "before_after.png")
+
+
+def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
+    """Make what others need of a finished run: weights in both layouts, card, figures, pictures.
+
+    Nothing leaves this machine unless `push_to_hub` names a repository.
+
+    Args:
+        config: Licence, data, and whether to upload.
+        run: The run.
+        output: Folder to write.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: The run is not finished, or the hub refuses.
+    """
+    if not run.report_json.is_file():
+        raise TastemakerError(f"{run.folder} is no finished run; run its recipe to the end first.")
+    output.mkdir(parents=True, exist_ok=True)
+    if is_adapter(run.policy):
+        export_lora(ExportConfig(layout="diffusers"), run.policy, output)
+        export_lora(ExportConfig(name=run.folder.name), run.policy, output)
+    else:
+        shutil.copytree(
+            run.policy,
+            output,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("checkpoints", "cache.safetensors", "stage.json"),
+        )
+    for name in COPIED:
+        if (run.folder / name).is_file():
+            with atomic(output / name) as temporary:
+                shutil.copyfile(run.folder / name, temporary)
+    write_text(output / "README.md", card(config, run, output))
+    if config.push_to_hub is not None:
+        _push(config, output)
+    return output
+
+
+def _push(config: PublishConfig, folder: Path) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    repository = str(config.push_to_hub)
+    try:
+        api.create_repo(repository, private=config.private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Tastemaker run")
+    except Exception as error:  # those of whichever library the hub's client speaks HTTP with
+        first = str(error).strip().splitlines()[0]
+        raise TastemakerError(
+            f"{repository} could not be uploaded: {first} The folder {folder} is complete; log in"
+            " with `hf auth login`, or upload it by hand."
+        ) from error

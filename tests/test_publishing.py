@@ -1,0 +1,144 @@
+"""A run as a folder for others: weights that load, a card that says what was measured, the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tastemaker.cli import main
+from tastemaker.config import load
+from tastemaker.recipes.runner import run
+from tastemaker.records import RunDir
+from test_rooms import run_file  # noqa: F401
+
+
+@pytest.fixture
+def finished(run_file: Path) -> RunDir:  # noqa: F811
+    return run(load(str(run_file)))
+
+
+def header(folder: Path) -> dict[str, Any]:
+    """What the hub reads of a card."""
+    _, text, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return dict(yaml.safe_load(text))
+
+
+def test_folder_loads_and_says_what_was_measured(
+    finished: RunDir, tiny_model: Path, tmp_path: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    place = tmp_path / "published"
+    words = ["license=openrail", "data=Four prompts of a test."]
+    assert main(["publish", str(finished.folder), str(place), *words]) == 0
+    names = {file.name for file in place.iterdir()}
+    weights = {"pytorch_lora_weights.safetensors", "small.safetensors", "model.json"}
+    assert names >= weights | {"README.md", "config.yaml", "report.json", "before_after.png"}
+    found = header(place)
+    assert found["license"] == "openrail"
+    assert "base_model" not in found  # a folder of this machine is nobody else's base
+    text = (place / "README.md").read_text(encoding="utf-8")
+    rate = json.loads(finished.report_json.read_text())["models"]["policy"]["scores"]["tiny"]
+    assert f"{100 * rate['win_rate']:.1f} %" in text
+    assert "Four prompts of a test." in text
+    assert finished.config.read_text().rstrip() in text
+    pipeline = StableDiffusionPipeline.from_pretrained(str(tiny_model))
+    pipeline.load_lora_weights(str(place), weight_name="pytorch_lora_weights.safetensors")
+    assert pipeline.get_active_adapters()
+
+
+def test_unfinished_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "is no finished run" in capsys.readouterr().err
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few answers of the hub's that an upload asks for; what was sent is kept."""
+
+    seen: list[tuple[str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append((self.path, body))
+        answer: dict[str, Any] = {"url": f"http://{self.headers['Host']}/somebody/taste"}
+        if "preupload" in self.path:
+            files = json.loads(body)["files"]
+            modes = [{"path": each["path"], "uploadMode": "regular"} for each in files]
+            answer = {"files": [{**each, "shouldIgnore": False} for each in modes]}
+        elif "/commit/" in self.path:
+            answer = {"commitUrl": f"http://{self.headers['Host']}/somebody/taste/commit/0", "commitOid": "0", "success": True}
+        self._say(answer)
+
+    def do_GET(self) -> None:
+        self._say({"id": "somebody/taste", "sha": "0", "siblings": []})
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        text = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *words: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """A hub on loopback: its address and what it was sent."""
+    Hub.seen = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", Hub.seen
+    server.shutdown()
+    server.server_close()
+
+
+def published(run: RunDir, place: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+    """Upload in a process of its own, which reads the hub's address when it starts."""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
+    words = ["publish", str(run.folder), str(place), "push_to_hub=somebody/taste"]
+    return subprocess.run(
+        [sys.executable, "-m", "tastemaker", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_upload_sends_every_file(
+    finished: RunDir, tmp_path: Path, hub: tuple[str, list[tuple[str, bytes]]]
+) -> None:
+    endpoint, seen = hub
+    place = tmp_path / "published"
+    done = published(finished, place, endpoint)
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = next(json.loads(body) for path, body in seen if path.endswith("/repos/create"))
+    assert made["name"] == "taste"
+    assert made.get("private") is True or made.get("visibility") == "private"
+    commit = next(body for path, body in seen if "/commit/" in path)
+    lines = [json.loads(line) for line in commit.splitlines()]
+    sent = {line["value"]["path"] for line in lines if line["key"] == "file"}
+    assert sent == {file.name for file in place.iterdir()}
+
+
+def test_hub_that_is_not_there_leaves_the_folder(finished: RunDir, tmp_path: Path) -> None:
+    place = tmp_path / "published"
+    done = published(finished, place, "http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "could not be uploaded" in done.stderr
+    assert (place / "README.md").is_file()
