@@ -59,6 +59,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "generate",
         "importing",
         "join",
+        "memory",
         "pair",
         "personalize",
         "publishing",
@@ -76,6 +77,7 @@ SIDEWAYS = {
     ("nano", "scorers"),  # its scorers are CLIP models like any other
     ("nano", "captioned"),  # its scenes are captioned images like any other
     ("photographs", "captioned"),  # the formats of pictures are listed once
+    ("memory", "train"),  # it runs a step of the training that is asked for
     ("personalize", "train"),  # one training more, whose loop is put together of train's parts
     ("plane", "groups"),  # its rule sees candidates that compete, like any rule
     ("report", "groups"),  # it draws all pairs that a rule could have picked

@@ -76,7 +76,11 @@ class Hub(BaseHTTPRequestHandler):
             modes = [{"path": each["path"], "uploadMode": "regular"} for each in files]
             answer = {"files": [{**each, "shouldIgnore": False} for each in modes]}
         elif "/commit/" in self.path:
-            answer = {"commitUrl": f"http://{self.headers['Host']}/somebody/taste/commit/0", "commitOid": "0", "success": True}
+            answer = {
+                "commitUrl": f"http://{self.headers['Host']}/somebody/taste/commit/0",
+                "commitOid": "0",
+                "success": True,
+            }
         self._say(answer)
 
     def do_GET(self) -> None:

@@ -120,7 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         stack.add_argument(place, help=PLACES[place])
     page = _verb(verbs, "report", "make the page of a finished run again", None, _report)
     page.add_argument("run", help="the run's folder, e.g. runs/demo")
-    _verb(verbs, "doctor", "versions, machine, and every registered name", None, _doctor)
+    doctor = _verb(
+        verbs, "doctor", "versions, machine, every registered name; what a run needs", None, _doctor
+    )
+    doctor.add_argument(
+        "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its rooms"
+    )
+    doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     return parser
 
 
@@ -310,6 +316,11 @@ def _doctor(parsed: argparse.Namespace) -> None:
     from tastemaker.hardware import environment
     from tastemaker.registry import TABLES
 
+    if parsed.source is not None:
+        from tastemaker import memory
+
+        print(memory.table(config.load(parsed.source, tuple(parsed.overrides))))
+        return
     for name, value in environment().items():
         print(f"{name:>14}  {value}")
     for table in TABLES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.errors import TastemakerError
@@ -62,6 +63,30 @@ def torch_dtype(name: str) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def memory(name: str) -> int | None:
+    """Bytes that a device has for this process.
+
+    Args:
+        name: A configured device.
+
+    Returns:
+        Of a GPU, all of its memory; else the machine's, or less where a container is given less.
+        None where it is not known.
+    """
+    import torch
+
+    device = torch_device(name)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    given = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
+    return whole if given == "max" else min(whole, int(given))
 
 
 def environment() -> dict[str, Any]:

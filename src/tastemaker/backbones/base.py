@@ -48,6 +48,21 @@ class Backbone(ABC):
     def size(self) -> int:
         """Side in pixels of the square that the model was made to draw."""
 
+    @abstractmethod
+    def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """Shape of one image's latents.
+
+        Args:
+            height: Pixels; None for the model's own.
+            width: Pixels; None for the model's own.
+
+        Returns:
+            Channels, height and width.
+
+        Raises:
+            TastemakerError: The family cannot draw that size.
+        """
+
     @property
     def num_timesteps(self) -> int:
         """T: length of the training schedule."""
@@ -341,8 +356,12 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def prepare_training(self) -> None:
-        """Choose the implementation of attention that trains fastest where the model is."""
+    def prepare_training(self, device: torch.device | None = None) -> None:
+        """Choose the implementation of attention that trains fastest.
+
+        Args:
+            device: Where it will train; None: where the model is.
+        """
 
     @abstractmethod
     def release_encoders(self, *, keep_text: bool = False) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from tastemaker.backbones.kohya import DOWN, Names, from_kohya, names_of, to_kohya
 from tastemaker.backbones.layers import Layers, read_layers, read_tensors, summed, write_layers
 from tastemaker.backbones.loading import base_of, is_adapter, load_backbone, resolve
 from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base
+from tastemaker.backbones.skeleton import networks
 from tastemaker.backbones.tokens import TOKEN_FILE, refuse_token
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, write_tensors
@@ -104,25 +101,9 @@ def names(model: str) -> Names:
     Returns:
         The names.
     """
-    import diffusers
-    import transformers
-
-    place = resolve(model)
-    parts: Mapping[str, Any] = diffusers.DiffusionPipeline.load_config(place)
-    part = "unet" if "unet" in parts else "transformer"
-    kind = getattr(diffusers, parts[part][1])
-    clips = {
-        name: getattr(transformers, entry[1])
-        for name, entry in parts.items()
-        if name.startswith("text_encoder") and str(entry[1]).startswith("CLIP")
-    }
-    with torch.device("meta"):
-        denoiser = kind.from_config(kind.load_config(place, subfolder=part))
-        encoders = {
-            name: clip(clip.config_class.from_pretrained(place, subfolder=name))
-            for name, clip in clips.items()
-        }
-    return names_of(denoiser, encoders)
+    parts = networks(resolve(model))
+    clips = {name: each for name, each in parts.items() if type(each).__name__.startswith("CLIP")}
+    return names_of(parts.get("unet", parts.get("transformer")), clips)
 
 
 def _chain(lora: Path) -> tuple[list[Path], str]:

@@ -126,7 +126,7 @@ class FlowBackbone(PipelineBackbone):
     ) -> torch.Tensor:
         return noise - latents
 
-    def prepare_training(self) -> None:
+    def prepare_training(self, device: torch.device | None = None) -> None:
         """Leave attention as it is: these transformers know the fused one alone."""
 
     def predict(

@@ -104,12 +104,8 @@ def base_of(adapter: Path) -> str:
 
 def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     from diffusers import DiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
-    # Their bars for every small component would bury this package's own.
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    hide_bars()
     place = resolve(model)
     family = _family(model, place)
     extras = {"safety_checker": None} if family == "StableDiffusionPipeline" else {}
@@ -120,8 +116,30 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise TastemakerError(f"model {model!r} could not be loaded: {error}") from error
     pipeline.to(torch_device(device))
+    return _class(family)(model, pipeline)
+
+
+def backbone_class(model: str) -> Any:
+    """Return the class of a model's family.
+
+    Raises:
+        TastemakerError: The model is missing, broken, or of an unknown family.
+    """
+    return _class(_family(model, resolve(model)))
+
+
+def hide_bars() -> None:
+    """Turn off the libraries' bars for every small component: they would bury our own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def _class(family: str) -> Any:
     module, _, name = FAMILIES[family].partition(":")
-    return getattr(importlib.import_module(module), name)(model, pipeline)
+    return getattr(importlib.import_module(module), name)
 
 
 def _family(model: str, place: str) -> str:

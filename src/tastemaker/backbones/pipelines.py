@@ -79,18 +79,6 @@ class PipelineBackbone(Backbone):
         return int(self.denoiser.config.in_channels)
 
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
-        """Shape of one image's latents.
-
-        Args:
-            height: Pixels; None for the model's own.
-            width: Pixels; None for the model's own.
-
-        Returns:
-            Channels, height and width.
-
-        Raises:
-            TastemakerError: The family cannot draw that size.
-        """
         sides = (height or self.size, width or self.size)
         for side in sides:
             if side % self.grain:

@@ -144,10 +144,10 @@ class UNetBackbone(PipelineBackbone):
             return self.schedule.get_velocity(latents, noise, timesteps)
         return latents if self.prediction_type == "sample" else noise
 
-    def prepare_training(self) -> None:
+    def prepare_training(self, device: torch.device | None = None) -> None:
         # On a CPU the backward pass of fused attention costs more than all the rest of a small
         # network; plain attention gives the same numbers up to rounding.
-        if self.device.type == "cpu":
+        if (device or self.device).type == "cpu":
             self.pipeline.unet.set_attn_processor(AttnProcessor())
 
 
