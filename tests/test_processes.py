@@ -104,3 +104,48 @@ def test_two_processes_share_the_drawing_and_the_scoring(
     assert len(files) == 8
     for file in files:
         assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+DIFFERENT = """
+import os, sys
+from tastemaker.cli import main
+sys.exit(main([*sys.argv[1:], f"steps={2 + int(os.environ['RANK'])}"]))
+"""
+
+DYING = """
+import os, sys
+from tastemaker.cli import main
+from tastemaker.train import loop
+
+if os.environ["RANK"] == "1":
+    loop.Trainer._step = lambda self, step: os._exit(7)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [(DIFFERENT, "'steps: 3', not 'steps: 2'"), (DYING, "exitcode  : 7")],
+    ids=["different", "dying"],
+)
+def test_processes_that_cannot_go_on_end_with_an_error(
+    script: str,
+    says: str,
+    pairs: Path,  # noqa: F811
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "launched.py"
+    file.write_text(script, encoding="utf-8")
+    words = ["train", str(pairs), str(tmp_path / "out"), f"model={tiny_model}", "device=cpu"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(file), *words, "tracker=null", "batch_size=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert says in done.stderr

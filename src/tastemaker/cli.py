@@ -192,7 +192,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def _section(kind: type[config.AnySection], parsed: argparse.Namespace) -> config.AnySection:
-    return config.section(kind, parsed.config, tuple(parsed.overrides))
+    from tastemaker.hardware import agree
+
+    section = config.section(kind, parsed.config, tuple(parsed.overrides))
+    agree(config.dump(section))
+    return section
 
 
 def _generate(parsed: argparse.Namespace) -> None:

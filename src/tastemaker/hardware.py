@@ -34,6 +34,34 @@ def processes() -> PartialState:
     return PartialState(cpu=on_cpu)
 
 
+def agree(configuration: str) -> None:
+    """Make sure that all processes of a launch run the same configuration, before they begin.
+
+    Without it one would wait for ever for work that the others do elsewhere, or not at all.
+
+    Args:
+        configuration: As text.
+
+    Raises:
+        TastemakerError: In all processes, where they differ.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    from accelerate.utils import gather_object
+
+    processes()
+    texts = gather_object([configuration])
+    other = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
+    if other is None:
+        return
+    lines = zip(texts[0].splitlines(), texts[other].splitlines(), strict=False)
+    ours, theirs = next((pair for pair in lines if pair[0] != pair[1]), ("more", "less"))
+    raise TastemakerError(
+        f"process {other} runs another configuration than process 0 ({theirs.strip()!r}, not"
+        f" {ours.strip()!r}); start all with the same command and the same files."
+    )
+
+
 def torch_device(name: str) -> torch.device:
     """Turn a configured device into a torch device.
 
