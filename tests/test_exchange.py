@@ -157,6 +157,16 @@ def test_file_of_another_family_is_refused(lora: Path, family: str, tmp_path: Pa
             import_lora(LoraImportConfig(lora=str(file), model=str(other)), tmp_path / f"x{layout}")
 
 
+def test_other_kinds_of_adapters_are_refused(lora: Path, model: Path, tmp_path: Path) -> None:
+    tensors = load_file(export_lora(ExportConfig(), lora, tmp_path))
+    first = next(iter(tensors)).partition(".")[0]
+    tensors[f"{first}.dora_scale"] = torch.ones(1)
+    save_file(tensors, tmp_path / "dora.safetensors")
+    config = LoraImportConfig(lora=str(tmp_path / "dora.safetensors"), model=str(model))
+    with pytest.raises(TastemakerError, match="no LoHa, LoKr or DoRA"):
+        import_lora(config, tmp_path / "back")
+
+
 def test_torn_and_missing_files_are_named(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

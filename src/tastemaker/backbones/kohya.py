@@ -81,12 +81,17 @@ def from_kohya(tensors: Mapping[str, torch.Tensor], names: Names) -> Layers:
     """
     layers: Layers = {}
     for key, down in tensors.items():
-        name, dot, _ = key.partition(".")
+        name = key.partition(".")[0]
         if name not in names:
             raise TastemakerError(
                 f"{key} is no layer of this model: the LoRA belongs to another family."
             )
-        if dot + key.removeprefix(name + dot) != DOWN:
+        end = key.removeprefix(name)
+        if end not in (DOWN, UP, ALPHA):
+            raise TastemakerError(
+                f"{key}: only plain LoRA is read (lora_down, lora_up, alpha), no LoHa, LoKr or DoRA."
+            )
+        if end != DOWN:
             continue
         fused, up = names[name], tensors[name + UP]
         if len(up) != sum(fused.rows) or up.shape[1] != len(down):
