@@ -89,7 +89,8 @@ def from_kohya(tensors: Mapping[str, torch.Tensor], names: Names) -> Layers:
         end = key.removeprefix(name)
         if end not in (DOWN, UP, ALPHA):
             raise TastemakerError(
-                f"{key}: only plain LoRA is read (lora_down, lora_up, alpha), no LoHa, LoKr or DoRA."
+                f"{key}: plain LoRA alone is read (lora_down, lora_up, alpha), no LoHa, LoKr or"
+                " DoRA."
             )
         if end != DOWN:
             continue
