@@ -35,6 +35,7 @@ PICTURED = (
     "AlignProp",
 )
 FACES, FACE = 8, 112
+MARKERS = "os^Dv<>Pp"
 CURVES = {
     "rewards/accuracies": "share of pairs told apart",
     "errors/chosen": "growth of the chosen error",
@@ -112,19 +113,19 @@ def _spread(values: list[float], digits: int) -> str:
 
 def _draw_search(search: dict[str, list[Row]], file: Path) -> None:
     """Every setting tried: win rate against distance, a colour a row."""
-    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    markers = "os^Dv<>Pp"
-    for marker, (name, rows) in zip(markers, search.items(), strict=False):
+    figure, axes = plt.subplots(figsize=(9.5, 4.6), layout="constrained")
+    colours = plt.get_cmap("tab20")
+    for number, (name, rows) in enumerate(search.items()):
         x = [distance(row) for row in rows]
         y = [100 * row["model"]["scores"]["preference"]["win_rate"] for row in rows]
-        axes.plot(x, y, marker, markersize=5, alpha=0.8, label=name)
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(x, y, marker, markersize=5, color=colours(number % 20), label=name)
     base = next(iter(search.values()))[0]
     axes.axvline(distance(base, "base"), color="#666a73", linewidth=1, dashes=(4, 3))
     axes.axhline(50, color="#666a73", linewidth=1, dashes=(4, 3))
-    axes.set_xscale("log")
     axes.set_xlabel("Frechet distance to the training portraits, training scorer's features x 1000")
     axes.set_ylabel("images preferred to the base's, %")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 

@@ -164,14 +164,14 @@ class World:
         judged, file = self.root / part, self.root / part / f"{name}.json"
         section = {**self.judging(part), "adapter": adapter}
         config = EvaluateConfig.model_validate(section)
-        real = self.images.held_out() if part == "test" else self._searched()
+        real = self.images.held_out() if part == "test" else self.searched()
         evaluate(config, {name: policy}, judged, file, real)
         models = json.loads(file.read_text(encoding="utf-8"))["models"]
         for model in (name, "base"):
             models[model]["quality"] = self.quality(Pool(judged / model))
         return {"model": models[name], "base": models["base"]}
 
-    def _searched(self) -> Path:
+    def searched(self) -> Path:
         """Training portraits that the search measures its distance to."""
         section = {"images": str(self.portraits / "train"), "size": 64, "limit": SEARCHED}
         return import_images(ImagesConfig.model_validate(section), self.root / "searched")
