@@ -173,7 +173,7 @@ def test_recipe_dde_runs_from_comparisons(
 
 
 def test_a_run_has_one_source_of_candidates(source: Path, run_file: Path) -> None:  # noqa: F811
-    with pytest.raises(TastemakerError, match="give one of the two"):
+    with pytest.raises(TastemakerError, match="give one of them"):
         load(str(run_file), ("data.comparisons.path=" + str(source),))
     with pytest.raises(TastemakerError, match="'score' is required"):
         load(str(run_file), ("score=null",))
@@ -467,7 +467,7 @@ def test_the_command_line_imports_both(
     capsys.readouterr()
     for words in ([], [f"images={folder}", f"comparisons.path={source}"], ["size=16"]):
         assert main(["import", str(tmp_path / "refused"), *words]) == 2
-        assert "give one of the two" in capsys.readouterr().err
+        assert "give one of them" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
     with pytest.raises(SystemExit):
         main(["import", "--help"])

@@ -250,8 +250,9 @@ class TestPrior:
         data = encode_subject(given, files, backbone, text_trains=True)
         batch = subject_batch(data, backbone, range(3), seed=3)
         assert batch.tokens is not None
-        read = backbone.embed(backbone.text_encoders, batch.tokens)["prompt_embeds"]
-        assert torch.allclose(read, batch.conditioning["prompt_embeds"], atol=1e-5)
+        cached = batch.conditioning
+        read = backbone.embed(backbone.text_encoders, batch.tokens, cached)["prompt_embeds"]
+        assert torch.allclose(read, cached["prompt_embeds"], atol=1e-5)
 
     def test_each_draw_is_its_own(
         self, config: Config, backbone: Backbone, class_images: Path
