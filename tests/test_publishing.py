@@ -51,6 +51,7 @@ def test_folder_loads_and_says_what_was_measured(
     rate = json.loads(finished.report_json.read_text())["models"]["policy"]["scores"]["tiny"]
     assert f"{100 * rate['win_rate']:.1f} %" in text
     assert "Four prompts of a test." in text
+    assert "A LoRA for `pipeline`" in text  # the base's folder, without the way to it
     assert finished.config.read_text().rstrip() in text
     pipeline = StableDiffusionPipeline.from_pretrained(str(tiny_model))
     pipeline.load_lora_weights(str(place), weight_name="pytorch_lora_weights.safetensors")

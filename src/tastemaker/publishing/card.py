@@ -13,6 +13,7 @@ from tastemaker import __version__
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
 from tastemaker.files import read_json
 from tastemaker.records import RunDir
+from tastemaker.registry import MODELS
 from tastemaker.sections import PublishConfig
 
 
@@ -41,7 +42,9 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         header=yaml.safe_dump(_header(config, base, adapter), sort_keys=False).rstrip(),
         name=run.folder.name,
         recipe=settings["recipe"],
-        base=base,
+        # A folder of this machine is nobody else's; its path is none of theirs.
+        base=Path(base).name if Path(base).is_absolute() else base,
+        named=base in MODELS,
         adapter=adapter,
         file=f"{run.folder.name}.safetensors",
         results=_results(read_json(run.report_json)),
