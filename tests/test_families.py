@@ -174,9 +174,13 @@ def test_every_loss_and_credit_scheme_trains(
 ) -> None:
     reference = "frozen_copy" if method == "full" else "adapters_off"
     fixed = training(steps=2, method=method, reference=reference, device="cpu")
-    plans = [{"loss": name} for name in LOSSES.names()]
-    plans += [{"credit": name} for name in CREDITS.names()]
-    for number, plan in enumerate(plans):
+    # Each loss and each scheme once; what they do together does not depend on the family.
+    losses, schemes = LOSSES.names(), CREDITS.names()
+    for number in range(max(len(losses), len(schemes))):
+        plan = {
+            "loss": losses[number % len(losses)],
+            "credit": schemes[number % len(schemes)],
+        }
         config = TrainConfig(model=str(model), **fixed, **plan)
         output = train(config, finished.pairs, tmp_path / str(number))
         rows = [json.loads(line) for line in (output / "metrics.jsonl").open()]

@@ -173,7 +173,7 @@ def test_recipe_dde_runs_from_comparisons(
 
 
 def test_a_run_has_one_source_of_candidates(source: Path, run_file: Path) -> None:  # noqa: F811
-    with pytest.raises(TastemakerError, match="give one of them"):
+    with pytest.raises(TastemakerError, match="give one of the two"):
         load(str(run_file), ("data.comparisons.path=" + str(source),))
     with pytest.raises(TastemakerError, match="'score' is required"):
         load(str(run_file), ("score=null",))
