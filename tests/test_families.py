@@ -233,6 +233,15 @@ def test_latents_that_are_not_finite_are_named(backbone: Backbone) -> None:
         backbone.decode_latents(broken)
 
 
+def test_flows_refuse_a_learned_word(backbone: Backbone, family: str, tmp_path: Path) -> None:
+    if family not in FLOWS:
+        pytest.skip("a U-Net's text encoders learn words: test_personalize.py")
+    with pytest.raises(TastemakerError, match="leave token out"):
+        backbone.add_token("<toy>", initializer="toy", vectors=1)
+    with pytest.raises(TastemakerError, match="leave token out"):
+        backbone.load_token(tmp_path)
+
+
 def test_flow_is_drawn_where_it_was_trained(backbone: Backbone, family: str) -> None:
     """The density of noise levels is logit-normal around the logarithm of the shift."""
     density = backbone.timestep_density(16, 16)

@@ -45,16 +45,19 @@ class FlowBackbone(PipelineBackbone):
         return 2 * int(self.pipeline.vae_scale_factor)
 
     def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
-        raise TastemakerError(
-            f"{self.name} reads prompts through T5 too, which learns no new word here; personalise"
-            " it by LoRA (leave token out)."
-        )
+        raise self._no_word(name)
 
     def save_token(self, folder: Path, name: str) -> None:
-        raise NotImplementedError  # there is none: see `add_token`
+        raise self._no_word(name)
 
     def load_token(self, folder: Path) -> None:
-        raise TastemakerError(f"{folder} holds a learned word, which {self.name} cannot read.")
+        raise self._no_word(f"in {folder}")
+
+    def _no_word(self, word: str) -> TastemakerError:
+        return TastemakerError(
+            f"the learned word {word}: {self.name} reads prompts through T5 too, which learns none"
+            " here; personalise it by LoRA (leave token out)."
+        )
 
     def shift(self, height: int, width: int) -> float:
         """How far the levels of noise are shifted for latents of a size: `logit s + log shift`."""

@@ -274,7 +274,8 @@ class PipelineBackbone(Backbone):
         try:
             self.pipeline.load_lora_weights(str(folder), adapter_name=POLICY)
         except (RuntimeError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
+            # torch says in its second line which layer it is.
+            first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
             raise TastemakerError(
                 f"the LoRA in {folder} does not fit {self.name}, a {type(self.pipeline).__name__}:"
                 f" {first} Load it on the model that it was trained on."
