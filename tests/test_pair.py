@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import TastemakerError
-from tastemaker.groups import Dropped, Group, Pick
+from tastemaker.files import write_table
+from tastemaker.groups import Dropped, Group, Groups, Pick
 from tastemaker.pair import best_worst, threshold, weighted
+from tastemaker.records import Pool, Stage
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)
 
@@ -105,3 +113,67 @@ def test_a_scorer_that_did_not_score_is_named_with_the_nearest() -> None:
     known = Group("p", "a prompt", ["x", "y"], {"nano_judge": [1.0, 2.0]})
     with pytest.raises(TastemakerError, match="Did you mean nano_judge"):
         list(best_worst(known, scorer="nano_jugde"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.sets(st.integers(0, 29)),
+)
+def test_groups_come_in_the_order_of_their_first_candidates(
+    items: list[int], shard: int, left_out: set[int]
+) -> None:
+    """However the candidates of a prompt lie among the others, over shards or left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Pool(Path(folder))
+        rows = [
+            {"candidate_id": str(i), "prompt_id": f"p{item}", "prompt": f"prompt {item}"}
+            | {"seed": i, "source": "generated", "source_id": "", "score": 0.5 * i}
+            for i, item in enumerate(items)
+        ]
+        for index, start in enumerate(range(0, len(rows), shard)):
+            table = pa.Table.from_pylist(rows[start : start + shard])
+            write_table(pool.shard(index), table.drop_columns("score"))
+            write_table(pool.score_file("score", pool.shard(index)), table)
+        Stage(pool.folder / "scores" / "score", "score", {}).finish()
+        kept = [i for i in range(len(items)) if i not in left_out]
+        found = Groups(pool, {str(i) for i in kept})
+        expected: dict[int, list[int]] = {}
+        for i in kept:
+            expected.setdefault(items[i], []).append(i)
+        for _ in range(2):
+            held = list(found)
+            assert len(found) == len(held) == len(expected)
+            assert [
+                (each.prompt, each.item_id, [int(name) for name in each.candidate_ids])
+                for each in held
+            ] == [(f"prompt {item}", f"p{item}", ids) for item, ids in expected.items()]
+            for each in held:
+                assert each.scores["score"] == [0.5 * int(name) for name in each.candidate_ids]
+                spread = np.std([0.5 * i for i in range(len(items))])
+                assert each.deviations["score"] == pytest.approx(spread)
+
+
+def test_only_groups_that_are_not_whole_are_held(tmp_path: Path) -> None:
+    """A prompt's candidates together: after each group nothing is left in memory but the shard."""
+    pool = Pool(tmp_path)
+    for shard in range(4):
+        rows = [
+            {"candidate_id": f"{shard}-{i}", "prompt_id": f"{shard}-{i // 2}", "prompt": "x"}
+            | {"seed": i, "source": "generated", "source_id": ""}
+            for i in range(4)
+        ]
+        write_table(pool.shard(shard), pa.Table.from_pylist(rows))
+    read: list[int] = []
+    whole = pool.scored_shards
+
+    def counted() -> Iterator[pa.Table]:
+        for index, table in enumerate(whole()):
+            read.append(index)
+            yield table
+
+    found = Groups(pool)
+    object.__setattr__(pool, "scored_shards", counted)
+    seen = [(group.prompt_id, len(read)) for group in found]
+    assert seen == [(f"{shard}-{i}", shard + 1) for shard in range(4) for i in range(2)]

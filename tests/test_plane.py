@@ -15,7 +15,7 @@ from tastemaker.candidates import candidate_table
 from tastemaker.config import section
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json, write_table
-from tastemaker.groups import Dropped, Group, Pick, groups
+from tastemaker.groups import Dropped, Group, Groups, Pick
 from tastemaker.images import encode_png
 from tastemaker.pair import pair
 from tastemaker.plane import Difference, angle, differences, nearest_window
@@ -274,7 +274,7 @@ class TestRoom:
     def test_groups_carry_the_deviations_of_the_whole_pool(self, pool: Pool) -> None:
         table = pool.scores()
         for only in (None, {"c0", "c1"}):
-            for group in groups(pool, only):
+            for group in Groups(pool, only):
                 for scorer in ("image", "text"):
                     expected = statistics.pstdev(table[scorer].to_pylist())
                     assert group.deviations[scorer] == pytest.approx(expected, rel=1e-12)

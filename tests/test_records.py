@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tastemaker.candidates import Rows
 from tastemaker.errors import TastemakerError
 from tastemaker.files import (
+    ROWS_AT_ONCE,
     atomic,
     config_key,
     read_json,
@@ -44,6 +48,12 @@ def table_of(*ids: str, scorer: str | None = None) -> pa.Table:
             "source_id": [""] * number,
         }
     )
+
+
+def pair_of(chosen: str, rejected: str, margin: float) -> dict[str, Any]:
+    texts = {"pair_id": f"{chosen}-{rejected}", "prompt_id": "p", "prompt": "a dog"}
+    ids = {"chosen_id": chosen, "rejected_id": rejected}
+    return {**texts, **ids, "rule": "best_worst", "margin": margin}
 
 
 def script(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -266,12 +276,65 @@ class TestPairSet:
         run = tmp_path / "run"
         pool = Pool(run / "candidates")
         write_table(pool.shard(0), table_of("a", "b"))
-        pairs = pa.table({"chosen_id": ["a"], "rejected_id": ["b"]})
-        PairSet(run / "pairs").write(pairs, [pool])
+        pairs = [pair_of("a", "b", 0.5)]
+        assert PairSet(run / "pairs").write(pairs, [pool]) == 1
         moved = run.rename(tmp_path / "elsewhere")
         (found,) = PairSet(moved / "pairs").pools()
         assert found.candidates(("candidate_id",))["candidate_id"].to_pylist() == ["a", "b"]
-        assert PairSet(moved / "pairs").table().equals(pairs)
+        assert PairSet(moved / "pairs").table().to_pylist() == pairs
+
+    def test_a_stream_of_pairs_longer_than_a_part_comes_back_whole(self, tmp_path: Path) -> None:
+        pairs = [pair_of(f"a{i}", f"b{i}", float(i)) for i in range(2 * ROWS_AT_ONCE + 3)]
+        held = PairSet(tmp_path)
+        assert held.write(iter(pairs), []) == len(pairs)
+        assert list(held.rows()) == held.table().to_pylist() == pairs
+        assert pq.ParquetFile(held.file).num_row_groups == 3
+
+    def test_without_a_pair_or_after_an_error_there_is_no_file(self, tmp_path: Path) -> None:
+        def breaking() -> Iterator[dict[str, object]]:
+            yield pair_of("a", "b", 0.5)
+            raise TastemakerError("no more")
+
+        held = PairSet(tmp_path)
+        assert held.write([], []) == 0
+        with pytest.raises(TastemakerError, match="no more"):
+            held.write(breaking(), [])
+        assert files_in(tmp_path) == ["pools.json"]
+
+    def test_a_torn_file_is_named(self, tmp_path: Path) -> None:
+        held = PairSet(tmp_path)
+        held.write([pair_of("a", "b", 0.5)], [])
+        held.file.write_bytes(held.file.read_bytes()[:-20])
+        with pytest.raises(TastemakerError, match=r"pairs\.parquet is not a whole parquet file"):
+            list(held.rows())
+
+
+class TestRows:
+    """Rows by candidate, whatever the order of the questions."""
+
+    @pytest.fixture
+    def pool(self, tmp_path: Path) -> Pool:
+        pool = Pool(tmp_path)
+        for shard in range(3):
+            write_table(pool.shard(shard), table_of(*(f"{shard}-{i}" for i in range(4))))
+        return pool
+
+    @pytest.mark.parametrize("hashed", [hash, lambda name: len(name), lambda name: ord(name[0])])
+    def test_each_candidate_is_found_also_where_hashes_collide(
+        self, pool: Pool, hashed: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tastemaker.candidates.hash", hashed, raising=False)
+        rows = Rows(pool, ("prompt", "seed"))
+        for name in ("2-1", "0-0", "2-3", "1-2"):
+            assert rows[name] == {
+                "candidate_id": name,
+                "prompt": "a dog",
+                "seed": int(name[-1]),
+            }
+            assert rows.get(name) == rows[name]
+        assert rows.get("2-9") is None
+        with pytest.raises(KeyError, match="2-9"):
+            rows["2-9"]
 
 
 class TestRunDir:

@@ -152,7 +152,7 @@ def write_run(folder: Path, size: int = 64, images: int = 40) -> RunDir:
         "rule": ["best_worst"] * len(prompts),
         "margin": [0.01 + 0.002 * i for i in range(len(prompts))],
     }
-    PairSet(run.pairs).write(pa.table(pairs), [pool])
+    PairSet(run.pairs).write(pa.table(pairs).to_pylist(), [pool])
     write_text(
         run.policy / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics_rows())
     )

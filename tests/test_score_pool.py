@@ -20,7 +20,7 @@ from tastemaker.choices import Judges, PixelScorer, Scorers
 from tastemaker.config import section
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table, write_table
-from tastemaker.groups import groups
+from tastemaker.groups import Groups
 from tastemaker.images import encode_png
 from tastemaker.records import Pool, Stage
 from tastemaker.registry import ENSEMBLES, SCORERS
@@ -219,7 +219,7 @@ class TestColumns:
         }
         for name, values in expected.items():
             assert table[name].to_numpy() == pytest.approx(values, abs=1e-6), name
-        assert {name for each in groups(pool) for name in each.scores} == {*BOTH, *expected}
+        assert {name for each in Groups(pool) for name in each.scores} == {*BOTH, *expected}
 
     def test_a_photograph_competes_with_none(self, tmp_path: Path) -> None:
         pool = new_pool(tmp_path / "pool", source="real")

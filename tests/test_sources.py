@@ -302,7 +302,7 @@ class TestJoin:
         self, real: Path, candidates: Path, tiny_clip: Path, tmp_path: Path
     ) -> None:
         scored(real, tiny_clip)
-        with pytest.raises(TastemakerError, match="3 the score rises by less than"):
+        with pytest.raises(TastemakerError, match="3 dropped: the score rises by less than"):
             join(self.config(scorer="tiny", keep_if=1e6), real, candidates, tmp_path / "out")
 
     def test_a_choice_needs_a_scorer(self, real: Path, candidates: Path, tmp_path: Path) -> None:

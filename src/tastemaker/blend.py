@@ -14,7 +14,7 @@ from tastemaker.batching import batched
 from tastemaker.candidates import Rows, candidate_table
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, write_table
-from tastemaker.groups import groups, highest, met, score_keys
+from tastemaker.groups import Groups, highest, met, score_keys
 from tastemaker.hardware import processes
 from tastemaker.images import decode, encode_png
 from tastemaker.records import Pool, Stage, finished_key
@@ -76,7 +76,7 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
 def _plan(config: BlendConfig, real: Pool, candidates: Pool) -> list[Blended]:
     """Match every real image with its best candidate, by image or else by caption."""
     items = []
-    for group, other in met(groups(real), groups(candidates)):
+    for group, other in met(Groups(real), Groups(candidates)):
         if other is not None:
             best = highest(other.scored_by(config.scorer))
             items += [Blended(each, other.candidate_ids[best]) for each in group.candidate_ids]

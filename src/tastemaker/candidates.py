@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tastemaker.files import read_table
 from tastemaker.records import Pool
@@ -62,22 +63,36 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
 class Rows:
     """Whole rows of a pool by candidate, with one shard in memory: ask in the order of the pool.
 
+    Of all candidates together only 16 bytes each are held, so that millions are no burden.
+
     Args:
         pool: The pool.
         columns: What to read of a row; None reads all.
     """
 
-    def __init__(self, pool: Pool, columns: tuple[str, ...] | None = None) -> None:
-        self.columns = columns
-        self.place = {
-            name: (shard, row)
-            for shard in pool.shards()
-            for row, name in enumerate(read_table(shard, ("candidate_id",))[0].to_pylist())
-        }
-        self.held: tuple[Path | None, pa.Table | None] = (None, None)
+    def __init__(self, pool: Pool, columns: Sequence[str] | None = None) -> None:
+        self.columns = (
+            None if columns is None else tuple({"candidate_id": 0, **dict.fromkeys(columns)})
+        )
+        self.shards = pool.shards()
+        tables = (read_table(shard, ("candidate_id",))[0].to_pylist() for shard in self.shards)
+        hashes = [np.array([hash(name) for name in names], dtype=np.int64) for names in tables]
+        self.starts = np.cumsum([0, *map(len, hashes)])
+        every = np.concatenate(hashes)
+        self.order = every.argsort(kind="stable")
+        self.hashes = every[self.order]
+        self.held: tuple[int | None, pa.Table | None] = (None, None)
 
-    def __contains__(self, candidate_id: object) -> bool:
-        return candidate_id in self.place
+    def get(self, candidate_id: str) -> dict[str, Any] | None:
+        """Return a candidate's row, or None where the pool does not hold it."""
+        key = hash(candidate_id)
+        first, last = (np.searchsorted(self.hashes, key, side) for side in ("left", "right"))
+        # Different names may have one hash: the row itself says whose it is.
+        for place in self.order[first:last]:
+            row = self._row(int(place))
+            if row["candidate_id"] == candidate_id:
+                return row
+        return None
 
     def __getitem__(self, candidate_id: str) -> dict[str, Any]:
         """Return a candidate's row.
@@ -85,12 +100,18 @@ class Rows:
         Raises:
             KeyError: The pool does not hold it.
         """
-        shard, row = self.place[candidate_id]
+        row = self.get(candidate_id)
+        if row is None:
+            raise KeyError(candidate_id)
+        return row
+
+    def _row(self, place: int) -> dict[str, Any]:
+        shard = int(np.searchsorted(self.starts, place, "right")) - 1
         if self.held[0] != shard:
-            self.held = (shard, read_table(shard, self.columns))
+            self.held = (shard, read_table(self.shards[shard], self.columns))
         table = self.held[1]
         assert table is not None
-        rows: list[dict[str, Any]] = table.slice(row, 1).to_pylist()
+        rows: list[dict[str, Any]] = table.slice(place - int(self.starts[shard]), 1).to_pylist()
         return rows[0]
 
 

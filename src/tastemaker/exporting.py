@@ -14,7 +14,7 @@ from tastemaker.comparisons import Comparison, win_shares
 from tastemaker.conversion import HUMAN, TIE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, read_json, write_json
-from tastemaker.groups import groups, score_keys
+from tastemaker.groups import Groups, score_keys
 from tastemaker.records import PairSet, Pool, finished_key
 from tastemaker.registry import LAYOUTS
 from tastemaker.sections import DataExportConfig
@@ -84,9 +84,7 @@ def _comparisons(config: DataExportConfig, source: Path) -> Iterator[Comparison]
 
 def _of_pairs(pairs: PairSet) -> Iterator[Comparison]:
     pools = [Rows(pool, COLUMNS) for pool in pairs.pools()]
-    table = pairs.table()
-    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
-    for row in rows:
+    for row in pairs.rows():
         sides = [_row(pools, row[name]) for name in ("chosen_id", "rejected_id")]
         yield Comparison(
             row["pair_id"],
@@ -100,7 +98,7 @@ def _of_pairs(pairs: PairSet) -> Iterator[Comparison]:
 def _of_pool(pool: Pool, config: DataExportConfig) -> Iterator[Comparison]:
     scorer = _verdicts(pool, config)
     rows = Rows(pool, COLUMNS)
-    for group in groups(pool):
+    for group in Groups(pool):
         ids = group.candidate_ids
         scores = group.scored_by(scorer) if scorer else [0.0] * len(ids)
         held = [rows[each] for each in ids]
@@ -147,8 +145,8 @@ def _of_two(comparisons: Iterator[Comparison], layout: str) -> Iterator[Comparis
 
 def _row(pools: list[Rows], candidate_id: str) -> dict[str, Any]:
     for rows in pools:
-        if candidate_id in rows:
-            return rows[candidate_id]
+        if (row := rows.get(candidate_id)) is not None:
+            return row
     raise TastemakerError(
         f"candidate {candidate_id} is in none of the pairs' pools; pair again, or restore the pool."
     )

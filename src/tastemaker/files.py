@@ -7,15 +7,20 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from tastemaker.batching import streamed
 from tastemaker.errors import TastemakerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+
+ROWS_AT_ONCE = 4096
+"""Rows without images that are written, and later read, together."""
 
 UMASK = os.umask(0o022)
 """What the user's files are not open to; it can be read by setting it alone."""
@@ -144,16 +149,67 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
+    """Write one parquet file atomically from a stream of rows, a few of which are in memory.
+
+    Args:
+        path: The file; where there is no row, none is written.
+        rows: Values by column.
+        schema: Columns and their types.
+
+    Returns:
+        How many rows there were.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = iter(rows)
+    first = next(stream, None)
+    if first is None:
+        return 0
+    number = 0
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for part in streamed(chain([first], stream), ROWS_AT_ONCE):
+            table = pa.Table.from_pylist(list(part), schema=schema)
+            writer.write_table(table)
+            number += table.num_rows
+    return number
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read one parquet file row by row, a few of which are in memory.
+
+    Args:
+        path: A file of `write_rows`.
+
+    Yields:
+        Values by column.
+
+    Raises:
+        TastemakerError: The file is missing or torn.
+    """
+    import pyarrow.parquet as pq
+
+    with (
+        whole_parquet(path),
+        pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file,
+    ):
+        for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+            yield from batch.to_pylist()
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one parquet file.
 
     Raises:
         TastemakerError: The file is missing, torn, or lacks a column.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with whole_parquet(path):
         held = pq.read_schema(path).names
         missing = [name for name in columns or () if name not in held]
         if missing:
@@ -161,6 +217,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(
             path, columns=list(columns) if columns else None, page_checksum_verification=True
         )
+
+
+@contextlib.contextmanager
+def whole_parquet(path: Path) -> Iterator[None]:
+    """Turn what pyarrow says of a missing or torn file into one clear error."""
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError:
         raise TastemakerError(f"{path} does not exist.") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import config_key
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.sections import PairFilters
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ScorerName = Annotated[str, Field(description="Column of the pool's scores.")]
 ZScored = Annotated[
@@ -93,48 +96,74 @@ class Dropped:
     number: int = 1
 
 
-def groups(pool: Pool, only: Collection[str] | None = None) -> list[Group]:
-    """Read a scored pool as groups of competing candidates.
+class Groups:
+    """A scored pool as groups of competing candidates, in the order of their first candidates.
+
+    Read from disk at each loop. In memory are one shard and the groups that have begun and are not
+    whole: a few where a prompt's candidates follow one another, as in a pool of `generate`.
 
     Args:
         pool: The pool.
         only: Candidates to take; None takes all.
 
-    Returns:
-        Groups in the order of their first candidates.
+    Raises:
+        TastemakerError: Scores and candidates do not belong together.
     """
-    import pyarrow.compute as pc
 
-    scorers = pool.scorers()
-    table = pool.scores()
-    deviations = {scorer: pc.stddev(table[scorer]).as_py() for scorer in scorers}
-    found: dict[str, Group] = {}
-    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
-    for row in rows:
-        if only is not None and row["candidate_id"] not in only:
-            continue
-        item = item_of(row)
-        if item not in found:
-            lists: dict[str, list[float]] = defaultdict(list)
-            found[item] = Group(
-                row["prompt_id"],
-                row["prompt"],
-                scores=lists,
-                item_id=item,
-                deviations=deviations,
-            )
-        found[item].candidate_ids.append(row["candidate_id"])
-        for scorer in scorers:
-            found[item].scores[scorer].append(row[scorer])
-    return list(found.values())
+    def __init__(self, pool: Pool, only: Collection[str] | None = None) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self.pool = pool
+        self.only = only
+        self.sizes: Counter[str] = Counter()
+        scorers = pool.scorers()
+        scores = []
+        for table in pool.scored_shards():
+            self.sizes.update(item for item, _ in self._items(table))
+            scores.append(table.select(scorers))
+        columns = pa.concat_tables(scores)
+        self.deviations = {each: pc.stddev(columns[each]).as_py() for each in scorers}
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[Group]:
+        begun: dict[str, Group] = {}
+        for table in self.pool.scored_shards():
+            for item, row in self._items(table):
+                if item not in begun:
+                    begun[item] = self._new(item, row)
+                begun[item].candidate_ids.append(row["candidate_id"])
+                for scorer, scores in begun[item].scores.items():
+                    scores.append(row[scorer])
+                while (first := next(iter(begun), None)) is not None and self._whole(begun[first]):
+                    yield begun.pop(first)
+
+    def _items(self, table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in table.to_pylist():
+            if self.only is None or row["candidate_id"] in self.only:
+                yield item_of(row), row
+
+    def _new(self, item: str, row: Mapping[str, Any]) -> Group:
+        return Group(
+            row["prompt_id"],
+            row["prompt"],
+            scores={scorer: [] for scorer in self.deviations},
+            item_id=item,
+            deviations=self.deviations,
+        )
+
+    def _whole(self, group: Group) -> bool:
+        return len(group.candidate_ids) == self.sizes[group.item_id]
 
 
-def met(ours: Sequence[Group], theirs: Sequence[Group]) -> Iterator[tuple[Group, Group | None]]:
+def met(ours: Iterable[Group], theirs: Iterable[Group]) -> Iterator[tuple[Group, Group | None]]:
     """Match the groups of two pools by their real image, or else by prompt.
 
     Args:
         ours: Every one comes once.
-        theirs: What they are matched with.
+        theirs: What they are matched with; held in memory.
 
     Yields:
         Each of ours, with its match or None.
@@ -249,51 +278,50 @@ def pair_row(chosen: Group, rejected: Group, pick: Pick, rule: str) -> dict[str,
     }
 
 
-def sorted_out(
-    found: Iterable[tuple[Group, Group, Pick | Dropped]], rule: str
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Divide what a rule says of all items into rows of pairs and counted reasons.
+@dataclass
+class SortedOut:
+    """What a rule says of all items: a loop gives the rows of its pairs, and counts the rest.
 
     Args:
         found: Chosen side, rejected side, and what the rule yields for them.
         rule: Its name, for the rows.
-
-    Returns:
-        Rows of `pair_row`, and how many were dropped for which reason.
+        dropped: Filled by the loop: how many were dropped for which reason.
     """
-    rows: list[dict[str, Any]] = []
-    dropped: Counter[str] = Counter()
-    for chosen, rejected, pick in found:
-        if isinstance(pick, Dropped):
-            dropped[pick.why] += pick.number
-        else:
-            rows.append(pair_row(chosen, rejected, pick, rule))
-    return rows, dropped
+
+    found: Iterable[tuple[Group, Group, Pick | Dropped]]
+    rule: str
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for chosen, rejected, pick in self.found:
+            if isinstance(pick, Dropped):
+                self.dropped[pick.why] += pick.number
+            else:
+                yield pair_row(chosen, rejected, pick, self.rule)
 
 
 def finish_pairs(
-    stage: Stage,
-    rows: list[dict[str, Any]],
-    pools: Sequence[Pool],
-    dropped: Mapping[str, int],
-    of: str,
+    stage: Stage, rows: SortedOut, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
 ) -> Path:
     """Write pairs, end their stage, and say how many there are and what was dropped for what.
 
     Args:
         stage: The room's stage.
-        rows: Of `pair_row`, one or more.
+        rows: The pairs, written as they come.
         pools: Where their images lie.
-        dropped: Reason to number.
         of: What the pairs were made of, for the message.
+        none_left: Turns what was dropped into the message of the error where there is no pair.
 
     Returns:
         The stage's folder.
-    """
-    import pyarrow as pa
 
-    PairSet(stage.folder).write(pa.Table.from_pylist(rows), pools)
-    stage.finish(pairs=len(rows), dropped=dict(dropped))
-    why = "".join(f"; {number} dropped: {reason}" for reason, number in dropped.items())
-    print(f"{len(rows)} pairs of {of}{why}")
+    Raises:
+        TastemakerError: There is no pair.
+    """
+    pairs = PairSet(stage.folder).write(rows, pools)
+    why = "".join(f"; {number} dropped: {reason}" for reason, number in rows.dropped.items())
+    if not pairs:
+        raise TastemakerError(none_left(why))
+    stage.finish(pairs=pairs, dropped=dict(rows.dropped))
+    print(f"{pairs} pairs of {of}{why}")
     return stage.folder

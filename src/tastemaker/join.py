@@ -12,14 +12,14 @@ from tastemaker.errors import TastemakerError
 from tastemaker.groups import (
     Dropped,
     Group,
+    Groups,
     Pick,
+    SortedOut,
     finish_pairs,
-    groups,
     highest,
     lowest,
     met,
     score_keys,
-    sorted_out,
 )
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
@@ -96,21 +96,25 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     if stage.begin().finished:
         return output
     rule = JOINS.bind(config.rule.name, config.rule.options)
-    picks: list[tuple[Group, Group, Pick | Dropped]] = []
-    for group, other in met(left.groups(), right.groups()):
-        if other is None:
-            picks.append((group, group, Dropped(f"not in {rejected.name}")))
-        else:
-            picks += [(group, other, pick) for pick in rule(group, other)]
-    rows, dropped = sorted_out(picks, config.rule.name)
-    if not rows:
-        raise TastemakerError(
-            f"no pair is left of {chosen} against {rejected}: "
-            + "; ".join(f"{number} {why}" for why, number in dropped.items())
-            + ". Loosen the rule, or make both from the same images."
-        )
+
+    def picks() -> Iterator[tuple[Group, Group, Pick | Dropped]]:
+        for group, other in met(left.groups(), right.groups()):
+            if other is None:
+                yield group, group, Dropped(f"not in {rejected.name}")
+            else:
+                yield from ((group, other, pick) for pick in rule(group, other))
+
     pools = {pool.folder: pool for pool in (*left.pools, *right.pools)}
-    return finish_pairs(stage, rows, list(pools.values()), dropped, f"{chosen.name}'s items")
+    return finish_pairs(
+        stage,
+        SortedOut(picks(), config.rule.name),
+        list(pools.values()),
+        f"{chosen.name}'s items",
+        lambda dropped: (
+            f"no pair is left of {chosen} against {rejected}{dropped}."
+            " Loosen the rule, or make both from the same images."
+        ),
+    )
 
 
 def mix(pairs: Sequence[Path], output: Path) -> Path:
@@ -127,9 +131,12 @@ def mix(pairs: Sequence[Path], output: Path) -> Path:
     if stage.begin().finished:
         return output
     sets = [PairSet(folder) for folder in pairs]
-    rows = [row for each in sets for row in each.table().to_pylist()]
+    rows = (row for each in sets for row in each.rows())
     pools = {pool.folder: pool for each in sets for pool in each.pools()}
-    return finish_pairs(stage, rows, list(pools.values()), {}, f"{len(sets)} sets")
+    number = PairSet(output).write(rows, list(pools.values()))
+    stage.finish(pairs=number)
+    print(f"{number} pairs of {len(sets)} sets")
+    return output
 
 
 class _Side:
@@ -145,5 +152,5 @@ class _Side:
             self.pools = [Pool(folder)]
         self.key["scores"] = [score_keys(pool) for pool in self.pools]
 
-    def groups(self) -> list[Group]:
-        return [group for pool in self.pools for group in groups(pool, self.only)]
+    def groups(self) -> Iterator[Group]:
+        return (group for pool in self.pools for group in Groups(pool, self.only))

@@ -9,20 +9,19 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat
 
-from tastemaker.errors import TastemakerError
 from tastemaker.filters import prompt_reasons, words_key
 from tastemaker.groups import (
     Dropped,
     Group,
+    Groups,
     Pick,
     ScorerName,
+    SortedOut,
     ZScored,
     extremes,
     filtered,
     finish_pairs,
-    groups,
     score_keys,
-    sorted_out,
     widest,
 )
 from tastemaker.records import Pool, Stage, finished_key
@@ -134,7 +133,7 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     if stage.begin().finished:
         return output
     rule = RULES.bind(config.rule.name, config.rule.options)
-    found = groups(source)
+    found = Groups(source)
     reasons = prompt_reasons(config.filters, config.split)
 
     def kept(group: Group) -> Iterator[Pick | Dropped]:
@@ -145,17 +144,19 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
             yield Dropped(reason)
 
     picks = ((group, group, pick) for group in found for pick in kept(group))
-    rows, dropped = sorted_out(picks, config.rule.name)
-    if not rows:
-        raise TastemakerError(
-            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}: "
-            + "".join(f"{number} dropped: {why}; " for why, number in dropped.items())
+    return finish_pairs(
+        stage,
+        SortedOut(picks, config.rule.name),
+        [source],
+        f"{len(found)} prompts' candidates",
+        lambda dropped: (
+            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}{dropped}; "
             + _remedy(config, found)
-        )
-    return finish_pairs(stage, rows, [source], dropped, f"{len(found)} prompts' candidates")
+        ),
+    )
 
 
-def _remedy(config: PairConfig, found: list[Group]) -> str:
+def _remedy(config: PairConfig, found: Groups) -> str:
     """What to do where no pair is left: in the rule's own words, if it has some."""
     remedy = getattr(RULES.entry(config.rule.name), "remedy", None)
     if remedy is None:

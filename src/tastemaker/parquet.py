@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import TastemakerError
+from tastemaker.files import whole_parquet
 
 ROWS_AT_ONCE = 16
 """Rows in memory together: each may hold a photograph of several megabytes."""
@@ -40,7 +40,7 @@ def parquet_columns(file: Path) -> list[str]:
     """
     import pyarrow.parquet as pq
 
-    with _whole(file):
+    with whole_parquet(file):
         return list(pq.read_schema(file).names)
 
 
@@ -68,7 +68,7 @@ def parquet_rows(
         raise TastemakerError(f"{file} has no column {missing[0]!r}; it has {held}.")
     columns = [name for name in held if name in {*needed, *optional}]
     number = 0
-    with _whole(file), pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False) as opened:
+    with whole_parquet(file), pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False) as opened:
         for batch in opened.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 yield number, row
@@ -86,13 +86,3 @@ def image_bytes(value: Any) -> bytes:
     """
     held = value.get("bytes") if isinstance(value, dict) else value
     return held if isinstance(held, bytes) else b""
-
-
-@contextlib.contextmanager
-def _whole(file: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TastemakerError(f"{file} is not a whole parquet file: {error}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations
 from typing import Annotated, NamedTuple
 
@@ -94,7 +94,7 @@ def nearest_window(angles: Sequence[float], low: float, high: float) -> tuple[fl
 
 
 def _windows(
-    found: Sequence[Group],
+    found: Iterable[Group],
     *,
     fidelity: str,
     prompt: str,

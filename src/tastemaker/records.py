@@ -7,13 +7,21 @@ Every path that a room writes is named here and nowhere else.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, read_json, read_table, write_json, write_table, write_text
+from tastemaker.files import (
+    config_key,
+    read_json,
+    read_rows,
+    read_table,
+    write_json,
+    write_rows,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,22 +164,29 @@ class Pool:
         Raises:
             TastemakerError: Scores and candidates do not belong together.
         """
-        table = self.candidates(
-            ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
-        )
-        for scorer in self.scorers():
-            import pyarrow as pa
+        import pyarrow as pa
 
-            columns = ("candidate_id", scorer)
-            parts = [read_table(self.score_file(scorer, shard), columns) for shard in self.shards()]
-            scored = pa.concat_tables(parts)
-            if not scored["candidate_id"].equals(table["candidate_id"]):
-                raise TastemakerError(
-                    f"scores of {scorer!r} in {self.folder} belong to other candidates;"
-                    f" delete {self.folder / 'scores' / scorer} and score again."
-                )
-            table = table.append_column(scorer, scored[scorer])
-        return table
+        return pa.concat_tables(self.scored_shards())
+
+    def scored_shards(self) -> Iterator[pa.Table]:
+        """Read the rows of `scores`, one shard after the other.
+
+        Raises:
+            TastemakerError: Scores and candidates do not belong together.
+        """
+        columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
+        scorers = self.scorers()
+        for shard in self.shards():
+            table = read_table(shard, columns)
+            for scorer in scorers:
+                scored = read_table(self.score_file(scorer, shard), ("candidate_id", scorer))
+                if not scored["candidate_id"].equals(table["candidate_id"]):
+                    raise TastemakerError(
+                        f"scores of {scorer!r} in {self.folder} belong to other candidates;"
+                        f" delete {self.folder / 'scores' / scorer} and score again."
+                    )
+                table = table.append_column(scorer, scored[scorer])
+            yield table
 
 
 @dataclass(frozen=True)
@@ -193,17 +208,33 @@ class PairSet:
         """Read all pairs."""
         return read_table(self.file)
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Read one pair after the other."""
+        return read_rows(self.file)
+
     def pools(self) -> list[Pool]:
         """Return the pools that the pairs' images lie in."""
         names = read_json(self.folder / "pools.json")
         return [Pool((self.folder / name).resolve()) for name in names]
 
-    def write(self, table: pa.Table, pools: Sequence[Pool]) -> None:
-        """Write pairs and the pools' places, relative to this folder."""
+    def write(self, rows: Iterable[Mapping[str, Any]], pools: Sequence[Pool]) -> int:
+        """Write pairs and the pools' places, relative to this folder.
+
+        Args:
+            rows: One a pair, with the columns of `file`; read once, a few in memory.
+            pools: Where their images lie.
+
+        Returns:
+            How many pairs there were.
+        """
+        import pyarrow as pa
+
         here = self.folder.resolve()
         places = [os.path.relpath(pool.folder.resolve(), here) for pool in pools]
         write_json(self.folder / "pools.json", places)
-        write_table(self.file, table)
+        texts = ("pair_id", "prompt_id", "prompt", "chosen_id", "rejected_id", "rule")
+        kinds = {**dict.fromkeys(texts, pa.string()), "margin": pa.float64()}
+        return write_rows(self.file, rows, pa.schema(kinds.items()))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def clouds(run: RunDir, plane: Plane) -> list[Cloud]:
 def cloud(pairs: PairSet, plane: Plane) -> Cloud:
     """Read one set of pairs as a cloud; see `clouds`."""
     # Here, since candidates need torch, and a page without a plane does not.
-    from tastemaker.groups import groups
+    from tastemaker.groups import Groups
     from tastemaker.plane import differences
 
     table = pairs.table()
@@ -77,7 +77,7 @@ def cloud(pairs: PairSet, plane: Plane) -> Cloud:
         for pool in pairs.pools()
         if any(pool.folder.glob("candidates-*.parquet"))
         and {plane.fidelity, plane.prompt} <= set(pool.scorers())
-        for group in groups(pool)
+        for group in Groups(pool)
         for ids in [group.candidate_ids]
         for each in differences(group, plane.fidelity, plane.prompt, zscored=plane.zscored)
     ]
