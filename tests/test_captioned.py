@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 
 from tastemaker.captioned import Captioned, CaptionedImages, LeftOut, Refused
 from tastemaker.config import section
+from tastemaker.data_sections import ImagesConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.images import decode_photograph
 from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, split_of
 from tastemaker.registry import CAPTIONED
-from tastemaker.sections import ImagesConfig
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:

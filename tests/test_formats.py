@@ -24,6 +24,7 @@ from PIL import Image
 from tastemaker.cli import main
 from tastemaker.comparisons import BOTH_BAD, Comparison, read_labels, win_shares
 from tastemaker.config import section
+from tastemaker.data_sections import DataExportConfig, ImportConfig, PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.exporting import export_comparisons
 from tastemaker.formats import webdataset
@@ -33,7 +34,6 @@ from tastemaker.intake import LeftOut, Refused
 from tastemaker.pair import pair
 from tastemaker.records import PairSet, Pool
 from tastemaker.registry import COMPARISONS, LAYOUTS
-from tastemaker.sections import DataExportConfig, ImportConfig, PairConfig
 
 TWO = ("pick_a_pic", "webdataset", "folder", "twins", "rankings")
 """Formats of two images a comparison, in and out."""

@@ -19,6 +19,13 @@ from PIL import Image, ImageOps
 
 from tastemaker.cli import main
 from tastemaker.config import section
+from tastemaker.data_sections import (
+    ImagesConfig,
+    ImportConfig,
+    PairConfig,
+    PromptFilters,
+    SplitConfig,
+)
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_json_lines
 from tastemaker.filters import prompt_reasons
@@ -29,14 +36,7 @@ from tastemaker.pair import pair
 from tastemaker.pictures import Pictures
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
-from tastemaker.sections import (
-    ImagesConfig,
-    ImportConfig,
-    PairConfig,
-    PromptFilters,
-    ScoreConfig,
-    SplitConfig,
-)
+from tastemaker.sections import ScoreConfig
 from tastemaker.splits import part_of
 
 Source = Callable[..., Path]

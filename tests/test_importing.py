@@ -22,6 +22,7 @@ from PIL import Image
 from tastemaker import conversion
 from tastemaker.cli import main
 from tastemaker.config import load, section
+from tastemaker.data_sections import ImagesConfig, ImportConfig, PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, read_json, read_json_lines
 from tastemaker.images import decode, encode_png, upright
@@ -30,7 +31,7 @@ from tastemaker.pair import pair
 from tastemaker.recipes.runner import run
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
-from tastemaker.sections import ImagesConfig, ImportConfig, PairConfig, ScoreConfig
+from tastemaker.sections import ScoreConfig
 from test_captioned import described, put
 from test_resume import digests
 from test_rooms import run_file  # noqa: F401

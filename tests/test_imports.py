@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "choices",
         "comparisons",
         "config",
+        "data_sections",
         "errors",
         "files",
         "filters",

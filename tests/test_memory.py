@@ -25,7 +25,7 @@ from pathlib import Path
 from tastemaker.config import load
 from tastemaker.generate import generate
 from tastemaker.join import join
-from tastemaker.sections import JoinConfig
+from tastemaker.data_sections import JoinConfig
 from tastemaker.train import train
 
 def resident():

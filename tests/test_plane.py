@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tastemaker.candidates import candidate_table
 from tastemaker.config import section
+from tastemaker.data_sections import PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json, write_table
 from tastemaker.groups import Dropped, Group, Groups, Pick
@@ -21,7 +22,6 @@ from tastemaker.pair import pair
 from tastemaker.plane import Difference, angle, differences, nearest_window
 from tastemaker.records import PairSet, Pool
 from tastemaker.registry import RULES
-from tastemaker.sections import PairConfig
 
 AXES = {"fidelity": "image", "prompt": "text"}
 

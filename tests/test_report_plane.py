@@ -22,6 +22,7 @@ from matplotlib.patches import Wedge
 from matplotlib.text import Text
 from PIL import Image
 
+from tastemaker.data_sections import PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.evaluate import compare
 from tastemaker.files import write_json, write_table
@@ -38,7 +39,7 @@ from tastemaker.report.plane.labels import Box, Spot, annotate, place
 from tastemaker.report.plane.models import Position, drawing, moves, pareto
 from tastemaker.report.plane.pairs import MOST_DOTS, drawings
 from tastemaker.report.samples import pair_sets
-from tastemaker.sections import PairConfig, ReportConfig
+from tastemaker.sections import ReportConfig
 
 IS, TS = "image_similarity", "text_similarity"
 RULE = {"name": "angle", "fidelity": IS, "prompt": TS, "low": 20.0, "high": 70.0, "threshold": 0.0}

@@ -15,6 +15,7 @@ from PIL import Image
 from tastemaker.backbones import load_backbone
 from tastemaker.blend import blend
 from tastemaker.candidates import Rows, item_of, latents_of
+from tastemaker.data_sections import ImagesConfig, JoinConfig, PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.generate import generate, reconstruct
 from tastemaker.groups import Dropped, Group, Pick
@@ -24,15 +25,7 @@ from tastemaker.join import best_worst, join, mix
 from tastemaker.pair import pair
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
-from tastemaker.sections import (
-    BlendConfig,
-    GenerateConfig,
-    ImagesConfig,
-    JoinConfig,
-    PairConfig,
-    ReconstructConfig,
-    ScoreConfig,
-)
+from tastemaker.sections import BlendConfig, GenerateConfig, ReconstructConfig, ScoreConfig
 
 SAMPLING = {"num_inference_steps": 4, "guidance_scale": 3.0, "device": "cpu"}
 LAST = 999

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from tastemaker.backbones import load_backbone
+from tastemaker.data_sections import PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.generate import generate
 from tastemaker.losses import dpo
 from tastemaker.pair import pair
 from tastemaker.records import PairSet
 from tastemaker.score import score
-from tastemaker.sections import GenerateConfig, PairConfig, ScoreConfig
+from tastemaker.sections import GenerateConfig, ScoreConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.buckets import pair_index

@@ -64,8 +64,8 @@ def peak() -> float:
 def imported(layout: str, source: Path, output: Path) -> dict[str, float]:
     """Import in this process, with everything loaded before the clock starts."""
     from tastemaker.config import section
+    from tastemaker.data_sections import ImagesConfig, ImportConfig
     from tastemaker.importing import import_comparisons, import_images
-    from tastemaker.sections import ImagesConfig, ImportConfig
 
     before = peak()
     began = time.monotonic()
@@ -151,11 +151,12 @@ def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:
 
 def measure_pool(parsed: argparse.Namespace, work: Path) -> None:
     """Score, pair by every rule and export, all in this process."""
+    from tastemaker.data_sections import DataExportConfig, PairConfig
     from tastemaker.exporting import export_comparisons
     from tastemaker.pair import pair
     from tastemaker.registry import LAYOUTS
     from tastemaker.score import score
-    from tastemaker.sections import DataExportConfig, PairConfig, ScoreConfig
+    from tastemaker.sections import ScoreConfig
 
     pool, images = work / "pool", parsed.images
     make_pool(pool, images)

@@ -11,6 +11,7 @@ from typing import Any
 from portraits import Portraits
 
 from tastemaker.config import parse
+from tastemaker.data_sections import ImagesConfig, JoinConfig, PairConfig
 from tastemaker.evaluate import evaluate
 from tastemaker.images import decode
 from tastemaker.importing import import_images
@@ -20,7 +21,7 @@ from tastemaker.recipes.real_images import Images
 from tastemaker.records import Pool, RunDir
 from tastemaker.runs import RealRun
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.sections import EvaluateConfig, ImagesConfig, JoinConfig, PairConfig
+from tastemaker.sections import EvaluateConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")

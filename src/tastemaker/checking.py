@@ -13,12 +13,12 @@ from tqdm import tqdm
 from tastemaker.captioned import Captioned, CaptionedImages
 from tastemaker.comparisons import ComparedImages, Comparison
 from tastemaker.conversion import Compared, Photograph
+from tastemaker.data_sections import ImagesConfig, ImportConfig, SplitConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.images import size_of
 from tastemaker.intake import Convert, Filtered, Item, LeftOut, Usable, told
 from tastemaker.pictures import Pictures
 from tastemaker.registry import CAPTIONED, COMPARISONS
-from tastemaker.sections import ImagesConfig, ImportConfig, SplitConfig
 from tastemaker.splits import part_of
 
 

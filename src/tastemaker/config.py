@@ -1,9 +1,9 @@
 """How a run is loaded: a YAML file or a shipped run, overrides, defaults, and every mistake named.
 
-A run is a YAML file that names a recipe and fills the sections of `sections.py` and
-`training_sections.py`. `load` reads it, applies `key=value` overrides, fills every default, checks
-every registered name and its options, and reports each mistake with its path and the nearest known
-name.
+A run is a YAML file that names a recipe and fills the sections of `sections.py`, `data_sections.py`
+and `training_sections.py`. `load` reads it, applies `key=value` overrides, fills every default,
+checks every registered name and its options, and reports each mistake with its path and the nearest
+known name.
 """
 
 from __future__ import annotations

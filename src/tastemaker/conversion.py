@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from tastemaker.candidates import REAL
 from tastemaker.captioned import Captioned
 from tastemaker.comparisons import Comparison
+from tastemaker.data_sections import Bucket, ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
 from tastemaker.filters import Reasons, prompt_reasons, size_reason
@@ -24,7 +25,6 @@ from tastemaker.images import (
     sizes_told,
 )
 from tastemaker.intake import Filtered, Usable
-from tastemaker.sections import Bucket, ImagesConfig, ImportConfig
 from tastemaker.seeding import keyed_seed
 
 HUMAN = "human"

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from tastemaker.candidates import Rows
 from tastemaker.comparisons import Comparison, win_shares
 from tastemaker.conversion import HUMAN, TIE
+from tastemaker.data_sections import DataExportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, read_json, write_json
 from tastemaker.groups import Groups, score_keys
 from tastemaker.records import PairSet, Pool, finished_key
 from tastemaker.registry import LAYOUTS
-from tastemaker.sections import DataExportConfig
 
 MARKER = ".tastemaker.json"
 """Hidden, so that no reader of the folder takes it for data."""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tastemaker.data_sections import ImageFilters, PromptFilters, SplitConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, read_lines
-from tastemaker.sections import ImageFilters, PromptFilters, SplitConfig
 from tastemaker.splits import part_of
 
 Reasons = Callable[[str], str | None]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import Field
 
 from tastemaker.candidates import item_of
+from tastemaker.data_sections import PairFilters
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import config_key
 from tastemaker.records import PairSet, Pool, Stage, finished_key
-from tastemaker.sections import PairFilters
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tastemaker.data_sections import MAX_PIXELS
 from tastemaker.errors import TastemakerError
-from tastemaker.sections import MAX_PIXELS
 
 # What Pillow's readers raise where a file breaks its format's rules.
 BROKEN = (

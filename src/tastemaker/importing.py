@@ -18,12 +18,12 @@ from typing import Any
 from tastemaker.captioned import CaptionedImages
 from tastemaker.comparisons import ComparedImages
 from tastemaker.conversion import Compared, Photograph
+from tastemaker.data_sections import ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.filters import words_key
 from tastemaker.intake import Intake, left_to_main_process
 from tastemaker.records import Pool, Stage
 from tastemaker.registry import CAPTIONED, COMPARISONS
-from tastemaker.sections import ImagesConfig, ImportConfig
 
 
 def import_comparisons(config: ImportConfig, output: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tastemaker.data_sections import JoinConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.groups import (
     Dropped,
@@ -23,7 +24,6 @@ from tastemaker.groups import (
 )
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
-from tastemaker.sections import JoinConfig
 
 
 @JOINS.register("best_worst")

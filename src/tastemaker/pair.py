@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat
 
+from tastemaker.data_sections import PairConfig
 from tastemaker.filters import prompt_reasons, words_key
 from tastemaker.groups import (
     Dropped,
@@ -26,7 +27,6 @@ from tastemaker.groups import (
 )
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
-from tastemaker.sections import PairConfig
 
 Weights = Annotated[
     dict[str, FiniteFloat], Field(min_length=1, description="Scorer name to weight.")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tastemaker import registry
 from tastemaker.choices import Choice
+from tastemaker.data_sections import ImagesConfig, ImportConfig, PairConfig
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.sections import (
     BlendConfig,
@@ -20,9 +21,6 @@ from tastemaker.sections import (
     DrawConfig,
     EvaluateConfig,
     GenerateConfig,
-    ImagesConfig,
-    ImportConfig,
-    PairConfig,
     ReconstructConfig,
     ReportConfig,
     ScoreConfig,

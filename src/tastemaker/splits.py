@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from tastemaker.sections import SplitConfig
+from tastemaker.data_sections import SplitConfig
 from tastemaker.seeding import keyed_seed
 
 _SEEDS = 2**63

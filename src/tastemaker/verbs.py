@@ -8,25 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tastemaker import config
+from tastemaker.data_sections import (
+    DataExportConfig,
+    ImagesConfig,
+    ImportConfig,
+    JoinConfig,
+    PairConfig,
+    ShowConfig,
+)
 from tastemaker.errors import TastemakerError
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.records import RunDir
 from tastemaker.sections import (
     BlendConfig,
-    DataExportConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
-    ImagesConfig,
-    ImportConfig,
-    JoinConfig,
     LoraImportConfig,
-    PairConfig,
     PublishConfig,
     ReconstructConfig,
     ScoreConfig,
     Section,
-    ShowConfig,
 )
 from tastemaker.training_sections import TrainConfig
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.blend import blend
+from tastemaker.data_sections import JoinConfig
 from tastemaker.generate import generate, reconstruct
 from tastemaker.importing import import_images
 from tastemaker.join import join
 from tastemaker.records import RunDir
 from tastemaker.runs import RealRun, StageConfig
 from tastemaker.score import score
-from tastemaker.sections import GenerateConfig, JoinConfig
+from tastemaker.sections import GenerateConfig
 
 
 class Images:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tastemaker.data_sections import ShowConfig
 from tastemaker.files import write_text
-from tastemaker.sections import ShowConfig
 
 __all__ = ["show"]
 
