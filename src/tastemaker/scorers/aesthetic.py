@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from PIL import Image
 from pydantic import Field
 
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.checkpoints import read_weights
+from tastemaker.scorers.clip import ClipScorer
+from tastemaker.scorers.embedding import EmbeddingScorer
 from tastemaker.scorers.encoders import clip_scorer
 from tastemaker.scorers.heads import linear_head
 
 
 @SCORERS.register("aesthetic")
-class Aesthetic:
+class Aesthetic(EmbeddingScorer[ClipScorer]):
     """LAION aesthetic: `score = head(image / |image|)`, of 1 to 10; most pictures have 4 to 7.
 
     A head on CLIP's embedding of the picture, fitted to ratings from 1 to 10. The default is the
@@ -54,30 +54,18 @@ class Aesthetic:
         ] = "trl-lib/ddpo-aesthetic-predictor/aesthetic-model.pth",
     ) -> None:
         self.head = linear_head(read_weights(head), head)
-        self.clip = clip_scorer(model)
-        width = self.clip.network.config.projection_dim
+        super().__init__(clip_scorer(model))
+        width = self.encoder.network.config.projection_dim
         if self.head[0].in_features != width:
             raise TastemakerError(
                 f"head {head!r} is for embeddings of {self.head[0].in_features} numbers, and"
                 f" {model!r} gives {width}; name the CLIP that the head was fitted on."
             )
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Aesthetic:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the network, and the head in float32; return the scorer."""
-        self.clip.to(device, dtype)
         self.head.to(device)
-        return self
-
-    @torch.no_grad()
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
-        """Score pictures; the prompts are not read. See `Scorer`."""
-        if not images:
-            return torch.empty(0)
-        return self._scored(self.clip.features(images)).cpu()
-
-    def score_pixels(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """Score pixels in [0, 1], with gradient; the prompts are not read. See `PixelScorer`."""
-        return self._scored(self.clip.pixel_features(pixels))
+        return super().to(device, dtype)
 
     def _scored(self, embeddings: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.head(embeddings)

@@ -16,8 +16,9 @@ from tastemaker.errors import TastemakerError
 from tastemaker.photographs import photographs
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import Needs, Weights
+from tastemaker.scorers.embedding import Encoder
 from tastemaker.scorers.encoders import image_encoder
-from tastemaker.scorers.likeness import Encoder, Likeness
+from tastemaker.scorers.likeness import Likeness
 from tastemaker.scorers.pixels import normalised, unit_pixels
 
 ONNX = Needs("onnxruntime", "onnx", "an .onnx file")

@@ -14,6 +14,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.clip import ClipScorer
+from tastemaker.scorers.embedding import EmbeddingScorer
 
 WORDS = {
     "quality": ("Good photo.", "Bad photo."),
@@ -22,7 +23,7 @@ WORDS = {
 
 
 @SCORERS.register("clip_iqa")
-class ClipIQA:
+class ClipIQA(EmbeddingScorer[ClipScorer]):
     """CLIP-IQA: the probability that a picture is the first of two opposite texts.
 
     `score = softmax(s cos(image, text_1), s cos(image, text_2))_1`, `s = exp(logit_scale)`, in
@@ -62,27 +63,11 @@ class ClipIQA:
             raise TastemakerError(
                 f"clip_iqa compares two texts, and both are {self.texts[0]!r}; give opposites."
             )
-        self.clip = ClipScorer(model=model)
+        super().__init__(ClipScorer(model=model))
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> ClipIQA:
-        """Move the network; return the scorer."""
-        self.clip.to(device, dtype)
-        return self
-
-    @torch.no_grad()
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
-        """Score pictures; the prompts are not read. See `Scorer`."""
-        if not images:
-            return torch.empty(0)
-        return self._scored(self.clip.features(images)).cpu()
-
-    def score_pixels(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """Score pixels in [0, 1], with gradient; the prompts are not read. See `PixelScorer`."""
-        return self._scored(self.clip.pixel_features(pixels))
-
-    def _scored(self, image: torch.Tensor) -> torch.Tensor:
-        cosines = image @ self.clip.text_features(self.texts).T
-        return (self.clip.scale * cosines).softmax(1)[:, 0]
+    def _scored(self, embeddings: torch.Tensor) -> torch.Tensor:
+        cosines = embeddings @ self.encoder.text_features(self.texts).T
+        return (self.encoder.scale * cosines).softmax(1)[:, 0]
 
 
 @SCORERS.register("sharpness")
