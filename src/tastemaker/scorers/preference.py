@@ -114,13 +114,12 @@ class HpsV21(HpsV2):
     About 20 to 35 of 100 with its own weights. Its scores do not compare with HPSv2's.
 
     Args:
-        model: The published checkpoint as a path or `owner/name/file` on the hub, or hub id or
-            folder of the same weights as a `CLIPModel` with its tokenizer.
-        tokenizer: Hub id or folder of CLIP's tokenizer, which a checkpoint is without.
-        scale: Factor on the cosine.
+        model: Checkpoint of 2.1, or its weights as a `CLIPModel`; in the forms that `HpsV2` takes.
+        tokenizer: As `HpsV2`'s.
+        scale: As `HpsV2`'s.
 
     Raises:
-        TastemakerError: Checkpoint or tokenizer cannot be found, or are those of another model.
+        TastemakerError: As `HpsV2`.
 
     References:
         Wu et al. (HPSv2), arXiv 2306.09341; tgxs002/HPSv2, of which 2.1 is a later release.
