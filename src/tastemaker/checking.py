@@ -25,6 +25,9 @@ from tastemaker.splits import part_of
 def check(config: ImportConfig | ImagesConfig) -> int:
     """List what is wrong with the source of an import, without writing anything.
 
+    That is what the import would refuse or leave out, and what training would refuse later. Every
+    row is read, those of other parts of the split too: a picture in two parts is named.
+
     Args:
         config: Of the import, of comparisons or of photographs.
 
@@ -35,24 +38,11 @@ def check(config: ImportConfig | ImagesConfig) -> int:
         TastemakerError: There is no source.
     """
     if isinstance(config, ImagesConfig):
-        return check_images(config)
-    return check_comparisons(config)
+        return _check_images(config)
+    return _check_comparisons(config)
 
 
-def check_comparisons(config: ImportConfig) -> int:
-    """List what an import would refuse or leave out, and what training would refuse later.
-
-    Every row is read, those of other parts of the split too: a picture in two parts is named.
-
-    Args:
-        config: Of the import.
-
-    Returns:
-        How many problems there are.
-
-    Raises:
-        TastemakerError: There is no source.
-    """
+def _check_comparisons(config: ImportConfig) -> int:
     choice = config.comparisons
     source: ComparedImages = COMPARISONS.bind(choice.name, choice.options)()
     convert = Compared.of(config.model_copy(update={"split": None}))
@@ -67,18 +57,7 @@ def check_comparisons(config: ImportConfig) -> int:
     return reading.run(itertools.islice(source.comparisons, config.limit))
 
 
-def check_images(config: ImagesConfig) -> int:
-    """List what an import of photographs would leave out; see `check_comparisons`.
-
-    Args:
-        config: Of the import.
-
-    Returns:
-        How many problems there are.
-
-    Raises:
-        TastemakerError: There is no source.
-    """
+def _check_images(config: ImagesConfig) -> int:
     choice = config.images
     source: CaptionedImages = CAPTIONED.bind(choice.name, choice.options)()
     convert = Photograph.of(config.model_copy(update={"split": None}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -91,7 +92,7 @@ def _known_scorer(choice: ScorerChoice) -> ScorerChoice:
 
 def _prompt_source(value: Any) -> Any:
     """Read a name as a prompt set where one is registered, otherwise as the path of a file."""
-    given = {"name": value} if isinstance(value, str) else value
+    given = _expanded(value)
     if (
         isinstance(given, dict)
         and given.get("name") not in registry.PROMPTS
@@ -102,34 +103,31 @@ def _prompt_source(value: Any) -> Any:
     return value
 
 
-def _captioned_source(value: Any) -> Any:
-    """Read a name as a format where one is registered, otherwise as a path: parquet or a folder."""
-    given = {"name": value} if isinstance(value, str) else value
-    if not isinstance(given, dict) or given.get("name") in registry.CAPTIONED:
-        return value
-    if "name" in given and "path" in given:
-        return value
-    options = {key: option for key, option in given.items() if key not in {"name", "path"}}
-    path = given.get("path", given.get("name"))
-    kind = "parquet" if str(path).lower().endswith(".parquet") else "folder"
-    return {"name": kind, **({} if path is None else {"path": path}), **options}
+def _source(table: registry.Table, format_at: Callable[[str], str]) -> BeforeValidator:
+    """Read a name as a format where `table` has it, otherwise as a path that tells its own."""
+
+    def read(value: Any) -> Any:
+        given = _expanded(value)
+        if not isinstance(given, dict) or given.get("name") in table:
+            return value
+        if "name" in given and "path" in given:
+            return value
+        options = {key: option for key, option in given.items() if key not in {"name", "path"}}
+        path = given.get("path", given.get("name"))
+        found = {} if path is None else {"path": path}
+        return {"name": format_at(str(path)), **found, **options}
+
+    return BeforeValidator(read)
 
 
-def _compared_source(value: Any) -> Any:
-    """Read a name as a format where one is registered, otherwise as a path that tells its own."""
-    given = {"name": value} if isinstance(value, str) else value
-    if not isinstance(given, dict) or given.get("name") in registry.COMPARISONS:
-        return value
-    if "name" in given and "path" in given:
-        return value
-    options = {key: option for key, option in given.items() if key not in {"name", "path"}}
-    path = given.get("path", given.get("name"))
-    found = {} if path is None else {"path": path}
-    return {"name": _format_at(Path(str(path))), **found, **options}
+def _captioned_at(name: str) -> str:
+    """The format of captioned images that a path tells: parquet or a folder."""
+    return "parquet" if name.lower().endswith(".parquet") else "folder"
 
 
-def _format_at(path: Path) -> str:
+def _compared_at(name: str) -> str:
     """The format of compared images that a file's name, or what is in a folder, tells."""
+    path = Path(name)
     if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) or any(path.glob("*.tar*")):
         return "webdataset"
     if path.suffix.lower() in {".json", ".jsonl"}:
@@ -180,11 +178,12 @@ if TYPE_CHECKING:
 else:
     Prompts = Annotated[_choice(registry.PROMPTS), BeforeValidator(_prompt_source)]
     Comparisons = Annotated[
-        _choice(registry.COMPARISONS, default="pick_a_pic"), BeforeValidator(_compared_source)
+        _choice(registry.COMPARISONS, default="pick_a_pic"),
+        _source(registry.COMPARISONS, _compared_at),
     ]
     Layout = _choice(registry.LAYOUTS, default="pick_a_pic")
     CaptionedSource = Annotated[
-        _choice(registry.CAPTIONED, default="folder"), BeforeValidator(_captioned_source)
+        _choice(registry.CAPTIONED, default="folder"), _source(registry.CAPTIONED, _captioned_at)
     ]
     Scorer = Annotated[ScorerChoice, BeforeValidator(_expanded), AfterValidator(_known_scorer)]
     PixelScorer = Annotated[Scorer, AfterValidator(_has_gradient)]
