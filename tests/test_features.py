@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pictures import noise
 from tastemaker.errors import TastemakerError
 from tastemaker.metrics.features import feature_network
 from tastemaker.metrics.frechet import frechet_distance
@@ -23,11 +24,6 @@ from tastemaker.scorers.clip import ClipScorer
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
-
-
-def noise(seed: int, height: int = 8, width: int = 8) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 class MeanColour(nn.Module):
@@ -48,7 +44,7 @@ def torchscript(tmp_path: Path) -> Path:
 
 class TestClips:
     def test_a_folder_gives_its_image_features(self, tiny_clip: Path) -> None:
-        images = [noise(0), noise(1, 20, 9), noise(2)]
+        images = [noise(0, 8, 8), noise(1, 20, 9), noise(2, 8, 8)]
         label, features = feature_network(str(tiny_clip))
         assert label == f"clip:{tiny_clip.name}"
         found = features(images)
@@ -58,7 +54,7 @@ class TestClips:
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
     def test_batches_enter_no_number(self, tiny_clip: Path) -> None:
-        images = [noise(seed) for seed in range(5)]
+        images = [noise(seed, 8, 8) for seed in range(5)]
         whole = feature_network(str(tiny_clip)).features(iter(images))
         parts = feature_network(str(tiny_clip), batch_size=2).features(iter(images))
         torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
@@ -66,7 +62,7 @@ class TestClips:
     @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
     def test_modes_are_converted(self, tiny_clip: Path, mode: str) -> None:
         features = feature_network(str(tiny_clip)).features
-        image = noise(3).convert(mode)
+        image = noise(3, 8, 8).convert(mode)
         torch.testing.assert_close(features([image]), features([image.convert("RGB")]))
 
     def test_a_registered_scorer_gives_its_own(self) -> None:
@@ -105,7 +101,7 @@ class TestTorchScript:
 
     def test_sizes_that_differ(self, torchscript: Path) -> None:
         with pytest.raises(TastemakerError, match="differ in size"):
-            feature_network(str(torchscript)).features([noise(0), noise(1, 9, 9)])
+            feature_network(str(torchscript)).features([noise(0, 8, 8), noise(1, 9, 9)])
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match=r"gone\.pt' does not exist"):

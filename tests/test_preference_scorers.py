@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pictures import noise
 from published import (
     Weights,
     drawn,
@@ -34,12 +35,7 @@ CPU = torch.device("cpu")
 PROMPTS = ["a dog", "two red cats on a roof", ""]
 
 
-def noise(seed: int, height: int = 40, width: int = 50) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-IMAGES = [noise(0), noise(1, 70, 33), Image.new("RGB", (32, 32), "red")]
+IMAGES = [noise(0, 40, 50), noise(1, 70, 33), Image.new("RGB", (32, 32), "red")]
 
 
 def normed(x: Tensor, weights: Weights, name: str, eps: float) -> Tensor:

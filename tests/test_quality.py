@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from pictures import noise
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
@@ -25,11 +26,6 @@ def picture(rows: Sequence[Sequence[int]]) -> Image.Image:
 
 def board(height: int, width: int) -> Image.Image:
     return picture([[255 * ((x + y) % 2) for x in range(width)] for y in range(height)])
-
-
-def noise(seed: int, height: int = 32, width: int = 32) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from pictures import noise
 from published import (
     drawn,
     hps_weights,
@@ -41,11 +41,6 @@ CPU = torch.device("cpu")
 WITHOUT_PIXELS = {"sharpness"}
 EMBEDDED = {"nano_preference", "nano_judge"}
 MODES = ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"]
-
-
-def noise(seed: int, height: int = 32, width: int = 32) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 IMAGES = [noise(0), noise(1, 40, 70), noise(2, 90, 35), Image.new("RGB", (32, 32), "red")]

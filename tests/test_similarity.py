@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pictures import noise
 from tastemaker.errors import TastemakerError
 from tastemaker.photographs import photographs
 from tastemaker.registry import SCORERS
@@ -24,11 +25,6 @@ from tastemaker.templates import filled
 
 CPU = torch.device("cpu")
 OWL = {"subject": "sks owl", "class_name": "owl"}
-
-
-def noise(seed: int, height: int = 40, width: int = 50) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 def pixels_of(image: Image.Image) -> torch.Tensor:
@@ -67,11 +63,11 @@ def subject(tmp_path: Path) -> Path:
     """A folder with three photographs, one of them lying on its side by its EXIF data."""
     folder = tmp_path / "owl"
     folder.mkdir()
-    noise(1).save(folder / "b.png")
+    noise(1, 40, 50).save(folder / "b.png")
     noise(2, 64, 33).save(folder / "A.PNG")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    noise(3).save(folder / "c.jpg", exif=exif, quality=95)
+    noise(3, 40, 50).save(folder / "c.jpg", exif=exif, quality=95)
     (folder / "notes.txt").write_text("not a photograph", encoding="utf-8")
     (folder / ".hidden.png").write_bytes(b"no picture")
     (folder / "more.png").mkdir()
@@ -119,7 +115,7 @@ class TestImageSimilarity:
     def test_it_is_the_mean_cosine(self, subject: Path, model: str) -> None:
         scorer = image_similarity(images=str(subject), model=model)
         encoder = image_encoder(model)
-        images = [noise(4), noise(5, 33, 80), noise(1)]
+        images = [noise(4, 40, 50), noise(5, 33, 80), noise(1, 40, 50)]
         cosines = encoder.features(images) @ encoder.features(photographs(str(subject))).T
         scores = scorer(images, ["", "a dog", "any"])
         torch.testing.assert_close(scores, cosines.mean(1), atol=1e-6, rtol=0)
@@ -127,9 +123,9 @@ class TestImageSimilarity:
         assert scorer([], []).shape == (0,)
 
     def test_one_photograph_is_its_own_likeness(self, tmp_path: Path, model: str) -> None:
-        noise(7).save(tmp_path / "only.png")
+        noise(7, 40, 50).save(tmp_path / "only.png")
         scorer = image_similarity(images=str(tmp_path), model=model)
-        own, other = scorer([noise(7), noise(8)], ["", ""]).tolist()
+        own, other = scorer([noise(7, 40, 50), noise(8, 40, 50)], ["", ""]).tolist()
         assert own == pytest.approx(1, abs=1e-5)
         assert -1 <= other < own
 
@@ -139,7 +135,7 @@ class TestImageSimilarity:
         for name, file in zip("xyz", ("c.jpg", "b.png", "A.PNG"), strict=True):
             (again / f"{name}{Path(file).suffix}").write_bytes((subject / file).read_bytes())
         first, second = (
-            image_similarity(images=str(folder), model="nano_judge")([noise(4)], [""])
+            image_similarity(images=str(folder), model="nano_judge")([noise(4, 40, 50)], [""])
             for folder in (subject, again)
         )
         assert torch.equal(first, second)
@@ -157,14 +153,14 @@ class TestImageSimilarity:
 
     def test_half_precision_keeps_float_scores(self, subject: Path, model: str) -> None:
         scorer = image_similarity(images=str(subject), model=model)
-        images, prompts = [noise(4), noise(5)], ["", ""]
+        images, prompts = [noise(4, 40, 50), noise(5, 40, 50)], ["", ""]
         before = scorer(images, prompts)
         after = scorer.to(CPU, torch.bfloat16)(images, prompts)
         assert after.dtype == torch.float32
         torch.testing.assert_close(after, before, atol=0.03, rtol=0)
 
     def test_a_clip_gives_its_image_embedding(self, tiny_clip: Path) -> None:
-        images = [noise(4), noise(5)]
+        images = [noise(4, 40, 50), noise(5, 40, 50)]
         expected = ClipScorer(model=str(tiny_clip)).features(images)
         found = image_encoder(str(tiny_clip)).features(images)
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -222,7 +218,7 @@ class TestTextSimilarity:
 
     def test_it_is_the_cosine_to_the_prompt_in_plain_words(self, clip: str) -> None:
         scorer = text_similarity(model=clip)
-        images = [noise(1), noise(2)]
+        images = [noise(1, 40, 50), noise(2, 40, 50)]
         scores = scorer(images, ["a sks owl on snow", "Two of sks owl"])
         plain_words = scorer.clip.text_features(["an owl on snow", "Two of owl"])
         cosines = torch.nn.functional.cosine_similarity(scorer.clip.features(images), plain_words)
@@ -244,7 +240,7 @@ class TestTextSimilarity:
         scorer = text_similarity(model=str(tiny_clip), mode=mode)
         read = spied(scorer)
         prompts = ["a sks owl in snow", "photo of the SKS  Owl's nest", "sks owl, sks owl again"]
-        scorer([noise(i) for i in range(3)], prompts)
+        scorer([noise(i, 40, 50) for i in range(3)], prompts)
         scorer.score_pixels(torch.rand(3, 3, 32, 32), prompts)
         assert len(read) == 6
         assert not [text for text in read if "sks" in text.lower()]
@@ -263,13 +259,13 @@ class TestTextSimilarity:
         scorer = text_similarity(model=str(tiny_clip))
         read = spied(scorer)
         with pytest.raises(TastemakerError, match="sks"):
-            scorer([noise(0), noise(1)], ["a sks owl", prompt])
+            scorer([noise(0, 40, 50), noise(1, 40, 50)], ["a sks owl", prompt])
         assert not read
 
     def test_half_precision_keeps_float_scores(self, clip: str) -> None:
         scorer = text_similarity(model=clip)
-        before = scorer([noise(1)], ["a sks owl"])
-        after = scorer.to(CPU, torch.bfloat16)([noise(1)], ["a sks owl"])
+        before = scorer([noise(1, 40, 50)], ["a sks owl"])
+        after = scorer.to(CPU, torch.bfloat16)([noise(1, 40, 50)], ["a sks owl"])
         assert after.dtype == torch.float32
         torch.testing.assert_close(after, before, atol=0.03, rtol=0)
 
