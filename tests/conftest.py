@@ -51,56 +51,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Read it only: all tests share it.
     """
     import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
+
+    from stable_diffusion import stable_diffusion
 
     folder = tmp_path_factory.mktemp("tiny-model")
     vocabulary = write_vocabulary(folder / "vocabulary")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "vocabulary", model_max_length=POSITIONS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL(
-                block_out_channels=(8, 16),
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
-                layers_per_block=1,
-                latent_channels=4,
-                norm_num_groups=4,
-                sample_size=32,
-            ),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**text_options(vocabulary))),
-            tokenizer=CLIPTokenizer.from_pretrained(
-                folder / "vocabulary", model_max_length=POSITIONS
-            ),
-            unet=UNet2DConditionModel(
-                sample_size=16,
-                in_channels=4,
-                out_channels=4,
-                block_out_channels=(8, 16),
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-                layers_per_block=1,
-                attention_head_dim=2,
-                cross_attention_dim=16,
-                norm_num_groups=4,
-            ),
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-            ),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        pipeline = stable_diffusion(tokenizer, text_options(vocabulary))
     pipeline.save_pretrained(folder / "pipeline")
     return folder / "pipeline"
 

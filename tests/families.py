@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
@@ -17,7 +16,6 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -30,41 +28,7 @@ from transformers import (
 )
 
 from conftest import POSITIONS, text_options, write_vocabulary
-
-SIZE = 32
-"""Pixels a side; 16 latents."""
-
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def autoencoder(channels: int = 4, **options: float) -> AutoencoderKL:
-    """Two levels: 32 pixels are 16 latents."""
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=channels,
-        norm_num_groups=4,
-        sample_size=SIZE,
-        **options,
-    )
-
-
-def unet(**options: object) -> UNet2DConditionModel:
-    """Two levels, attention in one."""
-    return UNet2DConditionModel(
-        sample_size=SIZE // 2,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **{"cross_attention_dim": 16, **options},
-    )
+from stable_diffusion import BETAS, SIZE, autoencoder, stable_diffusion, unet
 
 
 def clip_tokenizer(folder: Path) -> tuple[CLIPTokenizer, dict[str, object]]:
@@ -89,17 +53,7 @@ def t5(width: int) -> tuple[T5EncoderModel, T5TokenizerFast]:
 
 def sd1(folder: Path) -> StableDiffusionPipeline:
     """Stable Diffusion 1.x: predicts noise."""
-    tokenizer, options = clip_tokenizer(folder)
-    return StableDiffusionPipeline(
-        vae=autoencoder(),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**options)),
-        tokenizer=tokenizer,
-        unet=unet(),
-        scheduler=DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return stable_diffusion(*clip_tokenizer(folder))
 
 
 def sd2(folder: Path) -> StableDiffusionPipeline:

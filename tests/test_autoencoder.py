@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from families import autoencoder
+from stable_diffusion import autoencoder
 from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.errors import TastemakerError
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from families import FAMILIES, SIZE, save_family
+from families import FAMILIES, save_family
+from stable_diffusion import SIZE
 from tastemaker.backbones import load_backbone, stack
 from tastemaker.backbones.exchange import export_lora, import_lora
 from tastemaker.backbones.layers import read_layers

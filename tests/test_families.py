@@ -13,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from families import FAMILIES, SIZE, save_family
+from families import FAMILIES, save_family
+from stable_diffusion import SIZE
 from tastemaker.backbones import Backbone, Conditioning, load_backbone, stack
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
