@@ -1,4 +1,4 @@
-"""Tiny models: random weights in the real architectures, built in seconds, loaded as users do."""
+"""Tiny models, random weights in the real architectures, loaded as users do; and what they made."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import string
 from pathlib import Path
 
 import pytest
+import yaml
 
 # Set before any test imports the libraries that read them: no test may touch the network, and
 # plots need no display.
@@ -15,6 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 16
+PROMPTS = ("a cat", "a red dog", "two trees", "the sun")
 
 
 def write_vocabulary(folder: Path) -> dict[str, int]:
@@ -102,3 +104,64 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     processor.save_pretrained(folder / "clip")
     return folder / "clip"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: Path) -> Path:
+    """Eight pairs whose images must be encoded: the pool keeps no latents."""
+    from tastemaker.data_sections import PairConfig
+    from tastemaker.generate import generate
+    from tastemaker.pair import pair
+    from tastemaker.score import score
+    from tastemaker.sections import GenerateConfig, ScoreConfig
+
+    folder = tmp_path_factory.mktemp("pairs")
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(f"prompt {i}" for i in range(8)), encoding="utf-8")
+    sampling = {"num_inference_steps": 2, "num_candidates": 2, "keep_latents": False}
+    config = GenerateConfig(model=str(tiny_model), prompts=str(prompts), **sampling)
+    pool = generate(config, folder / "pool")
+    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
+    score(ScoreConfig(scorers=(scorer,)), pool)
+    return pair(PairConfig(rule={"scorer": "tiny"}), pool, folder / "pairs")
+
+
+def write_run(folder: Path, model: Path, clip: Path) -> Path:
+    """A complete run on the tiny model, small enough for seconds."""
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    (folder / "held_out.txt").write_text("a moon\na fish\na bird\n", encoding="utf-8")
+    sampling = {"num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 3}
+    scorer = {"name": "clip", "label": "tiny", "model": str(clip)}
+    data = {
+        "name": "small",
+        "output": str(folder / "runs"),
+        "model": str(model),
+        "device": "cpu",
+        "generate": {
+            **sampling,
+            "prompts": str(folder / "prompts.txt"),
+            "num_candidates": 3,
+            "shard_size": 5,
+        },
+        "score": {"scorers": [scorer]},
+        "pair": {"rule": {"name": "best_worst", "scorer": "tiny"}},
+        "train": {
+            "steps": 4,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
+            "lora": {"rank": 2},
+            "tracker": None,
+            "validation": {"every": 2, "prompts": ["a cat"], "num_inference_steps": 2},
+        },
+        "evaluate": {**sampling, "prompts": str(folder / "held_out.txt"), "scorers": [scorer]},
+    }
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, tiny_model: Path, tiny_clip: Path) -> Path:
+    """A complete run on the tiny model."""
+    return write_run(tmp_path, tiny_model, tiny_clip)

@@ -16,7 +16,6 @@ import yaml
 
 from tastemaker.cli import main
 from tastemaker.records import Pool
-from test_rooms import run_file  # noqa: F401
 
 Refuses = Callable[..., str]
 
@@ -66,12 +65,7 @@ def test_missing_prompts_are_said_before_the_backbones_are_imported(
         ("train.credit=ddee", ["ddee", "Did you mean dde"]),
     ],
 )
-def test_wrong_words(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    override: str,
-    words: list[str],
-) -> None:
+def test_wrong_words(run_file: Path, refuses: Refuses, override: str, words: list[str]) -> None:
     message = refuses("run", str(run_file), override)
     for word in words:
         assert word in message
@@ -83,51 +77,31 @@ def test_wrong_run_name(refuses: Refuses) -> None:
 
 
 @pytest.mark.parametrize("model", ["./no/such/folder", "no-such-name"])
-def test_missing_model(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    model: str,
-) -> None:
+def test_missing_model(run_file: Path, refuses: Refuses, model: str) -> None:
     message = refuses("run", str(run_file), f"model={model}")
     assert model in message
     assert "does not exist" in message
 
 
-def test_folder_that_is_no_model(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    tmp_path: Path,
-) -> None:
+def test_folder_that_is_no_model(run_file: Path, refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "model_index.json" in refuses("run", str(run_file), f"model={tmp_path / 'empty'}")
 
 
-def test_model_of_an_unknown_family(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    tmp_path: Path,
-) -> None:
+def test_model_of_an_unknown_family(run_file: Path, refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "CogVideoXPipeline"}')
     message = refuses("run", str(run_file), f"model={tmp_path}")
     assert "CogVideoXPipeline" in message
     assert "this version knows" in message
 
 
-def test_empty_prompt_file(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    tmp_path: Path,
-) -> None:
+def test_empty_prompt_file(run_file: Path, refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text("\n  \n")
     message = refuses("run", str(run_file), f"generate.prompts={tmp_path / 'blank.txt'}")
     assert "blank.txt holds no prompts" in message
 
 
-def test_scorer_that_returns_nan(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    tmp_path: Path,
-) -> None:
+def test_scorer_that_returns_nan(run_file: Path, refuses: Refuses, tmp_path: Path) -> None:
     plugin = tmp_path / "my_scorers.py"
     plugin.write_text(
         "import torch\n"
@@ -150,27 +124,17 @@ def test_scorer_that_returns_nan(
     assert not list(run_file.parent.glob("runs/**/scores/broken/*.parquet"))
 
 
-def test_no_pair_left(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-) -> None:
+def test_no_pair_left(run_file: Path, refuses: Refuses) -> None:
     message = refuses("run", str(run_file), "pair.rule={name: threshold, scorer: tiny, gap: 1000}")
     assert "left no pair of 4 prompts" in message
     assert not list(run_file.parent.glob("runs/**/pairs.parquet"))
 
 
-def test_rule_asks_for_a_scorer_that_did_not_score(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-) -> None:
+def test_rule_asks_for_a_scorer_that_did_not_score(run_file: Path, refuses: Refuses) -> None:
     assert "Did you mean tiny" in refuses("run", str(run_file), "pair.rule.scorer=tinny")
 
 
-def test_corrupt_image(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    tmp_path: Path,
-) -> None:
+def test_corrupt_image(run_file: Path, refuses: Refuses, tmp_path: Path) -> None:
     section = yaml.safe_load(run_file.read_text())
     (tmp_path / "g.yaml").write_text(
         yaml.safe_dump({**section["generate"], "model": section["model"]})
@@ -195,10 +159,7 @@ def test_corrupt_image(
     ],
 )
 def test_credit_that_the_schedule_cannot_serve(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-    credit: str,
-    words: list[str],
+    run_file: Path, refuses: Refuses, credit: str, words: list[str]
 ) -> None:
     message = refuses("run", str(run_file), f"train.credit={credit}")
     for word in ("train.credit=", *words):
@@ -206,10 +167,7 @@ def test_credit_that_the_schedule_cannot_serve(
     assert not list(run_file.parent.glob("runs/small/policy/metrics.jsonl"))
 
 
-def test_checkpoint_with_credit_arrays_of_another_length(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-) -> None:
+def test_checkpoint_with_credit_arrays_of_another_length(run_file: Path, refuses: Refuses) -> None:
     """A checkpoint of 50 buckets where 20 belong: named before the first step."""
     import json
 
@@ -235,10 +193,7 @@ def test_checkpoint_with_credit_arrays_of_another_length(
     assert (policy / "metrics.jsonl").read_bytes() == before
 
 
-def test_run_folder_of_another_configuration(
-    run_file: Path,  # noqa: F811
-    refuses: Refuses,
-) -> None:
+def test_run_folder_of_another_configuration(run_file: Path, refuses: Refuses) -> None:
     refuses("run", str(run_file), "pair.rule={name: threshold, scorer: tiny, gap: 1000}")
     message = refuses("run", str(run_file), "train.steps=7")
     assert "another configuration" in message
@@ -251,7 +206,7 @@ def test_score_before_generate(refuses: Refuses, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_disk_full_while_writing_a_shard(run_file: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_disk_full_while_writing_a_shard(run_file: Path, tmp_path: Path) -> None:
     """A file-size limit makes the kernel refuse the shard's bytes, as a full disk does."""
     done = subprocess.run(
         [sys.executable, "-m", "tastemaker", "run", str(run_file), "generate.shard_size=100"],

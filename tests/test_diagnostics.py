@@ -18,7 +18,7 @@ from tastemaker.train import train
 from tastemaker.train.data import cache_data, noisy_batch
 from tastemaker.train.diagnostics import BANDS, POINTS, observe
 from tastemaker.train.objective import DenoisingErrors
-from test_train import pairs, train_config  # noqa: F401
+from test_train import train_config
 
 
 def errors(pol_c: float, pol_r: float, ref_c: float, ref_r: float) -> DenoisingErrors:
@@ -49,11 +49,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "credit.jsonl").open()]
 
 
-def test_first_step_weighs_by_the_scale(
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
-) -> None:
+def test_first_step_weighs_by_the_scale(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     config = train_config(tiny_model, steps=2, credit="dde_single")
     out = train(config, pairs, tmp_path / "out")
     first = rows(out)[0]
@@ -70,11 +66,7 @@ def test_first_step_weighs_by_the_scale(
     assert first["weight"] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_corrections_are_kept_and_drawn(
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
-) -> None:
+def test_corrections_are_kept_and_drawn(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = train(train_config(tiny_model, credit="dde"), pairs, tmp_path / "out")
     credit = read(out)
     assert credit is not None
@@ -96,9 +88,7 @@ def test_corrections_are_kept_and_drawn(
 
 
 def test_schemes_without_arrays_have_no_correction(
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
+    pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     window = {"name": "window", "low": 200, "high": 700}
     out = train(train_config(tiny_model, credit=window), pairs, tmp_path / "out")

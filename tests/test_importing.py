@@ -34,7 +34,6 @@ from tastemaker.score import score
 from tastemaker.sections import ScoreConfig
 from test_captioned import described, put
 from test_resume import digests
-from test_rooms import run_file  # noqa: F401
 
 COLOURS = ("red", "green", "blue", "white", "black", "orange")
 
@@ -161,10 +160,7 @@ def test_torn_parquet_is_named(source: Path, tmp_path: Path) -> None:
         import_comparisons(config(source), tmp_path / "pool")
 
 
-def test_recipe_dde_runs_from_comparisons(
-    source: Path,
-    run_file: Path,  # noqa: F811
-) -> None:
+def test_recipe_dde_runs_from_comparisons(source: Path, run_file: Path) -> None:
     data = ("data.comparisons.path=" + str(source), "data.size=16", "generate=null", "score=null")
     options = ("recipe=dde", "pair.rule.scorer=human", "train.credit.name=dde")
     folder = run(load(str(run_file), (*data, *options)))
@@ -173,7 +169,7 @@ def test_recipe_dde_runs_from_comparisons(
     assert len(Pool(folder.candidates).scorers()) == 1
 
 
-def test_a_run_has_one_source_of_candidates(source: Path, run_file: Path) -> None:  # noqa: F811
+def test_a_run_has_one_source_of_candidates(source: Path, run_file: Path) -> None:
     with pytest.raises(TastemakerError, match="give one of the two"):
         load(str(run_file), ("data.comparisons.path=" + str(source),))
     with pytest.raises(TastemakerError, match="'score' is required"):

@@ -10,13 +10,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
+from conftest import write_run
 from tastemaker.config import load
 from tastemaker.generate import generate
 from tastemaker.images import decode
 from tastemaker.recipes.runner import run
 from tastemaker.records import Pool, RunDir
 from tastemaker.sections import GenerateConfig
-from test_rooms import run_file
 
 PROMPT = "a cat"
 FILE = "pytorch_lora_weights.safetensors"
@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     """A finished run whose adapters have moved far from zero."""
     model, clip = (request.getfixturevalue(name) for name in ("tiny_model", "tiny_clip"))
     folder = tmp_path_factory.mktemp("lora")
-    file = run_file.__wrapped__(folder, model, clip)  # type: ignore[attr-defined]
+    file = write_run(folder, model, clip)
     return run(load(str(file), ("train.learning_rate=0.05", "train.lora.alpha=6")))
 
 

@@ -18,8 +18,6 @@ from tastemaker.cli import main
 from tastemaker.config import load
 from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
-from test_rooms import run_file  # noqa: F401
-from test_train import pairs  # noqa: F401
 
 
 def launch(processes: int, words: list[str]) -> str:
@@ -44,11 +42,7 @@ def lines(file: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_train_as_one(
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
-) -> None:
+def test_two_processes_train_as_one(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     options = [
         f"model={tiny_model}",
         "device=cpu",
@@ -82,10 +76,7 @@ def test_two_processes_train_as_one(
 
 
 @pytest.mark.timeout(300)
-def test_a_whole_run_of_two_processes_is_that_of_one(
-    run_file: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: Path) -> None:
     """All five rooms: pools and pairs have the same bytes, and each process does half."""
     exact = {"learning_rate": 1e-2, "adam_epsilon": 1e-2, "loss": {"name": "dpo", "beta": 100}}
     words = [f"train.{key}={json.dumps(value)}" for key, value in exact.items()]
@@ -137,11 +128,7 @@ sys.exit(main(sys.argv[1:]))
     ids=["different", "dying"],
 )
 def test_processes_that_cannot_go_on_end_with_an_error(
-    script: str,
-    says: str,
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
+    script: str, says: str, pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "launched.py"
     file.write_text(script, encoding="utf-8")

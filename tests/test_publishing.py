@@ -20,11 +20,10 @@ from tastemaker.config import load
 from tastemaker.files import UMASK
 from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
-from test_rooms import run_file  # noqa: F401
 
 
 @pytest.fixture
-def finished(run_file: Path) -> RunDir:  # noqa: F811
+def finished(run_file: Path) -> RunDir:
     return run(load(str(run_file)))
 
 

@@ -10,7 +10,6 @@ import pytest
 from tastemaker.config import dump, load, shipped_runs
 from tastemaker.recipes.runner import run
 from tastemaker.registry import RECIPES
-from test_rooms import run_file  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +33,7 @@ def test_shipped_run_survives_its_own_resolved_form(name: str, tmp_path: Path) -
 
 
 def test_readme_python_is_the_recipe(
-    run_file: Path,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert code.count('load("demo")') == 1

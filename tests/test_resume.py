@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from test_rooms import run_file  # noqa: F401
-
 # Imports are made once; each attempt is a fork of the importing process, so that a kill lands in
 # the rooms' work and not in the import of torch. The parent computes nothing: forking is safe.
 ATTEMPTS = """
@@ -61,10 +59,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(300)
-def test_killed_run_ends_as_an_undisturbed_one(
-    run_file: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_killed_run_ends_as_an_undisturbed_one(run_file: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ATTEMPTS, str(run_file), "0"],
         capture_output=True,

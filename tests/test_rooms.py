@@ -7,51 +7,13 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
+from conftest import PROMPTS
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
 from tastemaker.recipes.runner import run
 from tastemaker.records import PairSet, Pool
-
-PROMPTS = ("a cat", "a red dog", "two trees", "the sun")
-
-
-@pytest.fixture
-def run_file(tmp_path: Path, tiny_model: Path, tiny_clip: Path) -> Path:
-    """A complete run on the tiny model, small enough for seconds."""
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
-    (tmp_path / "held_out.txt").write_text("a moon\na fish\na bird\n", encoding="utf-8")
-    sampling = {"num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 3}
-    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
-    data = {
-        "name": "small",
-        "output": str(tmp_path / "runs"),
-        "model": str(tiny_model),
-        "device": "cpu",
-        "generate": {
-            **sampling,
-            "prompts": str(tmp_path / "prompts.txt"),
-            "num_candidates": 3,
-            "shard_size": 5,
-        },
-        "score": {"scorers": [scorer]},
-        "pair": {"rule": {"name": "best_worst", "scorer": "tiny"}},
-        "train": {
-            "steps": 4,
-            "batch_size": 2,
-            "learning_rate": 1e-3,
-            "checkpoint_every": 2,
-            "lora": {"rank": 2},
-            "tracker": None,
-            "validation": {"every": 2, "prompts": ["a cat"], "num_inference_steps": 2},
-        },
-        "evaluate": {**sampling, "prompts": str(tmp_path / "held_out.txt"), "scorers": [scorer]},
-    }
-    file = tmp_path / "small.yaml"
-    file.write_text(yaml.safe_dump(data), encoding="utf-8")
-    return file
 
 
 def test_prompts_of_the_last_room_are_read_before_the_first(run_file: Path) -> None:

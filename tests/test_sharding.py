@@ -24,7 +24,7 @@ from tastemaker.launch import FSDP2
 from tastemaker.train import train
 from tastemaker.train.optimisation import refuse_engines
 from tastemaker.train.sharding import prepare
-from test_train import pairs, rows, train_config  # noqa: F401
+from test_train import rows, train_config
 
 # accelerate splits weights over GPUs alone; torch does it over CPUs as well.
 LAUNCHED = """
@@ -78,11 +78,7 @@ def as_words(options: dict[str, Any]) -> list[str]:
     ("options", "splits"), [(LORA, False), (LORA, True), (FULL, True)], ids=["ddp", "lora", "full"]
 )
 def test_a_training_begun_on_one_process_goes_on_on_two(
-    options: dict[str, Any],
-    splits: bool,
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
+    options: dict[str, Any], splits: bool, pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     options = {**EXACT, **options, "checkpoint_every": 1, "gradient_accumulation": 2}

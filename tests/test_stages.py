@@ -20,13 +20,13 @@ from tastemaker.train.data import cache_data, noisy_batch
 from tastemaker.train.networks import add_text_adapters, make_trainable, parameter_groups, weights
 from tastemaker.train.reference import FrozenAdapter, residual
 from tastemaker.training_sections import LoraConfig, TextLoraConfig
-from test_train import pairs, perturb, rows, train_config  # noqa: F401
+from test_train import perturb, rows, train_config
 
 FILE = "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Path) -> Path:  # noqa: F811
+def first(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Path) -> Path:
     """A first stage whose adapters have moved far."""
     folder = tmp_path_factory.mktemp("first") / "policy"
     return train(train_config(tiny_model, learning_rate=0.05), pairs, folder)
@@ -34,11 +34,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Pat
 
 class TestStart:
     def test_goes_on_from_the_first_stage(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        first: Path,
-        tmp_path: Path,
+        self, pairs: Path, tiny_model: Path, first: Path, tmp_path: Path
     ) -> None:
         """Against its own start the loss begins at ln 2; against the base it does not."""
         for reference, at_ln2 in (("frozen_adapter", True), ("adapters_off", False)):
@@ -50,11 +46,7 @@ class TestStart:
             assert base == str(tiny_model), "one LoRA on the base, not one on another"
 
     def test_reference_is_the_stage_start_bitwise(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        first: Path,
-        tmp_path: Path,
+        self, pairs: Path, tiny_model: Path, first: Path, tmp_path: Path
     ) -> None:
         """Also after the policy moved: the frozen adapter says what the first stage says."""
         config = train_config(tiny_model, start=str(first), reference="frozen_adapter")
@@ -88,7 +80,7 @@ class TestStart:
 
     def test_killed_and_resumed_ends_with_the_same_bytes(
         self,
-        pairs: Path,  # noqa: F811
+        pairs: Path,
         tiny_model: Path,
         first: Path,
         tmp_path: Path,
@@ -122,11 +114,7 @@ class TestStart:
         assert (again / FILE).read_bytes() == (whole / FILE).read_bytes()
 
     def test_a_lora_of_another_form_is_refused(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        first: Path,
-        tmp_path: Path,
+        self, pairs: Path, tiny_model: Path, first: Path, tmp_path: Path
     ) -> None:
         config = train_config(tiny_model, start=str(first), lora={"rank": 4})
         with pytest.raises(TastemakerError, match="rank 8"):
@@ -157,10 +145,7 @@ class TestStart:
 
 class TestTextEncoder:
     def test_alone_it_leaves_the_denoiser(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        tmp_path: Path,
+        self, pairs: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
         config = train_config(
             tiny_model, method="frozen", text_lora={"rank": 2, "learning_rate": 0.05}
@@ -188,11 +173,7 @@ class TestTextEncoder:
 
     @pytest.mark.parametrize("prefix", ["text_model.", ""])
     def test_plain_script_reads_both_key_layouts(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        tmp_path: Path,
-        prefix: str,
+        self, pairs: Path, tiny_model: Path, tmp_path: Path, prefix: str
     ) -> None:
         """Keys as transformers 4 has them (what is written), and as transformers 5 has them."""
         config = train_config(tiny_model, learning_rate=0.05, text_lora={"rank": 2, "alpha": 3})
@@ -218,10 +199,7 @@ class TestTextEncoder:
         assert not torch.allclose(after, before, rtol=1e-3)
 
     def test_a_start_with_text_adapters_needs_them_to_train(
-        self,
-        pairs: Path,  # noqa: F811
-        tiny_model: Path,
-        tmp_path: Path,
+        self, pairs: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
         config = train_config(tiny_model, text_lora={"rank": 2})
         folder = train(config, pairs, tmp_path / "both")
@@ -234,9 +212,7 @@ class TestTextEncoder:
 
 
 def test_curriculum_draws_the_widest_gaps_first(
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
-    tmp_path: Path,
+    pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")

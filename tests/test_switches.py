@@ -16,7 +16,7 @@ from tastemaker.cli import main
 from tastemaker.errors import TastemakerError
 from tastemaker.sections import AdapterConfig
 from tastemaker.train import train
-from test_train import pairs, train_config  # noqa: F401
+from test_train import train_config
 
 FILE = "pytorch_lora_weights.safetensors"
 STEPS = 4
@@ -24,9 +24,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def loras(
-    tmp_path_factory: pytest.TempPathFactory,
-    pairs: Path,  # noqa: F811
-    tiny_model: Path,
+    tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny_model: Path
 ) -> dict[str, Path]:
     """LoRAs that have moved far: of the denoiser, of the text encoder, of both, and another."""
     folder = tmp_path_factory.mktemp("loras")

@@ -12,14 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.data_sections import PairConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.generate import generate
 from tastemaker.losses import dpo
-from tastemaker.pair import pair
 from tastemaker.records import PairSet
-from tastemaker.score import score
-from tastemaker.sections import GenerateConfig, ScoreConfig
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.buckets import pair_index
@@ -27,20 +22,6 @@ from tastemaker.train.data import cache_data, noisy_batch
 from tastemaker.train.objective import errors_of, residuals_of
 from tastemaker.train.reference import AdaptersOff, FrozenCopy, mean_square, residual
 from tastemaker.training_sections import TrainConfig
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: Path) -> Path:
-    """Eight pairs whose images must be encoded: the pool keeps no latents."""
-    folder = tmp_path_factory.mktemp("pairs")
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(f"prompt {i}" for i in range(8)), encoding="utf-8")
-    sampling = {"num_inference_steps": 2, "num_candidates": 2, "keep_latents": False}
-    config = GenerateConfig(model=str(tiny_model), prompts=str(prompts), **sampling)
-    pool = generate(config, folder / "pool")
-    scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
-    score(ScoreConfig(scorers=(scorer,)), pool)
-    return pair(PairConfig(rule={"scorer": "tiny"}), pool, folder / "pairs")
 
 
 def train_config(model: Path, **options: Any) -> TrainConfig:
