@@ -62,6 +62,12 @@ def rows(pool: Path) -> list[dict[str, Any]]:
     return Pool(pool).candidates().to_pylist()
 
 
+def kept_latents(row: dict[str, Any]) -> torch.Tensor:
+    latents = latents_of(row)
+    assert latents is not None
+    return latents
+
+
 def again(model: Path, real: Path, output: Path, *timesteps: int, **options: Any) -> Path:
     return reconstruct(
         ReconstructConfig(model=str(model), timesteps=timesteps, **{**SAMPLING, **options}),
@@ -105,9 +111,7 @@ class TestReconstruct:
         for made, source in zip(rows(pool), rows(real), strict=True):
             picture = decode(source["image"]["bytes"], "test")
             mean, _ = backbone.encode_images(to_pixels([picture]))
-            latents = latents_of(made)
-            assert latents is not None
-            assert torch.equal(latents, mean[0].float())
+            assert torch.equal(kept_latents(made), mean[0].float())
 
     def test_at_the_last_timestep_it_is_a_sample(
         self, real: Path, tiny_model: Path, tmp_path: Path
@@ -122,9 +126,7 @@ class TestReconstruct:
                 num_inference_steps=4,
                 guidance_scale=3.0,
             )
-            latents = latents_of(row)
-            assert latents is not None
-            assert torch.allclose(latents, sample[0], atol=1e-5)
+            assert torch.allclose(kept_latents(row), sample[0], atol=1e-5)
 
     def test_it_is_noised_as_the_schedule_says_and_denoised_from_there(
         self, real: Path, tiny_model: Path, tmp_path: Path
@@ -144,9 +146,7 @@ class TestReconstruct:
             with torch.no_grad():
                 prediction = backbone.predict(backbone.denoiser, latents, t[None], prompt)
             latents = scheduler.step(prediction, t, latents).prev_sample
-        held = latents_of(row)
-        assert held is not None
-        assert torch.allclose(held, latents[0], atol=1e-5)
+        assert torch.allclose(kept_latents(row), latents[0], atol=1e-5)
 
     def test_more_noise_leaves_less_of_the_image(
         self, real: Path, tiny_model: Path, tmp_path: Path
@@ -155,11 +155,8 @@ class TestReconstruct:
         table = rows(pool)
         assert [row["timestep"] for row in table] == [0] * 3 + [251] * 3 + [501] * 3 + [751] * 3
         assert {row["source"] for row in table} == {"reconstruction"}
-        latents = [latents_of(row) for row in table]
-        distances = [
-            (latents[i] - latents[i % 3]).square().mean().item()  # type: ignore[operator]
-            for i in range(12)
-        ]
+        latents = [kept_latents(row) for row in table]
+        distances = [(latents[i] - latents[i % 3]).square().mean().item() for i in range(12)]
         means = [sum(distances[i : i + 3]) for i in range(0, 12, 3)]
         assert means == sorted(means)
         assert len({row["seed"] for row in table}) == 12, "noise is keyed by image and timestep"
@@ -170,10 +167,7 @@ class TestReconstruct:
             for size in (1, 5)
         )
         for first, second in zip(one, other, strict=True):
-            a, b = latents_of(first), latents_of(second)
-            assert a is not None
-            assert b is not None
-            assert torch.allclose(a, b, atol=1e-5)
+            assert torch.allclose(kept_latents(first), kept_latents(second), atol=1e-5)
 
     def test_a_timestep_beyond_the_schedule(
         self, real: Path, tiny_model: Path, tmp_path: Path
