@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tastemaker.backbones import Backbone, Conditioning, load_backbone, stack
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.backbones.differentiable import unroll
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
@@ -85,23 +85,20 @@ def backbone(tiny_model: Path) -> Backbone:
     return load_backbone(str(tiny_model), device="cpu", scheduler="DDIMScheduler")
 
 
-def embeddings(backbone: Backbone) -> tuple[Conditioning, Conditioning]:
-    """Of three prompts, and of the empty one three times."""
+def drawing(backbone: Backbone, *, steps: int = 4, guidance: float = 3.0) -> Drawing:
+    """Three prompts, against the empty one."""
     given = backbone.encode_prompts([f"prompt {i}" for i in range(len(SEEDS))])
-    return given, stack([backbone.encode_prompts([""])] * len(SEEDS))
+    negative = stack([backbone.encode_prompts([""])] * len(SEEDS))
+    return Drawing(given, negative, SEEDS, num_inference_steps=steps, guidance_scale=guidance)
 
 
-def draw(backbone: Backbone, keep: int, *, steps: int = 4, **options: Any) -> torch.Tensor:
+def draw(
+    backbone: Backbone, keep: int, *, steps: int = 4, guidance: float = 3.0, **options: Any
+) -> torch.Tensor:
     """Final latents with a graph."""
-    settings = {"guidance_scale": 3.0, "checkpointing": False, **options}
-    return backbone.sample_with_gradient(
-        backbone.denoiser,
-        *embeddings(backbone),
-        SEEDS,
-        num_inference_steps=steps,
-        keep=keep,
-        **settings,
-    )
+    given = drawing(backbone, steps=steps, guidance=guidance)
+    settings = {"checkpointing": False, **options}
+    return backbone.sample_with_gradient(backbone.denoiser, given, keep=keep, **settings)
 
 
 def perturbed_lora(backbone: Backbone) -> list[torch.nn.Parameter]:
@@ -126,15 +123,13 @@ class TestSampler:
     def test_latents_are_those_of_the_pipeline(
         self, backbone: Backbone, guidance_scale: float, keep: int
     ) -> None:
-        options = {"num_inference_steps": 5, "guidance_scale": guidance_scale}
-        theirs = backbone.sample(*embeddings(backbone), SEEDS, **options)
-        ours = draw(backbone, keep, steps=5, guidance_scale=guidance_scale)
+        theirs = backbone.sample(drawing(backbone, steps=5, guidance=guidance_scale))
+        ours = draw(backbone, keep, steps=5, guidance=guidance_scale)
         assert torch.allclose(ours, theirs, atol=1e-5)
         assert ours.requires_grad == (keep > 0)
 
     def test_size_is_taken(self, backbone: Backbone) -> None:
-        options = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 48, "width": 16}
-        theirs = backbone.sample(*embeddings(backbone), SEEDS, **options)
+        theirs = backbone.sample(drawing(backbone, steps=2), height=48, width=16)
         ours = draw(backbone, 1, steps=2, height=48, width=16)
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs, atol=1e-5)
@@ -210,14 +205,14 @@ class TestTruncation:
         ours = gradients(draw(backbone, keep), weights)
         scheduler = backbone.pipeline.scheduler
         scheduler.set_timesteps(4)
-        given, negative = embeddings(backbone)
+        asked = drawing(backbone)
         latents = draw_noise()
         for number, timestep in enumerate(scheduler.timesteps):
             if number == 4 - keep:
                 latents = latents.detach()
             without, with_prompt = (
                 backbone.predict(backbone.denoiser, latents, timestep, conditioning)
-                for conditioning in (negative, given)
+                for conditioning in (asked.negative, asked.conditioning)
             )
             prediction = without + 3.0 * (with_prompt - without)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
@@ -330,7 +325,7 @@ class TestTraining:
         with torch.no_grad():
             before, after = (
                 SCORERS.bind("redness", {})()
-                .score_pixels(each.decode_pixels(draw(each, 0, steps=3, guidance_scale=2.0)), [])
+                .score_pixels(each.decode_pixels(draw(each, 0, steps=3, guidance=2.0)), [])
                 .mean()
                 for each in (base, policy)
             )

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from families import FAMILIES, save_family
 from stable_diffusion import SIZE
-from tastemaker.backbones import load_backbone, stack
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.backbones.exchange import export_lora, import_lora
 from tastemaker.backbones.layers import read_layers
 from tastemaker.backbones.lora import LORA_FILE
@@ -22,7 +22,8 @@ from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.saving import save_lora
 from tastemaker.training_sections import LoraConfig, TextLoraConfig
 
-DRAWN = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": SIZE, "width": SIZE}
+HOW = {"num_inference_steps": 2, "guidance_scale": 3.0}
+SIDES = {"height": SIZE, "width": SIZE}
 
 # As the tools write them: sd-scripts' files of each family.
 KEYS = {
@@ -89,9 +90,13 @@ def lora(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(model: Path) -> torch.Tensor:
     """What a model draws."""
-    backbone = load_backbone(str(model), device="cpu")
+    return drawn_by(load_backbone(str(model), device="cpu"))
+
+
+def drawn_by(backbone: Backbone) -> torch.Tensor:
     negative = stack([backbone.encode_negative("")])
-    return backbone.sample(backbone.encode_prompts(["a cat"]), negative, [1], **DRAWN)
+    drawing = Drawing(backbone.encode_prompts(["a cat"]), negative, [1], **HOW)
+    return backbone.sample(drawing, **SIDES)
 
 
 def test_keys_are_those_of_the_tools(lora: Path, family: str, tmp_path: Path) -> None:
@@ -129,8 +134,7 @@ def test_diffusers_reads_the_exported_file(
     file = export_lora(ExportConfig(), lora, tmp_path)
     backbone = load_backbone(str(model), device="cpu")
     backbone.pipeline.load_lora_weights(str(file), adapter_name="kohya")
-    negative = stack([backbone.encode_negative("")])
-    ours = backbone.sample(backbone.encode_prompts(["a cat"]), negative, [1], **DRAWN)
+    ours = drawn_by(backbone)
     assert torch.allclose(ours, drawn(lora), atol=1e-4)
 
 

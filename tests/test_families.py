@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from families import FAMILIES, save_family
 from stable_diffusion import SIZE
-from tastemaker.backbones import Backbone, Conditioning, load_backbone, stack
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
 from tastemaker.recipes.runner import run
@@ -28,7 +28,8 @@ from tastemaker.training_sections import TrainConfig
 FLOWS = ("sd3", "flux")
 SEEDS = (1, 2)
 PROMPTS = ("a cat", "a red dog")
-DRAWN = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": SIZE, "width": SIZE}
+HOW = {"num_inference_steps": 4, "guidance_scale": 3.0}
+SIDES = {"height": SIZE, "width": SIZE}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -47,8 +48,9 @@ def backbone(model: Path) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def told(backbone: Backbone) -> tuple[Conditioning, Conditioning]:
-    return backbone.encode_prompts(PROMPTS), stack([backbone.encode_negative("")] * len(PROMPTS))
+def drawing(backbone: Backbone) -> Drawing:
+    negative = stack([backbone.encode_negative("")] * len(PROMPTS))
+    return Drawing(backbone.encode_prompts(PROMPTS), negative, SEEDS, **HOW)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def finished(
     """A whole run: five rooms and a report."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "prompts.txt").write_text("a cat\na red dog\ntwo trees\n", encoding="utf-8")
-    sampling = {**DRAWN, "num_inference_steps": 2, "batch_size": 3}
+    sampling = {**HOW, **SIDES, "num_inference_steps": 2, "batch_size": 3}
     scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
     data = {
         "name": family,
@@ -81,32 +83,28 @@ def training(**options: Any) -> dict[str, Any]:
     return {**short, "lora": {"rank": 2}, "tracker": None, **options}
 
 
-def test_images_are_those_of_the_pipeline(
-    backbone: Backbone, told: tuple[Conditioning, Conditioning]
-) -> None:
-    latents = backbone.sample(*told, SEEDS, **DRAWN)
+def test_images_are_those_of_the_pipeline(backbone: Backbone, drawing: Drawing) -> None:
+    latents = backbone.sample(drawing, **SIDES)
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    theirs = backbone.pipeline(list(PROMPTS), generator=generators, **DRAWN).images
+    theirs = backbone.pipeline(list(PROMPTS), generator=generators, **HOW, **SIDES).images
     for ours, image in zip(backbone.decode_latents(latents), theirs, strict=True):
         assert np.array_equal(np.asarray(ours), np.asarray(image))
     assert latents.shape[1:] == backbone.latent_shape(SIZE, SIZE)
 
 
 def test_gradient_reaches_what_the_sampler_draws(
-    family: str, model: Path, told: tuple[Conditioning, Conditioning]
+    family: str, model: Path, drawing: Drawing
 ) -> None:
     scheduler = None if family in FLOWS else "DDIMScheduler"
     backbone = load_backbone(str(model), device="cpu", scheduler=scheduler)
-    drawn = backbone.sample(*told, SEEDS, **DRAWN)
-    ours = backbone.sample_with_gradient(backbone.denoiser, *told, SEEDS, keep=1, **DRAWN)
+    drawn = backbone.sample(drawing, **SIDES)
+    ours = backbone.sample_with_gradient(backbone.denoiser, drawing, keep=1, **SIDES)
     assert ours.requires_grad
     assert torch.allclose(ours, drawn, atol=1e-5)
 
 
-def test_text_encoders_make_the_cached_embeddings(
-    backbone: Backbone, told: tuple[Conditioning, Conditioning]
-) -> None:
-    cached = told[0]
+def test_text_encoders_make_the_cached_embeddings(backbone: Backbone, drawing: Drawing) -> None:
+    cached = drawing.conditioning
     live = backbone.embed(backbone.text_encoders, backbone.tokenize(PROMPTS), cached)
     assert set(live) == set(cached)
     for name, value in live.items():
@@ -127,15 +125,12 @@ def test_target_gives_the_latents_back(backbone: Backbone) -> None:
     assert torch.allclose(offset * noisy + slope * target, latents.double(), atol=2e-4)
 
 
-def test_reconstruction_from_all_noise_is_a_sample(
-    backbone: Backbone, told: tuple[Conditioning, Conditioning]
-) -> None:
-    options = {"num_inference_steps": 4, "guidance_scale": 3.0}
+def test_reconstruction_from_all_noise_is_a_sample(backbone: Backbone, drawing: Drawing) -> None:
     latents = torch.randn(2, *backbone.latent_shape(SIZE, SIZE))
-    again = backbone.resample(latents, backbone.num_timesteps - 1, *told, SEEDS, **options)
-    assert torch.allclose(again, backbone.sample(*told, SEEDS, **DRAWN), atol=1e-5)
-    assert torch.equal(backbone.resample(latents, 0, *told, SEEDS, **options), latents)
-    half = backbone.resample(latents, 500, *told, SEEDS, **options)
+    again = backbone.resample(latents, backbone.num_timesteps - 1, drawing)
+    assert torch.allclose(again, backbone.sample(drawing, **SIDES), atol=1e-5)
+    assert torch.equal(backbone.resample(latents, 0, drawing), latents)
+    half = backbone.resample(latents, 500, drawing)
     assert half.shape == latents.shape
     assert not torch.allclose(half, again, atol=1e-2)
 
@@ -216,10 +211,10 @@ def test_lora_of_another_family_is_refused(finished: RunDir, family: str, tmp_pa
 
 
 def test_sizes_that_the_family_cannot_draw_are_refused(
-    backbone: Backbone, told: tuple[Conditioning, Conditioning]
+    backbone: Backbone, drawing: Drawing
 ) -> None:
     with pytest.raises(TastemakerError, match="multiples of"):
-        backbone.sample(*told, SEEDS, **{**DRAWN, "height": SIZE + 1})
+        backbone.sample(drawing, height=SIZE + 1, width=SIZE)
 
 
 def test_scheduler_of_another_kind_is_refused(backbone: Backbone, family: str) -> None:

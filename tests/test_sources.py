@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.backbones import load_backbone
+from tastemaker.backbones import Drawing, load_backbone
 from tastemaker.blend import blend
 from tastemaker.candidates import Rows, item_of, latents_of
 from tastemaker.data_sections import ImagesConfig, JoinConfig, PairConfig
@@ -119,13 +119,14 @@ class TestReconstruct:
         pool = again(tiny_model, real, tmp_path / "out", LAST)
         backbone = load_backbone(str(tiny_model), device="cpu")
         for row in rows(pool):
-            sample = backbone.sample(
+            drawing = Drawing(
                 backbone.encode_prompts([row["prompt"]]),
                 backbone.encode_prompts([""]),
                 [row["seed"]],
                 num_inference_steps=4,
                 guidance_scale=3.0,
             )
+            sample = backbone.sample(drawing)
             assert torch.allclose(kept_latents(row), sample[0], atol=1e-5)
 
     def test_it_is_noised_as_the_schedule_says_and_denoised_from_there(

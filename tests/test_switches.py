@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tastemaker.backbones import load_backbone, merge_adapters
+from tastemaker.backbones import Backbone, Drawing, load_backbone, merge_adapters
 from tastemaker.backbones.switches import BLOCKS, switch_lora
 from tastemaker.cli import main
 from tastemaker.errors import TastemakerError
@@ -39,14 +39,21 @@ def loras(
     return found
 
 
-def drawn(model: Path, config: AdapterConfig | None = None, **options: Any) -> torch.Tensor:
+def drawing(backbone: Backbone, guidance: float = 3.0) -> Drawing:
+    return Drawing(
+        backbone.encode_prompts(["a cat"]),
+        backbone.encode_prompts([""]),
+        [7],
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+    )
+
+
+def drawn(model: Path, config: AdapterConfig | None = None, guidance: float = 3.0) -> torch.Tensor:
     backbone = load_backbone(str(model), device="cpu")
     if config is not None:
         backbone.switch(config)
-    sampling = {"num_inference_steps": STEPS, "guidance_scale": 3.0, **options}
-    return backbone.sample(
-        backbone.encode_prompts(["a cat"]), backbone.encode_prompts([""]), [7], **sampling
-    )
+    return backbone.sample(drawing(backbone, guidance))
 
 
 def test_merged_parts_both_act(tiny_model: Path, loras: dict[str, Path]) -> None:
@@ -111,17 +118,17 @@ class TestTextRange:
     @pytest.mark.parametrize("guidance", [1.0, 3.0])
     def test_ends(self, tiny_model: Path, loras: dict[str, Path], guidance: float) -> None:
         """Nowhere: the denoiser's LoRA alone. Everywhere: both."""
-        options = {"guidance_scale": guidance}
-        nowhere = drawn(loras["both"], AdapterConfig(text_range=(1000, 1001)), **options)
-        assert torch.equal(nowhere, drawn(loras["denoiser"], **options))
-        everywhere = drawn(loras["both"], AdapterConfig(text_range=(0, 1000)), **options)
-        assert torch.equal(everywhere, drawn(loras["both"], **options))
+        nowhere = drawn(loras["both"], AdapterConfig(text_range=(1000, 1001)), guidance)
+        assert torch.equal(nowhere, drawn(loras["denoiser"], guidance=guidance))
+        everywhere = drawn(loras["both"], AdapterConfig(text_range=(0, 1000)), guidance)
+        assert torch.equal(everywhere, drawn(loras["both"], guidance=guidance))
 
     def test_embeddings_change_at_the_right_step(self, loras: dict[str, Path]) -> None:
         """Of the steps 751, 501, 251, 1, the text encoder's LoRA acts in the first two."""
         backbone = load_backbone(str(loras["both"]), device="cpu")
         backbone.switch(AdapterConfig(text_range=(500, 1000)))
-        both = backbone.encode_prompts(["a cat"])
+        given = drawing(backbone)
+        both = given.conditioning
         seen: list[torch.Tensor] = []
         forward = backbone.denoiser.forward
 
@@ -130,9 +137,7 @@ class TestTextRange:
             return forward(*arguments, **options)
 
         backbone.denoiser.forward = watched  # type: ignore[method-assign]
-        backbone.sample(
-            both, backbone.encode_prompts([""]), [7], num_inference_steps=STEPS, guidance_scale=3.0
-        )
+        backbone.sample(given)
         inside = [bool(torch.equal(each, both["prompt_embeds"][0])) for each in seen]
         outside = [bool(torch.equal(each, both["outside_prompt_embeds"][0])) for each in seen]
         assert inside == [True, True, False, False]
@@ -172,13 +177,7 @@ def test_a_stacked_folder_is_both_in_diffusers(
     plain.pipeline.load_lora_weights(loras["other"], adapter_name="subject")
     plain.pipeline.load_lora_weights(loras["both"], adapter_name="hg_dpo")
     plain.pipeline.set_adapters(["subject", "hg_dpo"], [1.0, 0.5])
-    expected = plain.sample(
-        plain.encode_prompts(["a cat"]),
-        plain.encode_prompts([""]),
-        [7],
-        num_inference_steps=STEPS,
-        guidance_scale=3.0,
-    )
+    expected = plain.sample(drawing(plain))
     assert torch.allclose(drawn(stacked, AdapterConfig(scale=0.5)), expected, atol=1e-4)
     subject = drawn(loras["other"])
     assert torch.allclose(drawn(stacked, AdapterConfig(scale=0.0)), subject, atol=1e-5)

@@ -17,7 +17,7 @@ from tastemaker.sections import DrawConfig, GenerateConfig, ReconstructConfig
 if TYPE_CHECKING:
     import torch
 
-    from tastemaker.backbones import Backbone, Conditioning
+    from tastemaker.backbones import Backbone, Drawing
     from tastemaker.backbones.sampling import Draw, Item, RealImage
 
 
@@ -71,7 +71,7 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     stage = _stage(output, "reconstruct", config, inputs)
     if not stage.begin().finished:
         items = plan_reconstructions(images, config.timesteps, config.seed)
-        _fill(stage, config, items, draw=_from_real(config, Pool(real)), images=len(images))
+        _fill(stage, config, items, draw=_from_real(Pool(real)), images=len(images))
     return output
 
 
@@ -151,17 +151,13 @@ def _real(folder: Path) -> list[RealImage]:
     return rows
 
 
-def _from_real(config: DrawConfig, real: Pool) -> Draw:
+def _from_real(real: Pool) -> Draw:
     """Start every item from its real image, noised to its timestep."""
     import torch
 
-    from tastemaker.backbones import select
-
     rows = Rows(real)
 
-    def draw(
-        backbone: Backbone, items: Sequence[Item], prompts: Conditioning, negative: Conditioning
-    ) -> torch.Tensor:
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
         drawn = []
         for timestep, part in groupby(range(len(items)), lambda i: items[i].timestep or 0):
             places = list(part)
@@ -174,15 +170,7 @@ def _from_real(config: DrawConfig, real: Pool) -> Draw:
                 [backbone.encode_row(rows[items[i].source_id])[0] for i in places]
             )
             drawn.append(
-                backbone.resample(
-                    latents.to(backbone.device),
-                    timestep,
-                    select(prompts, places),
-                    select(negative, places),
-                    [items[i].seed for i in places],
-                    num_inference_steps=config.num_inference_steps,
-                    guidance_scale=config.guidance_scale,
-                )
+                backbone.resample(latents.to(backbone.device), timestep, drawing.select(places))
             )
         return torch.cat(drawn)
 

@@ -2,6 +2,7 @@
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, select, stack
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone, model_identity
 from tastemaker.backbones.lora import merge_adapters
 from tastemaker.backbones.stacking import stack_adapter
@@ -9,6 +10,7 @@ from tastemaker.backbones.stacking import stack_adapter
 __all__ = [
     "Backbone",
     "Conditioning",
+    "Drawing",
     "load_backbone",
     "merge_adapters",
     "model_identity",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.candidates import latents_of
 from tastemaker.images import decode, to_pixels
 from tastemaker.noise import NoiseSchedule
@@ -193,24 +194,12 @@ class Backbone(ABC):
 
     @abstractmethod
     def sample(
-        self,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        height: int | None = None,
-        width: int | None = None,
+        self, drawing: Drawing, *, height: int | None = None, width: int | None = None
     ) -> torch.Tensor:
         """Draw final latents, each image from its own seed, with the pipeline's own sampler.
 
         Args:
-            conditioning: Embeddings, one row an image.
-            negative: Embeddings of the negative prompt, one row an image.
-            seeds: One an image.
-            num_inference_steps: Denoising steps.
-            guidance_scale: Classifier-free guidance; 1 or less turns it off.
+            drawing: The images.
             height: Pixels; None for the model's own.
             width: Pixels; None for the model's own.
 
@@ -222,12 +211,8 @@ class Backbone(ABC):
     def sample_with_gradient(
         self,
         denoiser: torch.nn.Module,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
+        drawing: Drawing,
         *,
-        num_inference_steps: int,
-        guidance_scale: float,
         keep: int,
         height: int | None = None,
         width: int | None = None,
@@ -239,11 +224,7 @@ class Backbone(ABC):
 
         Args:
             denoiser: A denoiser of this family: this backbone's own, a wrapped one or a copy.
-            conditioning: Embeddings, one row an image.
-            negative: Embeddings of the negative prompt, one row an image.
-            seeds: One an image.
-            num_inference_steps: Denoising steps.
-            guidance_scale: Classifier-free guidance; 1 or less turns it off.
+            drawing: The images.
             keep: Last steps that carry a graph; the steps before count as constants.
             height: Pixels; None for the model's own.
             width: Pixels; None for the model's own.
@@ -272,17 +253,7 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def resample(
-        self,
-        latents: torch.Tensor,
-        timestep: int,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-    ) -> torch.Tensor:
+    def resample(self, latents: torch.Tensor, timestep: int, drawing: Drawing) -> torch.Tensor:
         """Noise latents to a timestep and denoise them from there with the pipeline's own sampler.
 
         The timestep is that of the sampler's grid nearest to the one asked for. At 0 the latents
@@ -291,11 +262,7 @@ class Backbone(ABC):
         Args:
             latents: Final latents, one row an image.
             timestep: In [0, T).
-            conditioning: Embeddings, one row an image.
-            negative: Embeddings of the negative prompt, one row an image.
-            seeds: Of the noise, one an image.
-            num_inference_steps: Steps of the whole grid, of which those up to `timestep` are taken.
-            guidance_scale: Classifier-free guidance; 1 or less turns it off.
+            drawing: The images, of whose steps those up to `timestep` are taken.
 
         Returns:
             Latents, shaped as given.

@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tastemaker.backbones.conditioning import Conditioning, stack
+from tastemaker.backbones.drawing import Drawing
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 """Noisy latents, timestep and conditioning in, the network's prediction out."""
@@ -17,13 +18,7 @@ Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """`x_t` and the timestep t in, `x` of the next timestep out."""
 
 
-def guided_step(
-    predict: Predict,
-    scheduler: Any,
-    conditioning: Conditioning,
-    negative: Conditioning,
-    guidance_scale: float,
-) -> Step:
+def guided_step(predict: Predict, scheduler: Any, drawing: Drawing) -> Step:
     """Make a sampler's step with classifier-free guidance.
 
     `prediction = without + guidance_scale * (with - without)`, both from one forward pass. The
@@ -32,23 +27,20 @@ def guided_step(
     Args:
         predict: The network.
         scheduler: A diffusers scheduler whose step is a function of prediction and latents alone.
-        conditioning: Embeddings, one row an image.
-        negative: Embeddings of the negative prompt, one row an image.
-        guidance_scale: 1 or less turns guidance off, and halves the cost.
+        drawing: The images; without guidance it costs half.
 
     Returns:
         The step.
     """
-    guided = guidance_scale > 1
-    both = stack([negative, conditioning]) if guided else conditioning
-    dtype = next(iter(conditioning.values())).dtype
+    guided, scale, dtype = drawing.guided, drawing.guidance_scale, drawing.dtype
+    both = stack([drawing.negative, drawing.conditioning]) if guided else drawing.conditioning
 
     def step(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         inputs = torch.cat([latents] * 2) if guided else latents
         prediction = predict(inputs.to(dtype), timestep, both).float()
         if guided:
             without, given = prediction.chunk(2)
-            prediction = without + guidance_scale * (given - without)
+            prediction = without + scale * (given - without)
         after: torch.Tensor = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return after
 

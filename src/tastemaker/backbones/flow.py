@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.pipelines import PipelineBackbone
 from tastemaker.backbones.switches import OUTSIDE
 from tastemaker.backbones.unet import token_ids
@@ -85,29 +87,21 @@ class FlowBackbone(PipelineBackbone):
         return Euler(sigmas, self.num_timesteps)
 
     @torch.no_grad()
-    def resample(
-        self,
-        latents: torch.Tensor,
-        timestep: int,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-    ) -> torch.Tensor:
+    def resample(self, latents: torch.Tensor, timestep: int, drawing: Drawing) -> torch.Tensor:
         if timestep == 0:
             return latents
         shape = latents.shape[1:]
-        euler = self._deterministic(num_inference_steps, shape)
+        euler = self._deterministic(drawing.num_inference_steps, shape)
         level = self.noise_schedule.sigma[timestep].to(euler.sigmas)
         first = int((euler.sigmas[:-1] - level).abs().argmin())
         begin = float(euler.sigmas[first])
-        noise = self._noise(seeds, shape, next(iter(conditioning.values())).dtype)
+        noise = self._noise(drawing, shape)
         noisy = (1 - begin) * latents.to(noise) + begin * noise
         inside, outside = (
-            self._step(self.denoiser, euler, *both, guidance_scale)
-            for both in zip(_ranged(conditioning), _ranged(negative), strict=True)
+            self._step(self.denoiser, euler, replace(drawing, conditioning=given, negative=without))
+            for given, without in zip(
+                _ranged(drawing.conditioning), _ranged(drawing.negative), strict=True
+            )
         )
         low, high = self.text_range or (0, self.num_timesteps)
         for each in euler.timesteps[first:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.differentiable import Step, guided_step
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.flow import FlowBackbone
 from tastemaker.backbones.unet import token_ids
 from tastemaker.errors import TastemakerError
@@ -60,31 +62,24 @@ class FluxBackbone(FlowBackbone):
         pooled = text_encoder(tokens["input_ids"]).pooler_output
         return {"prompt_embeds": cached["prompt_embeds"], "pooled_prompt_embeds": pooled}
 
-    def _prompt_arguments(
-        self, conditioning: Conditioning, negative: Conditioning, first: int, guided: bool
-    ) -> dict[str, Any]:
+    def _prompt_arguments(self, drawing: Drawing, first: int) -> dict[str, Any]:
         if self.text_range is not None:
             raise TastemakerError(
                 "adapter.text_range: FLUX keeps one pooled embedding for all timesteps; leave it"
                 " out."
             )
-        return dict(conditioning)
+        return dict(drawing.conditioning)
 
-    def sample(self, *args: Any, **options: Any) -> torch.Tensor:
-        packed = super().sample(*args, **options)
-        _, high, wide = self.latent_shape(options.get("height"), options.get("width"))
+    def sample(
+        self, drawing: Drawing, *, height: int | None = None, width: int | None = None
+    ) -> torch.Tensor:
+        packed = super().sample(drawing, height=height, width=width)
+        _, high, wide = self.latent_shape(height, width)
         return _unpacked(packed, high, wide)
 
-    def _step(
-        self,
-        denoiser: torch.nn.Module,
-        scheduler: Any,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        guidance_scale: float,
-    ) -> Step:
-        predict = partial(self._predict_in_sampler, denoiser, guidance=guidance_scale)
-        return guided_step(predict, scheduler, conditioning, negative, 1.0)
+    def _step(self, denoiser: torch.nn.Module, scheduler: Any, drawing: Drawing) -> Step:
+        predict = partial(self._predict_in_sampler, denoiser, guidance=drawing.guidance_scale)
+        return guided_step(predict, scheduler, replace(drawing, guidance_scale=1.0))
 
     def _predict_in_sampler(
         self,

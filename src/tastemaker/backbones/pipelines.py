@@ -19,6 +19,7 @@ from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.backbones.base import POLICY, Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
@@ -144,26 +145,14 @@ class PipelineBackbone(Backbone):
 
     @torch.no_grad()
     def sample(
-        self,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        height: int | None = None,
-        width: int | None = None,
+        self, drawing: Drawing, *, height: int | None = None, width: int | None = None
     ) -> torch.Tensor:
         shape = self.latent_shape(height, width)
-        first = int(self._grid(num_inference_steps, shape).timesteps[0])
+        first = int(self._grid(drawing.num_inference_steps, shape).timesteps[0])
         latents: torch.Tensor = self.pipeline(
-            **self._prompt_arguments(conditioning, negative, first, guidance_scale > 1),
-            generator=_generators(seeds),
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
+            **self._pipeline_arguments(drawing, first),
             height=height,
             width=width,
-            output_type="latent",
         ).images
         return self._finite(latents)
 
@@ -179,17 +168,26 @@ class PipelineBackbone(Backbone):
     def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         """The pipeline's own sampler, with the timesteps that it will take for such latents."""
 
-    def _prompt_arguments(
-        self, conditioning: Conditioning, negative: Conditioning, first: int, guided: bool
-    ) -> dict[str, Any]:
+    def _pipeline_arguments(self, drawing: Drawing, first: int) -> dict[str, Any]:
+        """A drawing as the pipeline takes it, to be denoised from its `first` timestep on."""
+        return {
+            **self._prompt_arguments(drawing, first),
+            "generator": drawing.generators(),
+            "num_inference_steps": drawing.num_inference_steps,
+            "guidance_scale": drawing.guidance_scale,
+            "output_type": "latent",
+        }
+
+    def _prompt_arguments(self, drawing: Drawing, first: int) -> dict[str, Any]:
         """Embeddings as the pipeline takes them; two of each where a range of timesteps is set."""
-        both = {**conditioning, **{f"negative_{key}": value for key, value in negative.items()}}
+        negative = {f"negative_{key}": value for key, value in drawing.negative.items()}
+        both = {**drawing.conditioning, **negative}
         inside = {key: value for key, value in both.items() if OUTSIDE not in key}
         if self.text_range is None:
             return inside
         outside = {key.replace(OUTSIDE, ""): both[key] for key in both if OUTSIDE in key}
         return text_range_arguments(
-            self.pipeline, inside, outside, self.text_range, first, guided=guided
+            self.pipeline, inside, outside, self.text_range, first, guided=drawing.guided
         )
 
     def switch(self, config: AdapterConfig) -> None:
@@ -203,37 +201,25 @@ class PipelineBackbone(Backbone):
     def sample_with_gradient(
         self,
         denoiser: torch.nn.Module,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
+        drawing: Drawing,
         *,
-        num_inference_steps: int,
-        guidance_scale: float,
         keep: int,
         height: int | None = None,
         width: int | None = None,
         checkpointing: bool = True,
     ) -> torch.Tensor:
         shape = self.latent_shape(height, width)
-        scheduler = self._deterministic(num_inference_steps, shape)
-        noise = self._noise(seeds, shape, next(iter(conditioning.values())).dtype)
-        step = self._step(denoiser, scheduler, conditioning, negative, guidance_scale)
+        scheduler = self._deterministic(drawing.num_inference_steps, shape)
+        noise = self._noise(drawing, shape)
+        step = self._step(denoiser, scheduler, drawing)
         return unroll(step, noise, scheduler.timesteps, keep=keep, checkpointing=checkpointing)
 
     @abstractmethod
     def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         """A sampler whose step is a function of prediction, timestep and latents alone."""
 
-    def _step(
-        self,
-        denoiser: torch.nn.Module,
-        scheduler: Any,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        guidance_scale: float,
-    ) -> Step:
-        predict = partial(self._predict_in_sampler, denoiser)
-        return guided_step(predict, scheduler, conditioning, negative, guidance_scale)
+    def _step(self, denoiser: torch.nn.Module, scheduler: Any, drawing: Drawing) -> Step:
+        return guided_step(partial(self._predict_in_sampler, denoiser), scheduler, drawing)
 
     def _predict_in_sampler(
         self,
@@ -245,12 +231,13 @@ class PipelineBackbone(Backbone):
         """Run a denoiser at a timestep of the sampler's."""
         return self.predict(denoiser, noisy_latents, timestep, conditioning)
 
-    def _noise(
-        self, seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype
-    ) -> torch.Tensor:
+    def _noise(self, drawing: Drawing, shape: Sequence[int]) -> torch.Tensor:
         """Noise of each image's seed, as the pipeline draws it, in float32."""
         noise = randn_tensor(
-            (len(seeds), *shape), generator=_generators(seeds), device=self.device, dtype=dtype
+            (len(drawing.seeds), *shape),
+            generator=drawing.generators(),
+            device=self.device,
+            dtype=drawing.dtype,
         )
         return noise.float()
 
@@ -320,7 +307,3 @@ def _adapters(module: Any) -> dict[str, Any]:
     """The LoRAs on a network by name; none on a network that was released."""
     found: dict[str, Any] = getattr(module, "peft_config", {})
     return found
-
-
-def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.batching import batched
 from tastemaker.candidates import candidate_table
@@ -71,8 +72,8 @@ class RealImage:
     size: tuple[int, int]
 
 
-Draw = Callable[[Backbone, Sequence[Item], Conditioning, Conditioning], torch.Tensor]
-"""From items and the embeddings of their prompts to final latents, one row an item."""
+Draw = Callable[[Backbone, Sequence[Item], Drawing], torch.Tensor]
+"""From items and the drawing of them to final latents, one row an item."""
 
 
 def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
@@ -204,25 +205,15 @@ def from_noise(config: SamplingConfig) -> Draw:
     """Sample every item from noise of its own seed.
 
     Args:
-        config: Steps, guidance and size.
+        config: Size; where it names none, an item's own.
 
     Returns:
         What `sample_pool` draws with.
     """
 
-    def draw(
-        backbone: Backbone, items: Sequence[Item], prompts: Conditioning, negative: Conditioning
-    ) -> torch.Tensor:
-        size = items[0].size or (None, None)
-        return backbone.sample(
-            prompts,
-            negative,
-            [item.seed for item in items],
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            height=config.height or size[0],
-            width=config.width or size[1],
-        )
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
+        height, width = items[0].size or (None, None)
+        return backbone.sample(drawing, height=config.height or height, width=config.width or width)
 
     return draw
 
@@ -241,12 +232,14 @@ def _draw_shard(
     # Pools of one model and seed that were drawn otherwise are other candidates.
     how = config.model_dump(mode="json", include=HOW)
     for part in _batches(items, config.batch_size):
-        latents = draw(
-            backbone,
-            part,
+        drawing = Drawing(
             stack([embeddings[item.prompt] for item in part]),
             stack([negative] * len(part)),
+            [item.seed for item in part],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
         )
+        latents = draw(backbone, part, drawing)
         for item, image, latent in zip(
             part, backbone.decode_latents(latents), latents, strict=True
         ):

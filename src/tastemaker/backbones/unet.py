@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.pipelines import PipelineBackbone
 from tastemaker.backbones.tokens import TOKEN_FILE, add_token
 from tastemaker.files import write_tensors
@@ -75,31 +76,13 @@ class UNetBackbone(PipelineBackbone):
         return scheduler
 
     @torch.no_grad()
-    def resample(
-        self,
-        latents: torch.Tensor,
-        timestep: int,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        seeds: Sequence[int],
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-    ) -> torch.Tensor:
-        steps, guidance = num_inference_steps, guidance_scale
+    def resample(self, latents: torch.Tensor, timestep: int, drawing: Drawing) -> torch.Tensor:
         if timestep == 0:
             return latents
         if timestep == self.num_timesteps - 1:
             height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-            return self.sample(
-                conditioning,
-                negative,
-                seeds,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                height=height,
-                width=width,
-            )
+            return self.sample(drawing, height=height, width=width)
+        steps = drawing.num_inference_steps
         again = diffusers.AutoPipelineForImage2Image.from_pipe(self.pipeline)
         again.set_progress_bar_config(disable=True)
         again.scheduler.set_timesteps(steps)
@@ -109,11 +92,7 @@ class UNetBackbone(PipelineBackbone):
             image=latents.to(self.device, self.pipeline.unet.dtype),
             # The pipeline takes `int(strength * steps)` steps.
             strength=min((steps - first + 0.5) / steps, 1.0),
-            **self._prompt_arguments(conditioning, negative, int(grid[first]), guidance > 1),
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
+            **self._pipeline_arguments(drawing, int(grid[first])),
         ).images
         return self._finite(redrawn)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.backbones import Backbone, Conditioning, Drawing
 from tastemaker.backbones.differentiable import guided_step, unroll
 from tastemaker.backbones.skeleton import load_skeleton
 from tastemaker.hardware import torch_device, torch_dtype
@@ -133,7 +133,14 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
         return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), told)
 
     with torch.device("meta"), LiveBytes() as live:
-        step = guided_step(predict, _Sampler(), told, told, config.guidance_scale)
+        drawing = Drawing(
+            told,
+            told,
+            range(images),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+        )
+        step = guided_step(predict, _Sampler(), drawing)
         noise = torch.empty(images, *backbone.latent_shape(None, None))
         # One step without graph stands for all: they keep nothing.
         timesteps = torch.zeros(config.keep + 1, dtype=torch.long)

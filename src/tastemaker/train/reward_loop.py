@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import load_backbone, stack
+from tastemaker.backbones import Drawing, load_backbone, stack
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import PixelScorer
@@ -115,13 +115,16 @@ class RewardTrainer:
         examples = examples_of(config, self.accelerator, step, part)
         seed_dropout(config, examples)
         texts = [self._prompt(number) for number in examples]
-        latents = self.backbone.sample_with_gradient(
-            self.backbone.denoiser,
+        drawing = Drawing(
             stack([self.embeddings[text] for text in texts]),
             stack([self.negative] * len(texts)),
             [keyed_seed(config.seed, "reward image", number) for number in examples],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
+        )
+        latents = self.backbone.sample_with_gradient(
+            self.backbone.denoiser,
+            drawing,
             keep=self._keep(step),
             checkpointing=config.gradient_checkpointing,
         )

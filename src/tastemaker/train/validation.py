@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tastemaker.backbones import Backbone, stack
+from tastemaker.backbones import Backbone, Drawing, stack
 from tastemaker.files import atomic
 from tastemaker.seeding import keyed_seed
 from tastemaker.training_sections import ValidationConfig
@@ -44,13 +44,14 @@ class ValidationSheets:
         """
         denoiser = self.backbone.denoiser.eval()
         prompts = self.config.prompts
-        latents = self.backbone.sample(
+        drawing = Drawing(
             self.backbone.encode_prompts(prompts),
             stack([self.backbone.encode_negative("")] * len(prompts)),
             self.seeds,
             num_inference_steps=self.config.num_inference_steps,
             guidance_scale=self.config.guidance_scale,
         )
+        latents = self.backbone.sample(drawing)
         denoiser.train()
         images = self.backbone.decode_latents(latents)
         width, height = images[0].size
