@@ -1,4 +1,4 @@
-"""ROOM 4: pairs to a trained model. The accelerate loop, its checkpoints and its guards."""
+"""ROOM 4: pairs to a trained model. What a step on pairs does, and its guards."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones import Conditioning, load_backbone
+from tastemaker.backbones import Conditioning
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
-from tastemaker.train.checkpoint import (
-    TrainState,
-    is_due,
-    last_good,
-    resume,
-    save_checkpoint,
-)
+from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.train.data import (
     NoisyBatch,
     TrainingData,
@@ -27,7 +21,6 @@ from tastemaker.train.data import (
 )
 from tastemaker.train.diagnostics import CreditDiary, observe
 from tastemaker.train.guards import DivergenceWatch
-from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.networks import (
     add_text_adapters,
     as_reference,
@@ -45,9 +38,9 @@ from tastemaker.train.objective import (
     residuals_of,
     step_metrics,
 )
-from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient, synced
-from tastemaker.train.progress import steps_left
+from tastemaker.train.optimisation import adamw, clip_gradient, synced
 from tastemaker.train.reference import FrozenCopy
+from tastemaker.train.run import TrainingRun
 from tastemaker.train.saving import save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.train.sharding import join, prepare, split
@@ -56,10 +49,10 @@ from tastemaker.train.validation import ValidationSheets
 from tastemaker.training_sections import TrainConfig
 
 
-class Trainer:
-    """One training run: built from its configuration, resumed from its newest checkpoint.
+class Trainer(TrainingRun[TrainConfig]):
+    """A training run on pairs.
 
-    The main process alone has `metrics` and `diary`, the files of what every step did.
+    The main process alone has `diary`, the file of where the loss put its weight.
 
     Args:
         config: The section `train`.
@@ -70,18 +63,12 @@ class Trainer:
         TastemakerError: The model, a target layer or an image is wrong.
     """
 
-    metrics: MetricsFile
+    unit = "pairs"
     diary: CreditDiary
 
     def __init__(self, config: TrainConfig, pairs: PairSet, output: Path) -> None:
-        self.config = config
-        self.output = output
-        self.checkpoints = output / "checkpoints"
-        self.accelerator = accelerator_for(config, output, config.tracker)
-        # Frozen weights take the training precision; weights that train stay in fp32.
-        dtype = "fp32" if config.method == "full" else config.precision
-        self.backbone = load_backbone(config.model, device=config.device, dtype=dtype)
-        self.backbone.fuse_adapters()
+        super().__init__(config, output, config.tracker)
+        self.backbone = self._load(whole=config.method == "full")
         add_text_adapters(config, self.backbone)
         self.data = self._cache(pairs)
         self.sheets = self._sheets()
@@ -95,26 +82,15 @@ class Trainer:
         self.beta = float(config.loss.options.get("beta", 1.0))
         self.state = self._prepare()
 
-    def run(self) -> None:
-        """Train to the last step, then save the model.
-
-        Raises:
-            TastemakerError: Loss or gradient is not finite; the last checkpoint is named.
-        """
-        start = resume(self.state, self.checkpoints)
+    def _begin(self, start: int) -> None:
+        super()._begin(start)
         if self.accelerator.is_main_process:
-            self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
             self.diary = CreditDiary(self.output, self.credit, steps=self.config.steps, start=start)
         if self.config.tracker:
             self.accelerator.init_trackers("logs")
-        for step, bar in steps_left(self.config, self.accelerator, start, "pairs"):
-            row = self._step(step)
-            self._after_step(step + 1, row)
-            bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['rewards/accuracies']:.2f}")
-        # Not `end_training`: it would take the process group from the rooms that follow.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
-        self._save_model()
+
+    def _shown(self, row: dict[str, float]) -> dict[str, str]:
+        return {"acc": f"{row['rewards/accuracies']:.2f}", "loss": f"{row['loss']:.3f}"}
 
     def _cache(self, pairs: PairSet) -> TrainingData:
         config = self.config
@@ -144,12 +120,9 @@ class Trainer:
         trained = weights(config, backbone)
         averaged = trained.items() if config.ema_decay else ()
         ema = {name: value.detach().clone() for name, value in averaged}
-        # accelerate wraps the optimizer; the state to keep is that of the one inside.
-        inner = self.optimizer.optimizer
-        return TrainState(trained, inner, ema, self.credit, self.accelerator.scaler)
+        return self._train_state(trained, ema, self.credit)
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over all its accumulated batches."""
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
         sums: dict[str, torch.Tensor] = {}
@@ -256,8 +229,7 @@ class Trainer:
                 average.lerp_(self.state.weights[name].detach(), 1 - config.ema_decay)
         return clipped
 
-    def _after_step(self, done: int, row: dict[str, float]) -> None:
-        config = self.config
+    def _record(self, done: int, row: dict[str, float]) -> None:
         if not math.isfinite(row["loss"]):
             raise TastemakerError(
                 f"step {done}: the loss is {row['loss']}. Check the pairs' images and lower"
@@ -267,19 +239,20 @@ class Trainer:
         warning = self.watch.seen(row["rewards/margins"], row["errors/chosen"])
         if warning and self.accelerator.is_main_process:
             tqdm.write(f"warning, step {done}: {warning}")
+        super()._record(done, row)
         main = self.accelerator.is_main_process
         if main:
-            self.metrics.append(done, row)
             self.diary.end_step(done)
-        sheet = self.sheets is not None and done % config.validation.every == 0
+        sheet = self.sheets is not None and done % self.config.validation.every == 0
         # A split denoiser draws in all processes or in none.
         if self.sheets is not None and sheet and (main or self.accelerator.is_fsdp2):
             self.sheets.draw(done, save=main)
-        if is_due(config, done):
-            save_checkpoint(self.state, self.checkpoints, done, write=main)
 
     def _save_model(self) -> None:
-        """Write the trained model; with EMA on, the averaged weights."""
+        """Close the trackers and write the trained model; with EMA on, the averaged weights."""
+        # Not `end_training`: it would take the process group from the rooms that follow.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         main = self.accelerator.is_main_process
         for name, average in self.state.ema.items():
             self.state.weights[name].data.copy_(average)
@@ -288,5 +261,3 @@ class Trainer:
             save_lora(self.backbone, self.config.model, self.output)
         elif main:
             save_whole(self.config.model, self.output, self.backbone.denoiser)
-        # The others read it in the next room.
-        self.accelerator.wait_for_everyone()

@@ -9,29 +9,25 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora import name_base
 from tastemaker.errors import TastemakerError
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.train.adapters import trainable
-from tastemaker.train.checkpoint import TrainState, is_due, last_good, resume, save_checkpoint
+from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.train.credit import Credit
-from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.numbering import examples_of, seed_dropout
-from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient, synced
+from tastemaker.train.optimisation import adamw, clip_gradient, synced
 from tastemaker.train.personal_data import encode_subject, subject_batch
 from tastemaker.train.personal_networks import free_denoiser, free_text, personal_weights
-from tastemaker.train.progress import steps_left
 from tastemaker.train.reference import mean_square, residual
+from tastemaker.train.run import TrainingRun
 from tastemaker.train.saving import save_lora, save_whole
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.train.sharding import join, prepare
 
 
-class PersonalTrainer:
-    """One training run: built from its configuration, resumed from its newest checkpoint.
-
-    The main process alone has `metrics`, the file of what every step did.
+class PersonalTrainer(TrainingRun[PersonalizeConfig]):
+    """A training run on photographs of a subject.
 
     Args:
         config: The section `personalize`.
@@ -42,19 +38,13 @@ class PersonalTrainer:
         TastemakerError: The model, a target layer, the new word or a class image is wrong.
     """
 
-    metrics: MetricsFile
+    unit = "images"
 
     def __init__(
         self, config: PersonalizeConfig, photographs: Sequence[Path], output: Path
     ) -> None:
-        self.config = config
-        self.output = output
-        self.checkpoints = output / "checkpoints"
-        self.accelerator = accelerator_for(config, output)
-        # Frozen weights take the training precision; weights that train stay in fp32.
-        dtype = "fp32" if config.method == "full" else config.precision
-        self.backbone = load_backbone(config.model, device=config.device, dtype=dtype)
-        self.backbone.fuse_adapters()
+        super().__init__(config, output)
+        self.backbone = self._load(whole=config.method == "full")
         self.word = free_text(config, self.backbone)
         text_trains = any(trainable(encoder) for encoder in self.backbone.text_encoders)
         self.data = encode_subject(config, photographs, self.backbone, text_trains=text_trains)
@@ -63,21 +53,6 @@ class PersonalTrainer:
         free_denoiser(config, self.backbone)
         self.state = self._prepare(text_trains)
 
-    def run(self) -> None:
-        """Train to the last step, then save the model.
-
-        Raises:
-            TastemakerError: Loss or gradient is not finite; the last checkpoint is named.
-        """
-        start = resume(self.state, self.checkpoints)
-        if self.accelerator.is_main_process:
-            self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
-        for step, bar in steps_left(self.config, self.accelerator, start, "images"):
-            row = self._step(step)
-            self._after_step(step + 1, row)
-            bar.set_postfix(loss=f"{row['loss']:.3f}")
-        self._save_model()
-
     def _prepare(self, text_trains: bool) -> TrainState:
         """Hand networks and optimizer to accelerate; set `policy`, `text_encoders`, `optimizer`."""
         text = self.backbone.text_encoders if text_trains else []
@@ -85,11 +60,8 @@ class PersonalTrainer:
         self.policy, self.text_encoders, self.optimizer = prepare(
             self.accelerator, self.backbone.denoiser, text, optimizer
         )
-        # accelerate wraps the optimizer; the state to keep is that of the one inside.
-        inside = self.optimizer.optimizer
-        credit = Credit(self.backbone.noise_schedule)
         weights = personal_weights(self.backbone, text)
-        return TrainState(weights, inside, {}, credit, self.accelerator.scaler)
+        return self._train_state(weights, {}, Credit(self.backbone.noise_schedule))
 
     def _groups(self, weights: dict[str, torch.nn.Parameter]) -> list[dict[str, Any]]:
         """The weights by learning rate: of the denoiser, the text encoders and a new word."""
@@ -107,7 +79,6 @@ class PersonalTrainer:
         return [{"params": each, "rate": rate} for rate, each in groups.items()]
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over all its accumulated batches."""
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
         rows = []
@@ -153,12 +124,8 @@ class PersonalTrainer:
         self.accelerator.backward(row["loss"])
         return {key: value.detach() for key, value in row.items()}
 
-    def _after_step(self, done: int, row: dict[str, float]) -> None:
-        main = self.accelerator.is_main_process
-        if main:
-            self.metrics.append(done, row)
-        if is_due(self.config, done):
-            save_checkpoint(self.state, self.checkpoints, done, write=main)
+    def _shown(self, row: dict[str, float]) -> dict[str, str]:
+        return {"loss": f"{row['loss']:.3f}"}
 
     def _save_model(self) -> None:
         config, output = self.config, self.output
@@ -172,5 +139,3 @@ class PersonalTrainer:
         if main and config.method != "full" and config.token is not None:
             self.backbone.save_token(output, config.identifier)
             name_base(config.model, output)
-        # The others read it in the next room.
-        self.accelerator.wait_for_everyone()

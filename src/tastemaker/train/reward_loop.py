@@ -8,33 +8,24 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import Drawing, load_backbone, stack
+from tastemaker.backbones import Drawing, stack
 from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import PixelScorer
 from tastemaker.seeding import keyed_seed
 from tastemaker.train.adapters import add_lora, trainable
-from tastemaker.train.checkpoint import (
-    TrainState,
-    is_due,
-    last_good,
-    resume,
-    save_checkpoint,
-)
+from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.train.credit import Credit
-from tastemaker.train.metrics import MetricsFile
 from tastemaker.train.numbering import examples_of, seed_dropout
-from tastemaker.train.optimisation import accelerator_for, adamw, clip_gradient
-from tastemaker.train.progress import steps_left
+from tastemaker.train.optimisation import adamw, clip_gradient
+from tastemaker.train.run import TrainingRun
 from tastemaker.train.saving import save_lora
 from tastemaker.train.schedule import set_learning_rate
 from tastemaker.training_sections import RewardTrainConfig
 
 
-class RewardTrainer:
-    """One training run: built from its configuration, resumed from its newest checkpoint.
-
-    The main process alone has `metrics`, the file of what every step did.
+class RewardTrainer(TrainingRun[RewardTrainConfig]):
+    """A training run on a scorer's gradient.
 
     Args:
         config: The section `train`.
@@ -45,18 +36,14 @@ class RewardTrainer:
         TastemakerError: The scorer, the model or a target layer is wrong.
     """
 
-    metrics: MetricsFile
+    unit = "images"
 
     def __init__(self, config: RewardTrainConfig, prompts: Sequence[str], output: Path) -> None:
-        self.config = config
+        super().__init__(config, output, splits=False)
         self.prompts = prompts
-        self.output = output
-        self.checkpoints = output / "checkpoints"
-        self.accelerator = accelerator_for(config, output, splits=False)
         scorer: PixelScorer = SCORERS.bind(config.scorer.name, config.scorer.options)()
         self.scorer = scorer.to(self.accelerator.device, torch.float32)
-        self.backbone = load_backbone(config.model, device=config.device, dtype=config.precision)
-        self.backbone.fuse_adapters()
+        self.backbone = self._load()
         self.embeddings = {text: self.backbone.encode_prompts([text]) for text in prompts}
         self.negative = self.backbone.encode_negative("")
         self.backbone.prepare_training()
@@ -64,33 +51,12 @@ class RewardTrainer:
         self.backbone.denoiser.train()
         self.state = self._prepare()
 
-    def run(self) -> None:
-        """Train to the last step, then save the LoRA.
-
-        Raises:
-            TastemakerError: Score or gradient is not finite; the last checkpoint is named.
-        """
-        start = resume(self.state, self.checkpoints)
-        if self.accelerator.is_main_process:
-            self.metrics = MetricsFile(self.output / "metrics.jsonl", start)
-        for step, bar in steps_left(self.config, self.accelerator, start, "images"):
-            row = self._step(step)
-            self._after_step(step + 1, row)
-            bar.set_postfix(reward=f"{row['reward']:.3f}")
-        if self.accelerator.is_main_process:
-            save_lora(self.backbone, self.config.model, self.output)
-        self.accelerator.wait_for_everyone()
-
     def _prepare(self) -> TrainState:
         weights = trainable(self.backbone.denoiser)
         self.optimizer = self.accelerator.prepare(adamw(weights.values(), self.config))
-        # accelerate wraps the optimizer; the state to keep is that of the one inside.
-        inside = self.optimizer.optimizer
-        credit = Credit(self.backbone.noise_schedule)
-        return TrainState(weights, inside, {}, credit, self.accelerator.scaler)
+        return self._train_state(weights, {}, Credit(self.backbone.noise_schedule))
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over all its accumulated batches."""
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
         parts = [self._forward_backward(step, part) for part in range(config.gradient_accumulation)]
@@ -169,9 +135,9 @@ class RewardTrainer:
         self.optimizer.zero_grad()
         return clipped
 
-    def _after_step(self, done: int, row: dict[str, float]) -> None:
-        main = self.accelerator.is_main_process
-        if main:
-            self.metrics.append(done, row)
-        if is_due(self.config, done):
-            save_checkpoint(self.state, self.checkpoints, done, write=main)
+    def _shown(self, row: dict[str, float]) -> dict[str, str]:
+        return {"reward": f"{row['reward']:.3f}"}
+
+    def _save_model(self) -> None:
+        if self.accelerator.is_main_process:
+            save_lora(self.backbone, self.config.model, self.output)
