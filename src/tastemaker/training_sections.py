@@ -120,6 +120,10 @@ class OptimisationConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     device: Device = Field("auto", description="Where to compute.")
 
+    def examples_a_step(self, processes: int) -> int:
+        """Return how many examples, pairs or images, an optimizer step takes in all processes."""
+        return self.batch_size * self.gradient_accumulation * processes
+
     def identity(self) -> dict[str, Any]:
         """The configuration as far as results depend on it, for the key of a training.
 
@@ -130,7 +134,7 @@ class OptimisationConfig(Section):
             JSON-like.
         """
         around = {"device", "tracker", "batch_size", "gradient_accumulation"}
-        examples = self.batch_size * self.gradient_accumulation * number_of_processes()
+        examples = self.examples_a_step(number_of_processes())
         return {**self.model_dump(mode="json", exclude=around), "examples_a_step": examples}
 
 

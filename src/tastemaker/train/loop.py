@@ -28,7 +28,7 @@ from tastemaker.train.networks import (
     parameter_groups,
     weights,
 )
-from tastemaker.train.numbering import examples_a_step, examples_of, seed_dropout
+from tastemaker.train.numbering import examples_of, seed_dropout
 from tastemaker.train.objective import (
     DenoisingErrors,
     credited,
@@ -148,7 +148,7 @@ class Trainer(TrainingRun[TrainConfig]):
             seed=config.seed,
             sample_posterior=config.sample_posterior,
             density=self._density,
-            step=examples_a_step(config, self.accelerator),
+            step=config.examples_a_step(self.accelerator.num_processes),
             available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]

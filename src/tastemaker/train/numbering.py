@@ -12,12 +12,6 @@ from tastemaker.seeding import keyed_seed
 from tastemaker.training_sections import OptimisationConfig
 
 
-def examples_a_step(config: OptimisationConfig, accelerator: Accelerator) -> int:
-    """Return how many examples, pairs or images, an optimizer step takes in all processes."""
-    processes: int = accelerator.num_processes
-    return config.batch_size * config.gradient_accumulation * processes
-
-
 def examples_of(
     config: OptimisationConfig, accelerator: Accelerator, step: int, part: int
 ) -> range:
@@ -32,8 +26,9 @@ def examples_of(
     Returns:
         `config.batch_size` numbers, counted from the run's first example.
     """
-    batch = part * accelerator.num_processes + accelerator.process_index
-    first = step * examples_a_step(config, accelerator) + batch * config.batch_size
+    processes: int = accelerator.num_processes
+    batch = part * processes + accelerator.process_index
+    first = step * config.examples_a_step(processes) + batch * config.batch_size
     return range(first, first + config.batch_size)
 
 

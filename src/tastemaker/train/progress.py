@@ -8,7 +8,6 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from tastemaker.train.numbering import examples_a_step
 from tastemaker.training_sections import OptimisationConfig
 
 
@@ -26,7 +25,7 @@ def steps_left(
     Yields:
         Each step's number, and the bar, to be told what the step did.
     """
-    examples = examples_a_step(config, accelerator)
+    examples = config.examples_a_step(accelerator.num_processes)
     with tqdm(
         total=config.steps * examples, initial=start * examples, desc="train", unit=unit
     ) as bar:
