@@ -13,11 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from training import to_float
 
-from tastemaker.nano.build.averaging import Average
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet, unet
+from tastemaker.nano.build.pipeline import assemble, draw, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
-from tastemaker.nano.build.unet import BATCH, RATE, SNAPSHOTS, Trainer, taught_text
+from tastemaker.nano.build.unet import BATCH, SNAPSHOTS, Trainer
 from tastemaker.nano.build.vae import load
 
 # Narrower than the embedded model, 3.3 million parameters: with its scorers it takes 12 MB at most.
@@ -37,21 +36,8 @@ class Base(Trainer):
     """The embedded model's training, with the portraits' U-Net and prompts."""
 
     def __init__(self, work: Path, prompts: list[str]) -> None:
-        torch.manual_seed(0)
-        self.work, self.prompts = work, prompts
-        self.words = tokenizer(work)
-        self.unet, self.text = unet(CHANNELS), taught_text(work, self.words)
-        self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
-        self.average = Average(self.both, 0.999)
-        groups = [{"params": self.unet.parameters()}, {"params": self.text.parameters()}]
-        self.optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.01, foreach=True)
-        self.abar = scheduler().alphas_cumprod
-        self.scale = float(load(work).config.scaling_factor)
-        self.empty = tokenize(self.words, [""])
-        self.step, self.spent = 0, 0.0
-        if (work / "unet.pt").exists():
-            self.restore(torch.load(work / "unet.pt", weights_only=True))
-        self.generator = torch.Generator().manual_seed(self.step)
+        super().__init__(work, CHANNELS)
+        self.prompts = prompts
 
     def snapshot(self, name: str) -> None:
         """Save the averaged weights in fp16, and a sheet of validation prompts drawn with them."""

@@ -5,16 +5,20 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 from autoencoder import decoded
 from portraits import SCORERS, Fields, Portraits, caption, pictures, unnamed
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from training import Training, moved, to_float
 from transformers import CLIPModel, CLIPTokenizer
 
-from tastemaker.nano.build.clip import clip_model, image_features, text_features
+from tastemaker.nano.build.clip import (
+    clip_model,
+    contrast,
+    image_features,
+    limit_scale,
+    text_features,
+)
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.text import END, POSITIONS, START, merges_of, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
@@ -95,36 +99,6 @@ def fits(pictured: Tensor, said: Tensor) -> Tensor:
         (n, m), true where all that is named is right.
     """
     return ((pictured[:, None] == said[None]) | (said[None] < 0)).all(-1)
-
-
-def contrast(model: CLIPModel, images: Tensor, ids: Tensor, hard: Tensor, true: Tensor) -> Tensor:
-    """Symmetric InfoNCE, where each picture also meets its own hard negative captions.
-
-    Args:
-        model: The CLIP model.
-        images: (batch, 3, 64, 64) in [-1, 1].
-        ids: Captions, (batch, 24).
-        hard: Captions with one field changed, (batch * HARD, 24).
-        true: Pairs that are right, (batch, batch): but for the diagonal they are left out.
-
-    Returns:
-        The scalar loss.
-    """
-    image = image_features(model, images)
-    text, wrong = text_features(model, torch.cat([ids, hard])).split([len(ids), len(hard)])
-    scale = model.logit_scale.exp()
-    near = torch.einsum("id,ikd->ik", image, wrong.view(len(ids), -1, image.shape[-1]))
-    others = true & ~torch.eye(len(ids), dtype=torch.bool)
-    logits = (scale * image @ text.T).masked_fill(others, -torch.inf)
-    target = torch.arange(len(ids))
-    to_text = cross_entropy(torch.cat([logits, scale * near], dim=1), target)
-    return (to_text + cross_entropy(logits.T, target)) / 2
-
-
-@torch.no_grad()
-def limit_scale(model: CLIPModel) -> None:
-    """Keep the factor on the cosine at 50 or below."""
-    model.logit_scale.clamp_(max=float(np.log(50.0)))
 
 
 def train(work: Path, data: Portraits, scorer: str, minutes: float) -> None:

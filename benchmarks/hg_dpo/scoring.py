@@ -11,7 +11,7 @@ from random import Random
 
 import torch
 from base import DRAWN, asked, drawn
-from clips import Material, fits, limit_scale, others
+from clips import Material, fits, others
 from portraits import SCORERS, Fields, Portraits
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -19,7 +19,7 @@ from training import Training, halved, moved
 from transformers import CLIPModel
 
 from tastemaker.files import write_json
-from tastemaker.nano.build.clip import clip_model, image_features, text_features
+from tastemaker.nano.build.clip import clip_model, image_features, limit_scale, text_features
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.scorers import degraded
 from tastemaker.nano.build.text import tokenizer

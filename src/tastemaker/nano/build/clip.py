@@ -104,7 +104,9 @@ class Material:
         return tokenize(self.words, [caption(scene) for scene in scenes])
 
 
-def contrast(model: CLIPModel, pictures: Tensor, ids: Tensor, wrong: Tensor) -> Tensor:
+def contrast(
+    model: CLIPModel, pictures: Tensor, ids: Tensor, wrong: Tensor, true: Tensor | None = None
+) -> Tensor:
     """Symmetric InfoNCE, where each picture also meets its own hard negative captions.
 
     Args:
@@ -112,6 +114,8 @@ def contrast(model: CLIPModel, pictures: Tensor, ids: Tensor, wrong: Tensor) -> 
         pictures: (batch, 3, 64, 64) in [-1, 1].
         ids: Captions, (batch, 24).
         wrong: Captions with one attribute changed, (batch * HARD, 24).
+        true: Pairs that are right, (batch, batch): but for the diagonal they are left out;
+            None leaves none out.
 
     Returns:
         The scalar loss.
@@ -121,9 +125,27 @@ def contrast(model: CLIPModel, pictures: Tensor, ids: Tensor, wrong: Tensor) -> 
     scale = model.logit_scale.exp()
     near = torch.einsum("id,ikd->ik", image, hard.view(len(ids), -1, image.shape[-1]))
     logits = scale * image @ text.T
+    if true is not None:
+        others = true & ~torch.eye(len(ids), dtype=torch.bool)
+        logits = logits.masked_fill(others, -torch.inf)
     target = torch.arange(len(ids))
     to_text = cross_entropy(torch.cat([logits, scale * near], dim=1), target)
     return (to_text + cross_entropy(logits.T, target)) / 2
+
+
+def update(model: CLIPModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One optimizer step, its gradient clipped to 1, within the limit of the scale."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    limit_scale(model)
+
+
+@torch.no_grad()
+def limit_scale(model: CLIPModel) -> None:
+    """Keep the factor on the cosine at 50 or below."""
+    model.logit_scale.clamp_(max=float(np.log(50.0)))
 
 
 def train(work: Path, scorer: str, minutes: float, seed: int) -> None:
@@ -142,12 +164,7 @@ def train(work: Path, scorer: str, minutes: float, seed: int) -> None:
         pictures = material.pictures(scenes)
         wrong = [changed(scene, material.rng) for scene in scenes for _ in range(HARD)]
         loss = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=float(np.log(50.0)))
+        update(model, optimizer, loss)
         step += 1
         if step % 50 == 0:
             journal.write(step=step, loss=loss.item(), scale=model.logit_scale.exp().item())

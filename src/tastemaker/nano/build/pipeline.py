@@ -17,11 +17,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tastemaker.nano.build.text import WIDTH, text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 
+CHANNELS = (48, 96, 128)
 GUIDANCE = 2.5
 STEPS = 20
 
 
-def unet(channels: tuple[int, int, int] = (48, 96, 128)) -> UNet2DConditionModel:
+def unet(channels: tuple[int, int, int] = CHANNELS) -> UNet2DConditionModel:
     """A fresh U-Net, of about five million parameters unless it is narrower."""
     model = UNet2DConditionModel(
         sample_size=16,

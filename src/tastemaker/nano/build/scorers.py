@@ -18,6 +18,7 @@ from tastemaker.nano.build.clip import (
     contrast,
     image_features,
     text_features,
+    update,
 )
 from tastemaker.nano.build.generated import available, generated
 from tastemaker.nano.build.journal import Journal
@@ -169,12 +170,7 @@ def fit(work: Path, scorer: str, minutes: float, seed: int) -> None:
         wrong = [changed(scene, material.rng) for scene in scenes for _ in range(2)]
         pictures = material.pictures(scenes)
         kept = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
-        optimizer.zero_grad()
-        (preference + 0.5 * kept).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=float(np.log(50.0)))
+        update(model, optimizer, preference + 0.5 * kept)
         step += 1
         if step % 25 == 0:
             journal.write(step=step, preference=preference.item(), contrast=kept.item())

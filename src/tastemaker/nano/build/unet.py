@@ -15,7 +15,7 @@ from tastemaker.nano.build.averaging import Average, cosine
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SPREAD, encoded
-from tastemaker.nano.build.pipeline import assemble, draw, scheduler, sheet, unet
+from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
@@ -49,12 +49,12 @@ def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
 class Trainer:
     """State of the training: both networks, their average, the optimizer and the clock."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, channels: tuple[int, int, int] = CHANNELS) -> None:
         """Build everything afresh, then go on from `work/unet.pt` where it exists."""
         torch.manual_seed(0)
         self.work = work
         self.words: CLIPTokenizer = tokenizer(work)
-        self.unet: UNet2DConditionModel = unet()
+        self.unet: UNet2DConditionModel = unet(channels)
         self.text: CLIPTextModel = taught_text(work, self.words)
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.average = Average(self.both, 0.999)
