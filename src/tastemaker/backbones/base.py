@@ -17,9 +17,6 @@ from tastemaker.images import decode, to_pixels
 from tastemaker.noise import NoiseSchedule
 from tastemaker.sections import AdapterConfig
 
-POLICY = "policy"
-"""Name of the newest LoRA of a loaded model: the one that was trained last."""
-
 
 class Backbone(ABC):
     """A text-to-image diffusion model seen from outside its family.

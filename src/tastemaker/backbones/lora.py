@@ -20,6 +20,9 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, write_json, write_tensors
 from tastemaker.records import Stage, finished_key
 
+POLICY = "policy"
+"""Name of the newest LoRA of a loaded model: the one that was trained last."""
+
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MODEL_FILE = "model.json"
 """Beside a trained LoRA or a learned word: the base that it belongs to."""

@@ -16,11 +16,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from tastemaker.backbones.autoencoder import Autoencoder
-from tastemaker.backbones.base import POLICY, Backbone
+from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
 from tastemaker.backbones.drawing import Drawing
-from tastemaker.backbones.lora import load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.lora import POLICY, load_lora, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError, nearest

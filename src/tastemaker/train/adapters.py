@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.base import POLICY
+from tastemaker.backbones.lora import POLICY
 from tastemaker.errors import TastemakerError
 from tastemaker.seeding import keyed_seed
 from tastemaker.training_sections import LoraConfig
