@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.candidates import Rows
@@ -27,6 +27,7 @@ from tastemaker.files import (
     write_tensors,
     write_text,
 )
+from tastemaker.listing import Listing
 from tastemaker.records import PairSet, Pool, RunDir, Stage, finished_key
 
 
@@ -335,6 +336,21 @@ class TestRows:
         assert rows.get("2-9") is None
         with pytest.raises(KeyError, match="2-9"):
             rows["2-9"]
+
+
+class TestListing:
+    @given(st.sets(st.binary(min_size=1, max_size=3).filter(lambda name: b"\0" not in name)))
+    @settings(deadline=None)
+    def test_names_come_in_order_whatever_their_bytes(self, keys: set[bytes]) -> None:
+        names = [os.fsdecode(key) for key in keys]
+        listing = Listing()
+        for key in names:
+            assert listing.add(key, f"{key}.png")
+            assert not listing.add(key, f"{key}.jpg")
+        assert list(listing) == [os.fsdecode(key) for key in sorted(keys)]
+        assert len(listing) == len(keys)
+        assert dict(listing) == {key: f"{key}.png" for key in names}
+        assert "none of them" not in listing
 
 
 class TestRunDir:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,7 @@ from pydantic import Field
 from tastemaker.errors import TastemakerError
 from tastemaker.files import leads_out, printable
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.listing import Listing
 from tastemaker.parquet import image_bytes, parquet_columns, parquet_files, parquet_rows
 from tastemaker.registry import CAPTIONED
 
@@ -190,25 +192,23 @@ def _described(file: Path, key: str | None) -> Iterator[Captioned | LeftOut]:
         yield _captioned(printable(where), file.parent / name, row, keys)
 
 
-def _images(root: Path) -> list[str]:
-    """Paths of all images below a folder, in their order; what is hidden is not looked at.
-
-    They are kept as text, which a million of them can be.
-    """
-    found = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    ]
+def _images(root: Path) -> Listing:
+    """Paths of all images below a folder, in their order; what is hidden is not looked at."""
+    found = Listing()
+    for folder, below, names in os.walk(root):
+        below[:] = (name for name in below if not name.startswith("."))
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+                place = path.relative_to(root).as_posix()
+                found.add(place, place)
     if not found:
         held = "parquet: set images.name=parquet" if any(root.glob("*.parquet")) else "no image"
         raise TastemakerError(f"{root} holds {held} (looked for {', '.join(sorted(SUFFIXES))}).")
-    return sorted(found)
+    return found
 
 
-def _twins(root: Path, names: Sequence[str]) -> Iterator[Captioned | LeftOut]:
+def _twins(root: Path, names: Iterable[str]) -> Iterator[Captioned | LeftOut]:
     for name in names:
         image = root / name
         where, twin = printable(name), image.with_suffix(".txt")

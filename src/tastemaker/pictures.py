@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
+from tastemaker.scratch import scratch_table
 
 
 class Pictures:
-    """Where each picture of a source stands, and in which part of a split.
-
-    The table is a temporary file that goes with the object, and its cache is a few megabytes,
-    however many pictures there are.
-    """
+    """Where each picture of a source stands, and in which part of a split."""
 
     def __init__(self) -> None:
-        self._table = sqlite3.connect("")
-        self._table.execute("PRAGMA journal_mode = OFF")
-        self._table.execute("PRAGMA synchronous = OFF")
-        self._table.execute(
-            "CREATE TABLE pictures"
-            " (picture BLOB, part INTEGER, place TEXT, PRIMARY KEY (picture, part)) WITHOUT ROWID"
+        self._table = scratch_table(
+            "picture BLOB, part INTEGER, place TEXT, PRIMARY KEY (picture, part)"
         )
 
     def close(self) -> None:
@@ -34,20 +26,20 @@ class Pictures:
             part: Part of a split.
         """
         self._table.execute(
-            "INSERT OR IGNORE INTO pictures VALUES (?, ?, ?)", (bytes.fromhex(picture), part, where)
+            "INSERT OR IGNORE INTO held VALUES (?, ?, ?)", (bytes.fromhex(picture), part, where)
         )
 
     def where(self, picture: str) -> str | None:
         """Return where a picture stands, or None where it was not seen."""
         found = self._table.execute(
-            "SELECT place FROM pictures WHERE picture = ?", (bytes.fromhex(picture),)
+            "SELECT place FROM held WHERE picture = ?", (bytes.fromhex(picture),)
         ).fetchone()
         return None if found is None else str(found[0])
 
     def elsewhere(self, picture: str, part: int) -> tuple[int, str] | None:
         """Return the first part but this that holds a picture, and where it stands there."""
         found = self._table.execute(
-            "SELECT part, place FROM pictures WHERE picture = ? AND part != ? ORDER BY part",
+            "SELECT part, place FROM held WHERE picture = ? AND part != ? ORDER BY part",
             (bytes.fromhex(picture), part),
         ).fetchone()
         return None if found is None else (int(found[0]), str(found[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from pydantic import Field
 from tastemaker.captioned import SUFFIXES
 from tastemaker.errors import TastemakerError
 from tastemaker.files import leads_out
+from tastemaker.listing import Listing
 
 IN_A_FOLDER = 1000
 """Comparisons whose images are written to one folder: file browsers dislike more."""
@@ -63,21 +65,23 @@ def read_image(file: Path) -> bytes:
         raise TastemakerError(f"image {file.name!r} cannot be read ({why})") from None
 
 
-def by_stem(folder: Path) -> dict[str, str]:
-    """The images of a folder: names without ending to whole names, in order; hidden ones not.
+def by_stem(folder: Path) -> Listing:
+    """The images of a folder: names without ending to whole names; hidden ones not.
 
     Raises:
         TastemakerError: There is no such folder, or two images have one stem.
     """
     if not folder.is_dir():
         raise TastemakerError(f"{folder} does not exist; it must hold images.")
-    found: dict[str, str] = {}
-    for name in sorted(each.name for each in folder.iterdir()):
-        if Path(name).suffix.lower() not in SUFFIXES or name.startswith("."):
-            continue
-        held = found.setdefault(Path(name).stem, name)
-        if held != name:
-            raise TastemakerError(f"{folder} holds {held} and {name}: which of them is meant?")
+    found = Listing()
+    with os.scandir(folder) as entries:
+        for name in (entry.name for entry in entries):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in SUFFIXES or name.startswith("."):
+                continue
+            if not found.add(stem, name):
+                both = " and ".join(sorted((found[stem], name)))
+                raise TastemakerError(f"{folder} holds {both}: which of them is meant?")
     return found
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import heapq
+import itertools
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tastemaker.comparisons import (
@@ -19,6 +22,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import printable
 from tastemaker.formats.image_files import FolderPath, by_stem, read_image, suffix_of
 from tastemaker.intake import LeftOut
+from tastemaker.listing import Listing
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 SIDES = ("chosen", "rejected")
@@ -45,12 +49,11 @@ def twins(*, path: FolderPath) -> ComparedImages:
     """
     root = Path(path)
     sides = [by_stem(root / side) for side in SIDES]
-    stems = sorted({*sides[0], *sides[1]})
-    if not stems:
+    if not any(sides):
         raise TastemakerError(f"{root / 'chosen'} and {root / 'rejected'} hold no image.")
     files = (
         file
-        for stem in stems
+        for stem in _stems(sides)
         for file in (
             *(
                 root / side / held[stem]
@@ -60,7 +63,7 @@ def twins(*, path: FolderPath) -> ComparedImages:
             *_texts(root, stem),
         )
     )
-    return ComparedImages(files, _comparisons(root, stems, sides))
+    return ComparedImages(files, _comparisons(root, sides))
 
 
 @LAYOUTS.register("twins")
@@ -93,14 +96,18 @@ def _texts(root: Path, stem: str) -> list[Path]:
     return [place for place in places if place.is_file()]
 
 
-def _comparisons(
-    root: Path, stems: list[str], sides: list[dict[str, str]]
-) -> Iterator[Comparison | LeftOut]:
-    for stem in stems:
+def _stems(sides: Sequence[Listing]) -> Iterator[str]:
+    """The stems of both sides, each once, in order."""
+    merged = heapq.merge(*sides, key=os.fsencode)
+    return (stem for stem, _ in itertools.groupby(merged))
+
+
+def _comparisons(root: Path, sides: Sequence[Listing]) -> Iterator[Comparison | LeftOut]:
+    for stem in _stems(sides):
         yield or_left_out(printable(stem), functools.partial(_comparison, root, stem, sides))
 
 
-def _comparison(root: Path, stem: str, sides: list[dict[str, str]]) -> Comparison:
+def _comparison(root: Path, stem: str, sides: Sequence[Listing]) -> Comparison:
     for side, held in zip(SIDES, sides, strict=True):
         if stem not in held:
             raise TastemakerError(f"no image of this name in {side}/")

@@ -1,0 +1,23 @@
+"""Tables that may outgrow memory: temporary files that go with the process."""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+def scratch_table(columns: str) -> sqlite3.Connection:
+    """Make an empty table with the name `held`, ordered by its key.
+
+    Its cache is a few megabytes, however many rows there are; the file goes with the connection.
+
+    Args:
+        columns: In SQL, with a primary key.
+
+    Returns:
+        The connection, for one thread.
+    """
+    table = sqlite3.connect("")
+    table.execute("PRAGMA journal_mode = OFF")
+    table.execute("PRAGMA synchronous = OFF")
+    table.execute(f"CREATE TABLE held ({columns}) WITHOUT ROWID")
+    return table
