@@ -57,6 +57,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "metrics",
         "nano",
         "photographs",
+        "picks",
         "plane",
         "prompts",
         "report",
@@ -94,6 +95,8 @@ SIDEWAYS = {
     ("memory", "train"),  # it runs a step of the training that is asked for
     ("personalize", "train"),  # one training more, whose loop is put together of train's parts
     ("plane", "groups"),  # its rule sees candidates that compete, like any rule
+    ("plane", "picks"),  # and picks among them
+    ("picks", "groups"),  # which are what is picked from
     ("report", "groups"),  # it draws all pairs that a rule could have picked
     ("report", "photographs"),  # it shows a subject beside what models made of it
     ("report", "plane"),  # it draws differences as its rule sees them

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_table
-from tastemaker.groups import Dropped, Group, Groups, Pick
+from tastemaker.groups import Group, Groups
 from tastemaker.pair import best_worst, threshold, weighted
+from tastemaker.picks import Dropped, Pick
 from tastemaker.records import Pool, Stage
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)

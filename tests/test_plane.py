@@ -16,9 +16,10 @@ from tastemaker.config import section
 from tastemaker.data_sections import PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json, write_table
-from tastemaker.groups import Dropped, Group, Groups, Pick
+from tastemaker.groups import Group, Groups
 from tastemaker.images import encode_png
 from tastemaker.pair import pair
+from tastemaker.picks import Dropped, Pick
 from tastemaker.plane import Difference, angle, differences, nearest_window
 from tastemaker.records import PairSet, Pool
 from tastemaker.registry import RULES

@@ -147,7 +147,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tastemaker.groups import Group, Pick
+from tastemaker.groups import Group
+from tastemaker.picks import Pick
 from tastemaker.registry import RULES
 
 

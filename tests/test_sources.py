@@ -18,11 +18,12 @@ from tastemaker.candidates import Rows, item_of, latents_of
 from tastemaker.data_sections import ImagesConfig, JoinConfig, PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.generate import generate, reconstruct
-from tastemaker.groups import Dropped, Group, Pick
+from tastemaker.groups import Group
 from tastemaker.images import decode, to_pixels
 from tastemaker.importing import import_images
 from tastemaker.join import best_worst, join, mix
 from tastemaker.pair import pair
+from tastemaker.picks import Dropped, Pick
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
 from tastemaker.sections import BlendConfig, GenerateConfig, ReconstructConfig, ScoreConfig

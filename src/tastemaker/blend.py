@@ -14,9 +14,10 @@ from tastemaker.batching import batched
 from tastemaker.candidates import Rows, candidate_table
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, write_table
-from tastemaker.groups import Groups, highest, met, score_keys
+from tastemaker.groups import Groups, met, score_keys
 from tastemaker.hardware import processes
 from tastemaker.images import decode, encode_png
+from tastemaker.picks import highest
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.sections import BlendConfig
 

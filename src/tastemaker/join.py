@@ -10,18 +10,8 @@ from pydantic import Field
 
 from tastemaker.data_sections import JoinConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.groups import (
-    Dropped,
-    Group,
-    Groups,
-    Pick,
-    SortedOut,
-    finish_pairs,
-    highest,
-    lowest,
-    met,
-    score_keys,
-)
+from tastemaker.groups import Group, Groups, met, score_keys
+from tastemaker.picks import Dropped, Pick, SortedOut, finish_pairs, highest, lowest
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
 

@@ -11,20 +11,8 @@ from pydantic import Field, FiniteFloat
 
 from tastemaker.data_sections import PairConfig
 from tastemaker.filters import prompt_reasons, words_key
-from tastemaker.groups import (
-    Dropped,
-    Group,
-    Groups,
-    Pick,
-    ScorerName,
-    SortedOut,
-    ZScored,
-    extremes,
-    filtered,
-    finish_pairs,
-    score_keys,
-    widest,
-)
+from tastemaker.groups import Group, Groups, ScorerName, ZScored, score_keys
+from tastemaker.picks import Dropped, Pick, SortedOut, extremes, filtered, finish_pairs, widest
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
 

@@ -15,7 +15,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from tastemaker.groups import Dropped, Group, Pick, ScorerName, ZScored, remedied_by, widest
+from tastemaker.groups import Group, ScorerName, ZScored
+from tastemaker.picks import Dropped, Pick, remedied_by, widest
 from tastemaker.registry import RULES
 
 BINS = 12
