@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tastemaker.records import RunDir
 from tastemaker.report import credit, curves, figures, health, plane, samples, summary
 from tastemaker.report.contents import Contents, read
 from tastemaker.report.images import Thumbnail, thumbnail
+from tastemaker.report.pages import templates
 from tastemaker.sections import ReportConfig
 
 MINUS = "\N{MINUS SIGN}"
@@ -56,17 +56,12 @@ def render(config: ReportConfig, run: RunDir) -> str:
         TastemakerError: The run has no `report.json`, or one of its files is torn.
     """
     contents = read(run)
-    environment = Environment(
-        loader=PackageLoader("tastemaker.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["signed"] = _signed
     environment.filters["fixed"] = _fixed
     environment.filters["tone"] = _tone
-    page = environment.get_template("template.html").render(
+    page = environment.get_template("report.html").render(
+        kind="report",
         **_headline(contents),
         **_results(contents),
         plane=plane.section(contents, config.strips),
