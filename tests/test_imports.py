@@ -287,3 +287,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "tastemaker.cli" in imported
     heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "matplotlib", "pyarrow"}
     assert not imported & heavy
+
+
+def test_data_needs_no_torch() -> None:
+    """Pairs, exports, checks and contact sheets start at once, and run where torch is broken."""
+    modules = ("pair", "join", "exporting", "checking", "showing", "formats", "nano.entries")
+    names = ", ".join(f"tastemaker.{name}" for name in modules)
+    code = f"import sys; sys.modules['torch'] = None; import {names}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     # Line by line, so that prints and progress bars come in order when output goes to a file.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
+            stream.reconfigure(line_buffering=True)
     parsed = _parsed(arguments)
     try:
         status: int | None = parsed.command(parsed)

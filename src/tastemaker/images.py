@@ -7,14 +7,16 @@ import io
 import struct
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tastemaker.data_sections import MAX_PIXELS
 from tastemaker.errors import TastemakerError
+
+if TYPE_CHECKING:
+    import torch
 
 # What Pillow's readers raise where a file breaks its format's rules.
 BROKEN = (
@@ -240,6 +242,8 @@ def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
     Raises:
         TastemakerError: The sizes differ.
     """
+    import torch
+
     sizes = {image.size for image in images}
     if len(sizes) > 1:
         raise TastemakerError(
