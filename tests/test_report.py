@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from tastemaker.files import write_json, write_table, write_text
 from tastemaker.records import PairSet, Pool, RunDir
 from tastemaker.report import report
 from tastemaker.report.contents import read
-from tastemaker.report.figures import moving_average
+from tastemaker.report.figures import model_colours, moving_average
 from tastemaker.report.health import warnings
 from tastemaker.report.images import thumbnail
 from tastemaker.report.samples import quantiles, strips
 from tastemaker.report.summary import verdict
+from tastemaker.report.svg import COLOURS, PRINT
 from tastemaker.sections import ReportConfig
 
 HOSTILE = '<script>alert("x")</script> & a "dog"'
@@ -449,3 +451,14 @@ def test_browser_shows_the_page(run: RunDir, page: str, tmp_path: Path) -> None:
     lightness = np.asarray(shown.convert("L"), dtype=np.float64)
     rows_with_ink = (lightness.std(axis=1) > 5).mean()
     assert rows_with_ink > 0.4
+
+
+def test_seven_challengers_have_colours_of_their_own_that_the_page_defines() -> None:
+    names = [f"model {i}" for i in range(9)]
+    given = model_colours("base", names)
+    assert len({given[name] for name in ("base", *names[:7])}) == 8
+    assert given[names[7]] == given[names[0]]
+    style = resources.files("tastemaker.report").joinpath("style.css").read_text()
+    for role in set(given.values()):
+        assert style.count(f"--{role}:") == 2  # by day and by night
+        assert {role} <= set(PRINT) & set(COLOURS)

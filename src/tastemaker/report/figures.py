@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,9 @@ class Interval:
 
 
 def model_colours(base: str, challengers: Sequence[str]) -> dict[str, str]:
-    """Give each model a colour of the page: base and first challenger have their own."""
-    roles = ["policy", "other-1", "other-2", "other-3"]
-    named = {name: roles[min(i, len(roles) - 1)] for i, name in enumerate(challengers)}
-    return {base: "base", **named}
+    """Give each model a colour of the page, its own up to seven challengers; then they repeat."""
+    roles = ["policy", *(role for role in COLOURS if role.startswith("other-"))]
+    return {base: "base", **dict(zip(challengers, itertools.cycle(roles), strict=False))}
 
 
 def win_rates(intervals: Sequence[Interval]) -> Markup:

@@ -30,6 +30,9 @@ COLOURS = {
     "other-1": "#01020a",
     "other-2": "#01020b",
     "other-3": "#01020c",
+    "other-4": "#01020d",
+    "other-5": "#01020e",
+    "other-6": "#01020f",
 }
 
 # What they are where a figure is looked at by itself: the light page's colours.
@@ -45,6 +48,9 @@ PRINT = {
     "other-1": "#9c4dbb",
     "other-2": "#a0761b",
     "other-3": "#2f8fa8",
+    "other-4": "#c4507f",
+    "other-5": "#5f7a1f",
+    "other-6": "#7a5648",
 }
 
 STYLE: dict[Any, Any] = {
