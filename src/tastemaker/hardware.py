@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PACKAGES = ("tastemaker", "torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow")
 
 
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes there are: torchrun, accelerate, and those of MPI."""
+
+
 def processes() -> PartialState:
     """The processes of this run and which one this is, also where they share CPUs alone.
 
@@ -38,7 +42,7 @@ def processes() -> PartialState:
 
 def number_of_processes() -> int:
     """How many processes were launched together, known before any of them loads torch."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return next((int(os.environ[name]) for name in WORLD_SIZES if name in os.environ), 1)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, read_table, write_table
-from tastemaker.hardware import processes
+from tastemaker.hardware import number_of_processes, processes
 from tastemaker.pictures import Pictures
 from tastemaker.records import Pool, Stage
 
@@ -324,7 +324,7 @@ def left_to_main_process(stage: Stage) -> bool:
     Returns:
         False in the main process, which has the work to do; True in the others when it is done.
     """
-    if processes().is_main_process:
+    if number_of_processes() == 1 or processes().is_main_process:
         return False
     while not stage.finished:
         time.sleep(POLL_SECONDS)
