@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tastemaker.backbones.lora import LORA_FILE
 from tastemaker.cli import main
 from tastemaker.config import load
+from tastemaker.hardware import WORLD_SIZES, number_of_processes
 from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
 
@@ -144,3 +145,14 @@ def test_processes_that_cannot_go_on_end_with_an_error(
     )
     assert done.returncode != 0
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("launcher", WORLD_SIZES)
+def test_every_launcher_says_how_many_processes_there_are(
+    launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in WORLD_SIZES:
+        monkeypatch.delenv(name, raising=False)
+    assert number_of_processes() == 1
+    monkeypatch.setenv(launcher, "3")
+    assert number_of_processes() == 3
