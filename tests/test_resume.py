@@ -37,10 +37,10 @@ assert os.waitpid(attempt("undisturbed"), 0)[1] == 0
 whole = time.monotonic() - start
 rng = random.Random(int(sys.argv[2]))
 killed = []
-for _ in range(10):
+for _ in range(8):
     child = attempt("killed")
-    # Mostly short lives: every kill leaves work for the next attempt to find.
-    time.sleep(rng.uniform(0.05, 0.6) * whole)
+    # Short lives: most kills leave work for the next attempt, also where it runs faster.
+    time.sleep(rng.uniform(0.02, 0.3) * whole)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     killed.append(os.WIFSIGNALED(status))
@@ -68,7 +68,7 @@ def test_killed_run_ends_as_an_undisturbed_one(run_file: Path, tmp_path: Path) -
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1])["killed"] >= 5
+    assert json.loads(done.stdout.splitlines()[-1])["killed"] >= 4
     undisturbed = digests(tmp_path / "undisturbed")
     assert len(undisturbed) > 30
     assert digests(tmp_path / "killed") == undisturbed
