@@ -10,7 +10,6 @@ kept as JSON lines in `--results`.
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -52,13 +51,17 @@ def comparisons(rows: int) -> Iterator[Any]:
 
 def resident() -> float:
     """Megabytes now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+    return _status("VmRSS")
 
 
 def peak() -> float:
-    """Megabytes at the peak of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Megabytes at the peak of this process (`ru_maxrss` would count what started it as well)."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 
 
 def imported(layout: str, source: Path, output: Path) -> dict[str, float]:
