@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +44,14 @@ def lines(file: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_train_as_one(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_training_that_one_process_began_goes_on_on_two(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     options = [
         f"model={tiny_model}",
         "device=cpu",
         "steps=3",
+        "checkpoint_every=1",
         "gradient_accumulation=2",
         # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow
         # up the last digits, in which one sum and two half sums differ.
@@ -59,6 +63,10 @@ def test_two_processes_train_as_one(pairs: Path, tiny_model: Path, tmp_path: Pat
     ]
     one, two = tmp_path / "1", tmp_path / "2"
     assert main(["train", str(pairs), str(one), *options, "batch_size=4"]) == 0
+    # Killed in its second step.
+    shutil.copytree(one, two)
+    for name in ("done.json", *(f"checkpoints/step-{step:06d}.safetensors" for step in (2, 3))):
+        (two / name).unlink()
     launch(2, ["train", str(pairs), str(two), *options, "batch_size=2"])
     for name in ("metrics.jsonl", "credit.jsonl"):
         for alone, together in zip(lines(one / name), lines(two / name), strict=True):

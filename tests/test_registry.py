@@ -166,7 +166,8 @@ def first_last(
 '''
         )
         load_plugins((str(file),))
-        from tastemaker.groups import Group, Pick
+        from tastemaker.groups import Group
+        from tastemaker.picks import Pick
 
         rule = RULES.bind("first_last", {"margin": 2})
         assert list(rule(Group("p", "a dog", ["a", "b", "c"]))) == [Pick(0, 2, 2.0)]
@@ -223,7 +224,8 @@ def first_last(
         import torch
         from PIL import Image
 
-        from tastemaker.groups import Group, Pick
+        from tastemaker.groups import Group
+        from tastemaker.picks import Pick
 
         loss = LOSSES.bind("squared_hinge", {"beta": 2})
         assert loss(torch.tensor([-1.0, 0.25, 3.0])).tolist() == [9.0, 0.25, 0.0]
