@@ -190,6 +190,8 @@ def test_text_encoders_train_along(
 ) -> None:
     options = training(text_lora={"rank": 2}, device="cpu")
     trained = train(TrainConfig(model=str(model), **options), finished.pairs, tmp_path / "policy")
+    with (trained / "metrics.jsonl").open() as metrics:
+        assert json.loads(next(metrics))["rewards/margins"] == 0
     state = load_file(trained / "pytorch_lora_weights.safetensors")
     parts = {key.partition(".")[0] for key in state}
     encoders = {"text_encoder", "text_encoder_2"} if family in ("sdxl", "sd3") else {"text_encoder"}

@@ -165,8 +165,8 @@ class TrainConfig(OptimisationConfig):
     )
     reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(
         "adapters_off",
-        description="Where reference errors come from: the base below the adapters; a copy of the"
-        " denoiser (full training needs it); a frozen copy of the adapter in `start`.",
+        description="Where reference errors come from: the base below the adapters; a copy of what"
+        " training starts from (full training needs it); a frozen copy of the adapter in `start`.",
     )
     statistics: StatisticsConfig | None = Field(
         None, description="Statistics matching of the chosen image; off: null."

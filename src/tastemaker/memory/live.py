@@ -56,9 +56,7 @@ def pipeline_bytes(backbone: Backbone) -> int:
     )
 
 
-def module_bytes(module: torch.nn.Module | None) -> int:
-    """Bytes of a network's parameters and buffers, 0 without a network."""
-    if module is None:
-        return 0
+def module_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a network's parameters and buffers."""
     tensors = {id(each): each for each in (*module.parameters(), *module.buffers())}
     return sum(each.numel() * each.element_size() for each in tensors.values())

@@ -21,7 +21,7 @@ from tastemaker.train.networks import add_text_adapters, make_trainable, weights
 from tastemaker.train.objective import errors_of, residuals_of
 from tastemaker.train.optimisation import adamw
 from tastemaker.train.personal_networks import free_denoiser, free_text, personal_weights
-from tastemaker.train.reference import mean_square, residual
+from tastemaker.train.reference import FrozenCopy, mean_square, residual
 from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 Size = tuple[int | None, int | None]
@@ -78,14 +78,15 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     backbone.prepare_training(torch_device(config.device))
     with torch.device("meta"):
         reference = make_trainable(config, backbone)
-    batch = _batch(backbone, images, size, told)
+    text = backbone.text_encoders if config.text_lora is not None else []
+    batch = _batch(backbone, images, size, told, text_trains=bool(text))
     trained = weights(config, backbone)
-    held = pipeline_bytes(backbone) + module_bytes(getattr(reference, "denoiser", None))
+    held = pipeline_bytes(backbone)
+    if isinstance(reference, FrozenCopy):
+        held += sum(map(module_bytes, (reference.denoiser, *reference.text_encoders)))
     optimizer = adamw(trained.values(), config)
     with torch.device("meta"), LiveBytes() as live:
-        text = config.text_lora is not None
-        conditioning = _live(backbone, told, images) if text else None
-        residuals = residuals_of(backbone, backbone.denoiser, reference, batch, conditioning)
+        residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
         errors_of(residuals).margin.mean().backward()
         del residuals
         optimizer.step()
@@ -105,13 +106,12 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     backbone.prepare_training(torch_device(config.device))
     with torch.device("meta"):
         free_denoiser(config, backbone)
-    batch = _batch(backbone, images, size, told)
+    batch = _batch(backbone, images, size, told, text_trains=bool(text))
     trained = personal_weights(backbone, text)
     held = pipeline_bytes(backbone)
     optimizer = adamw(trained.values(), config)
     with torch.device("meta"), LiveBytes() as live:
-        conditioning = _live(backbone, told, images) if text else None
-        mean_square(residual(backbone, backbone.denoiser, batch, conditioning)).mean().backward()
+        mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
         optimizer.step()
     return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
 
@@ -179,19 +179,18 @@ def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditi
     return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in told.items()}
 
 
-def _batch(backbone: Backbone, images: int, size: Size, told: Conditioning) -> NoisyBatch:
+def _batch(
+    backbone: Backbone, images: int, size: Size, told: Conditioning, *, text_trains: bool
+) -> NoisyBatch:
+    tokens = None
+    if text_trains:
+        tokens = {
+            name: value.to("meta").expand(images, -1)
+            for name, value in backbone.tokenize(["a prompt"]).items()
+        }
     with torch.device("meta"):
         latents = torch.empty(images, *backbone.latent_shape(*size), dtype=_dtype(backbone))
-        return NoisyBatch(latents, _timesteps(images), latents, told)
-
-
-def _live(backbone: Backbone, told: Conditioning, images: int) -> Conditioning:
-    """Embeddings with their graph, of text encoders that train."""
-    tokens = {
-        name: value.to("meta").expand(images, -1)
-        for name, value in backbone.tokenize(["a prompt"]).items()
-    }
-    return {**told, **backbone.embed(backbone.text_encoders, tokens, told)}
+        return NoisyBatch(latents, _timesteps(images), latents, told, tokens)
 
 
 def _told(backbone: Backbone, images: int, dtype: torch.dtype | None) -> Conditioning:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora import POLICY
 from tastemaker.errors import TastemakerError
 from tastemaker.seeding import keyed_seed
@@ -63,6 +64,12 @@ def add_lora(
         if parameter.requires_grad:
             # Adapters stay in fp32 whatever the frozen weights are: updates of 1e-5 vanish in bf16.
             parameter.data = parameter.data.float()
+
+
+def adapted(backbone: Backbone) -> list[torch.nn.Module]:
+    """Return the networks of a model, denoiser and text encoders, that carry a LoRA."""
+    networks = (backbone.denoiser, *backbone.text_encoders)
+    return [each for each in networks if getattr(each, "peft_config", None)]
 
 
 @contextlib.contextmanager

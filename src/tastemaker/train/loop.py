@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones import Conditioning
 from tastemaker.errors import TastemakerError
 from tastemaker.records import PairSet
 from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.train.data import (
-    NoisyBatch,
     TrainingData,
     available_pairs,
     cache_data,
@@ -23,7 +21,6 @@ from tastemaker.train.diagnostics import CreditDiary, observe
 from tastemaker.train.guards import DivergenceWatch
 from tastemaker.train.networks import (
     add_text_adapters,
-    as_reference,
     make_trainable,
     parameter_groups,
     weights,
@@ -94,7 +91,7 @@ class Trainer(TrainingRun[TrainConfig]):
 
     def _cache(self, pairs: PairSet) -> TrainingData:
         config = self.config
-        with self.accelerator.main_process_first(), as_reference(config, self.backbone):
+        with self.accelerator.main_process_first():
             data = cache_data(pairs, self.backbone, self.output / "cache.safetensors")
         if config.text_lora is not None:
             return data.with_tokens(self.backbone)
@@ -155,7 +152,7 @@ class Trainer(TrainingRun[TrainConfig]):
         with synced(self.accelerator, (self.policy, *self.text_encoders), last=last):
             with self.accelerator.autocast():
                 residuals = residuals_of(
-                    self.backbone, self.policy, self.reference, batch, self._conditioning(batch)
+                    self.backbone, self.policy, self.reference, batch, self.text_encoders
                 )
             errors = errors_of(residuals, config.guards.safeguard)
             seen = credited(errors, self.credit, timesteps)
@@ -181,13 +178,6 @@ class Trainer(TrainingRun[TrainConfig]):
         if family is None or self.config.timesteps == "uniform":
             return own
         return family if own is None else family * own
-
-    def _conditioning(self, batch: NoisyBatch) -> Conditioning | None:
-        """The policy's own embeddings, where its text encoders train."""
-        if batch.tokens is None:
-            return None
-        cached = batch.conditioning
-        return {**cached, **self.backbone.embed(self.text_encoders, batch.tokens, cached)}
 
     def _available(self, step: int) -> int:
         """How many pairs, those with the widest gap first, this step may draw."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +9,21 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.errors import TastemakerError
-from tastemaker.train.adapters import ADAPTER, START, adapters_off, add_lora, trainable
-from tastemaker.train.reference import (
-    AdaptersOff,
-    FrozenAdapter,
-    FrozenCopy,
-    Itself,
-    Reference,
-)
-from tastemaker.training_sections import TrainConfig
+from tastemaker.train.adapters import ADAPTER, START, add_lora, trainable
+from tastemaker.train.reference import AdaptersOff, FrozenAdapter, FrozenCopy, Reference
+from tastemaker.training_sections import LoraConfig, TrainConfig
 
 
 def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
-    """Put the LoRA on the text encoders, where one is asked for, with the weights of `start`.
+    """Put the LoRA on the text encoders, where one is asked for.
 
     Raises:
-        TastemakerError: `start` does not fit, or adapts text encoders that do not train.
+        TastemakerError: No layer has a target's name, or `start` adapts text encoders that do not
+            train.
     """
     if config.text_lora is not None:
         for number, encoder in enumerate(backbone.text_encoders):
-            add_lora(encoder, config.text_lora, config.seed, part=f"text_encoder_{number}")
-            encoder.train()
+            _add_adapters(config, encoder, config.text_lora, part=f"text_encoder_{number}")
     elif config.start is not None and any(
         part.startswith("text_encoder") for part in backbone.adapted_parts(Path(config.start))
     ):
@@ -55,37 +47,36 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
         TastemakerError: No layer has a target's name, or `start` is a LoRA of other layers.
     """
     denoiser: Any = backbone.denoiser
-    reference: Reference = AdaptersOff(backbone)
-    if config.reference == "frozen_copy":
-        reference = FrozenCopy(backbone)
-    if config.method == "full":
-        denoiser.requires_grad_(True)
-    elif config.method == "frozen":
-        denoiser.requires_grad_(False)
-        reference = Itself(backbone)
+    if config.method == "lora":
+        _add_adapters(config, denoiser, config.lora)
     else:
-        if config.reference == "frozen_adapter":
-            still = config.lora.model_copy(update={"dropout": 0.0})
-            add_lora(denoiser, still, config.seed, name=START)
-            reference = FrozenAdapter(backbone)
-        add_lora(denoiser, config.lora, config.seed)
+        denoiser.requires_grad_(config.method == "full")
     if config.start is not None:
-        for name in (ADAPTER, START) if config.reference == "frozen_adapter" else (ADAPTER,):
+        for name in _adapter_names(config):
             backbone.load_adapter(Path(config.start), name)
-    denoiser.train()
+    text_encoders = backbone.text_encoders if config.text_lora is not None else []
+    # Here, because a copy is one of what training starts from: `start` is loaded by now.
+    reference: Reference = AdaptersOff(backbone)
+    if config.reference == "frozen_adapter":
+        reference = FrozenAdapter(backbone)
+    elif config.reference == "frozen_copy":
+        reference = FrozenCopy(backbone, text_encoders)
+    for network in (denoiser, *text_encoders):
+        network.train()
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     return reference
 
 
-@contextlib.contextmanager
-def as_reference(config: TrainConfig, backbone: Backbone) -> Iterator[None]:
-    """Run the block with the text encoders as the reference has them."""
-    with contextlib.ExitStack() as stack:
-        if config.text_lora is not None and config.reference != "frozen_adapter":
-            for encoder in backbone.text_encoders:
-                stack.enter_context(adapters_off(encoder))
-        yield
+def _adapter_names(config: TrainConfig) -> tuple[str, ...]:
+    return (START, ADAPTER) if config.reference == "frozen_adapter" else (ADAPTER,)
+
+
+def _add_adapters(config: TrainConfig, network: Any, lora: LoraConfig, part: str = "") -> None:
+    """Put the LoRA that trains on a network, below it a frozen one where that is the reference."""
+    for name in _adapter_names(config):
+        own = lora if name == ADAPTER else lora.model_copy(update={"dropout": 0.0})
+        add_lora(network, own, config.seed, name=name, part=part)
 
 
 def weights(config: TrainConfig, backbone: Backbone) -> dict[str, torch.nn.Parameter]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.backbones import Backbone
 from tastemaker.noise import NoiseSchedule
 from tastemaker.train.credit import Credit
 from tastemaker.train.data import NoisyBatch
@@ -57,7 +58,7 @@ def residuals_of(
     policy: torch.nn.Module,
     reference: Reference,
     batch: NoisyBatch,
-    conditioning: Conditioning | None = None,
+    text_encoders: Sequence[torch.nn.Module] = (),
 ) -> Residuals:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
@@ -69,13 +70,13 @@ def residuals_of(
         policy: The network that trains, as `accelerate` wrapped it.
         reference: Where reference predictions come from.
         batch: Chosen first, then rejected.
-        conditioning: The policy's prompt embeddings, where its text encoder trains.
+        text_encoders: The policy's, as `accelerate` wrapped them, where they train.
 
     Returns:
         What both predicted, less the target.
     """
     theirs = reference.residual(batch)
-    return Residuals(residual(backbone, policy, batch, conditioning), theirs)
+    return Residuals(residual(backbone, policy, batch, text_encoders), theirs)
 
 
 def errors_of(residuals: Residuals, safeguard: float | None = None) -> DenoisingErrors:

@@ -110,12 +110,8 @@ class PersonalTrainer(TrainingRun[PersonalizeConfig]):
         seed_dropout(config, examples)
         batch = subject_batch(self.data, self.backbone, examples, seed=config.seed)
         with self.accelerator.autocast():
-            conditioning = None
-            if batch.tokens is not None:
-                cached = batch.conditioning
-                live = self.backbone.embed(self.text_encoders, batch.tokens, cached)
-                conditioning = {**cached, **live}
-            errors = mean_square(residual(self.backbone, self.policy, batch, conditioning))
+            residuals = residual(self.backbone, self.policy, batch, self.text_encoders)
+            errors = mean_square(residuals)
         subject = errors[: len(examples)].mean()
         row = {"loss": subject, "errors/photographs": subject}
         if config.prior is not None:

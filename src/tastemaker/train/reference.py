@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
-from tastemaker.backbones import Backbone, Conditioning
-from tastemaker.train.adapters import START, adapters_off, only_adapter
+from tastemaker.backbones import Backbone
+from tastemaker.train.adapters import START, adapted, adapters_off, only_adapter
 from tastemaker.train.data import NoisyBatch
 
 
@@ -24,7 +26,7 @@ def residual(
     backbone: Backbone,
     denoiser: torch.nn.Module,
     batch: NoisyBatch,
-    conditioning: Conditioning | None = None,
+    text_encoders: Sequence[torch.nn.Module] = (),
 ) -> torch.Tensor:
     """Prediction minus target of a denoiser, without guidance.
 
@@ -32,14 +34,15 @@ def residual(
         backbone: Knows how to call the denoiser.
         denoiser: Policy or reference.
         batch: Noisy images.
-        conditioning: Prompt embeddings in place of the batch's, from a text encoder that trains.
+        text_encoders: They read the batch's tokens, where it has some, in place of the cache.
 
     Returns:
         Float32, shape [images, channels, h, w].
     """
-    prediction = backbone.predict(
-        denoiser, batch.noisy_latents, batch.timesteps, conditioning or batch.conditioning
-    )
+    conditioning = batch.conditioning
+    if batch.tokens is not None:
+        conditioning = conditioning | backbone.embed(text_encoders, batch.tokens, conditioning)
+    prediction = backbone.predict(denoiser, batch.noisy_latents, batch.timesteps, conditioning)
     return prediction.float() - batch.target.float()
 
 
@@ -48,23 +51,11 @@ def mean_square(residual: torch.Tensor) -> torch.Tensor:
     return residual.square().flatten(1).mean(1)
 
 
-class Itself:
-    """The policy's own denoiser, where only the text encoder trains."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-
-    @torch.no_grad()
-    def residual(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return the residuals of the denoiser, with the embeddings of before the training."""
-        return residual(self.backbone, self.backbone.denoiser, batch)
-
-
 class AdaptersOff:
-    """The policy's own network with its adapters switched off: no second model in memory.
+    """The policy's own networks with their adapters switched off: no second model in memory.
 
     Args:
-        backbone: The backbone whose denoiser carries the LoRA.
+        backbone: The backbone whose denoiser, text encoders or both carry the LoRA.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -72,19 +63,21 @@ class AdaptersOff:
 
     @torch.no_grad()
     def residual(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return the residuals of the network below the adapters."""
-        with adapters_off(self.backbone.denoiser):
-            return residual(self.backbone, self.backbone.denoiser, batch)
+        """Return the residuals of the networks below the adapters."""
+        with contextlib.ExitStack() as stack:
+            for network in adapted(self.backbone):
+                stack.enter_context(adapters_off(network))
+            return _own_residual(self.backbone, batch)
 
 
 class FrozenAdapter:
-    """The policy's own network with the adapter that it started from, which stays as it was.
+    """The policy's own networks with the adapter that they started from, which stays as it was.
 
     What a curriculum needs that carries one LoRA through its stages: with the adapters off, the
     network is the base and not the stage's start.
 
     Args:
-        backbone: The backbone whose denoiser carries the LoRA and a frozen copy of it.
+        backbone: The backbone whose networks carry the LoRA and a frozen copy of it.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -93,22 +86,32 @@ class FrozenAdapter:
     @torch.no_grad()
     def residual(self, batch: NoisyBatch) -> torch.Tensor:
         """Return the residuals with the frozen adapter in place of the policy's."""
-        with only_adapter(self.backbone.denoiser, START):
-            return residual(self.backbone, self.backbone.denoiser, batch)
+        with contextlib.ExitStack() as stack:
+            for network in adapted(self.backbone):
+                stack.enter_context(only_adapter(network, START))
+            return _own_residual(self.backbone, batch)
 
 
 class FrozenCopy:
-    """A copy of the denoiser, made before training: needed when all weights train.
+    """A copy of what trains, made before the first step: needed when all weights train.
 
     Args:
-        backbone: The backbone, before any adapter is put on.
+        backbone: The backbone as training starts.
+        text_encoders: Those that train.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, text_encoders: Sequence[torch.nn.Module] = ()) -> None:
         self.backbone = backbone
-        self.denoiser = copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()
+        self.denoiser, *self.text_encoders = (
+            copy.deepcopy(network).requires_grad_(False).eval()
+            for network in (backbone.denoiser, *text_encoders)
+        )
 
     @torch.no_grad()
     def residual(self, batch: NoisyBatch) -> torch.Tensor:
         """Return the residuals of the copy."""
-        return residual(self.backbone, self.denoiser, batch)
+        return residual(self.backbone, self.denoiser, batch, self.text_encoders)
+
+
+def _own_residual(backbone: Backbone, batch: NoisyBatch) -> torch.Tensor:
+    return residual(backbone, backbone.denoiser, batch, backbone.text_encoders)
