@@ -144,7 +144,9 @@ class TestOverrides:
             load(run_file, (override,))
 
     def test_a_value_that_is_no_yaml_is_refused(self, run_file: str) -> None:
-        with pytest.raises(TastemakerError, match="override 'train.steps=.*is not YAML"):
+        with pytest.raises(
+            TastemakerError, match="override 'train.steps=.*is not readable as YAML"
+        ):
             load(run_file, ("train.steps=[1",))
 
 

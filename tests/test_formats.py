@@ -518,10 +518,10 @@ BAD: dict[str, tuple[Any, int, tuple[str, ...]]] = {
             "metadata.jsonl, line 5: it has no 'rejected'",
             "metadata.jsonl, line 6: path '../secret.png' leads out of the folder",
             "secret.png' leads out of the folder",
-            "metadata.jsonl, line 8: image 'gone.png' cannot be read (No such file",
-            "metadata.jsonl, line 10: the line is not JSON",
+            "/in/gone.png does not exist",
+            "metadata.jsonl, line 10: it is not JSON",
             "metadata.jsonl, line 11: the line is list",
-            "metadata.jsonl, line 12: the line is not JSON",
+            "metadata.jsonl, line 12: it is not",
         ),
     ),
     "twins": (

@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "parquet",
         "personal_sections",
         "pictures",
+        "reading",
         "records",
         "registry",
         "runs",

@@ -55,7 +55,7 @@ def test_a_missing_column_is_named(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", b'{"prompt": "x"}\nnot json\n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"prompt": "x"}\nnot json\n', "line 2: it is not JSON"),
         ("a.jsonl", b'{"prompt": 3}\n', "'prompt' is 3, not text"),
         ("a.txt", b"\xff\xfe\x00bad", "not UTF-8"),
         ("a.png", b"", "not '.png'"),
@@ -124,3 +124,25 @@ def test_fewer_imagenet_classes() -> None:
     ]
     with pytest.raises(TastemakerError, match="less than or equal to 1000"):
         load_prompts(Choice(name="imagenet_classes", number=1001))
+
+
+def test_what_becomes_of_every_line_is_counted_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n# b\n\n a \nc\n  \na\n", encoding="utf-8")
+    assert load(path) == ["a", "# b", "c"]
+    assert capsys.readouterr().out == (
+        f"{path}: 3 of 7 taken; 2 repeat an earlier prompt; 2 are blank;"
+        " 1 begin with # and are prompts like others\n"
+    )
+    path.write_text("d\ne\n", encoding="utf-8")
+    load(path)
+    assert not capsys.readouterr().out
+
+
+def test_half_a_character_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "x"}\n{"prompt": "cut \\ud83d end"}\n', encoding="utf-8")
+    with pytest.raises(TastemakerError, match=r"a\.jsonl, line 2: the prompt is not valid Unicode"):
+        load(path)

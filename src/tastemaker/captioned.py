@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tastemaker.files import leads_out, printable
 from tastemaker.intake import LeftOut, Refused
 from tastemaker.listing import Listing
 from tastemaker.parquet import image_bytes, parquet_columns, parquet_files, parquet_rows
+from tastemaker.reading import json_lines, read_bytes, read_text, require_file
 from tastemaker.registry import CAPTIONED
 
 Box = tuple[int, int, int, int]
@@ -56,11 +56,7 @@ class Captioned:
         """
         if isinstance(self.image, bytes):
             return self.image
-        try:
-            return self.image.read_bytes()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise TastemakerError(f"the image cannot be read ({why})") from None
+        return read_bytes(self.image)
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,8 @@ def folder(
         known = ", ".join(CAPTIONED.names())
         raise TastemakerError(f"{path!r} is no folder of images (named formats: {known}).")
     metadata = root / "metadata.jsonl"
-    if metadata.is_file():
+    if os.path.lexists(metadata):
+        require_file(metadata)
         return CaptionedImages(_named(metadata), _described(metadata, caption))
     if caption is not None:
         raise TastemakerError(f"caption={caption} is a key of metadata.jsonl, but {path} has none.")
@@ -151,25 +148,22 @@ def _named(file: Path) -> Iterator[Path]:
 def _metadata(file: Path) -> Iterator[dict[str, Any] | Refused]:
     """Read metadata.jsonl line by line; every file name is inside the folder."""
     empty = True
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+    try:
+        for number, value in json_lines(file):
             empty = False
-            row = _row(line, file.parent)
+            row = _row(value, file.parent)
             yield row if isinstance(row, dict) else Refused(f"{file}, line {number}", row)
+    except TastemakerError as error:
+        empty = False
+        yield Refused(str(file), str(error))
     if empty:
         yield Refused(str(file), "it names no image; add a line an image, or remove the file")
 
 
-def _row(line: bytes, root: Path) -> dict[str, Any] | str:
+def _row(row: Any, root: Path) -> dict[str, Any] | str:
     """A line's object, or what is wrong with it."""
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return f"it is not UTF-8 ({error.reason})"
-    except json.JSONDecodeError as error:
-        return f"it is not JSON: {error}"
+    if isinstance(row, TastemakerError):
+        return str(row)
     name = row.get("file_name") if isinstance(row, dict) else None
     if not name or not isinstance(name, str):
         return "it has no 'file_name'; it must name an image"
@@ -212,12 +206,13 @@ def _twins(root: Path, names: Iterable[str]) -> Iterator[Captioned | LeftOut]:
     for name in names:
         image = root / name
         where, twin = printable(name), image.with_suffix(".txt")
-        try:
-            yield Captioned(where, image, twin.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
+        if not os.path.lexists(twin):
             yield LeftOut(where, f"no caption; write it in {twin.name}, or all in metadata.jsonl")
-        except (OSError, UnicodeDecodeError) as error:
-            yield LeftOut(where, f"{twin.name} is no UTF-8 text ({error})")
+            continue
+        try:
+            yield Captioned(where, image, read_text(twin))
+        except TastemakerError as error:
+            yield LeftOut(where, str(error))
 
 
 def _caption_column(file: Path, key: str | None) -> str:

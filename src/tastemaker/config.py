@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tastemaker import registry
+from tastemaker import reading, registry
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.runs import RunConfig, run_class
 from tastemaker.sections import Section, section_class
@@ -106,18 +106,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        TastemakerError: The file is missing, is no YAML, or is not a mapping.
+        TastemakerError: The file is missing, is no YAML, or is not a mapping with names for keys.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TastemakerError(f"{path} does not exist.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TastemakerError(f"{path} is not readable as YAML: {error}") from None
+    data = reading.read_yaml(path)
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise TastemakerError(f"{path} must hold `key: value` lines, not a {type(data).__name__}.")
+    unnamed = next((key for key in data if not isinstance(key, str)), None)
+    if unnamed is not None:
+        raise TastemakerError(f"{path}: the key {unnamed!r} is no name; write an option's.")
     return data
 
 
@@ -129,7 +127,10 @@ def shipped_runs() -> dict[str, Path]:
 
 def _plugins(data: dict[str, Any]) -> tuple[str, ...]:
     given = data.get("plugins") or ()
-    return (given,) if isinstance(given, str) else tuple(map(str, given))
+    files = [given] if isinstance(given, str) else given
+    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
+        raise TastemakerError(f"plugins = {given!r}: name Python files, as plugins=[mine.py].")
+    return tuple(files)
 
 
 def _find(source: str) -> Path:
@@ -146,10 +147,7 @@ def _override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise TastemakerError(f"override {override!r} is not key=value, e.g. train.steps=100.")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise TastemakerError(f"override {override!r}: the value is not YAML: {error}") from None
+    value = reading.parse_yaml(text, f"override {override!r}: the value") if text else ""
     *parents, last = key.split(".")
     for parent in parents:
         held = data.get(parent)

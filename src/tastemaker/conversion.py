@@ -25,6 +25,7 @@ from tastemaker.images import (
     sizes_told,
 )
 from tastemaker.intake import Filtered, Usable
+from tastemaker.reading import require_unicode
 from tastemaker.seeding import keyed_seed
 
 HUMAN = "human"
@@ -67,6 +68,8 @@ class Compared:
         """
         config = self.config
         prompt = kept_prompt(comparison.prompt, "prompt", self.reasons)
+        for name in comparison.models:
+            require_unicode(name, "the name of a model")
         scores = self._scores(comparison)
         decoded = [self._decoded(data, i) for i, data in enumerate(comparison.images)]
         images = [image for image, _ in decoded]
@@ -189,10 +192,7 @@ def kept_prompt(text: str, what: str, reasons: Reasons) -> str:
     prompt = text.strip()
     if not prompt:
         raise TastemakerError(f"the {what} is empty")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise TastemakerError(f"the {what} is not valid Unicode") from None
+    require_unicode(prompt, f"the {what}")
     _drop(reasons(prompt))
     return prompt
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.batching import streamed
 from tastemaker.errors import TastemakerError
+from tastemaker.reading import parse_json, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,32 +79,7 @@ def read_json(path: Path) -> Any:
     Raises:
         TastemakerError: The file is missing or torn.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TastemakerError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TastemakerError(f"{path} is not JSON: {error}") from None
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file.
-
-    Args:
-        path: UTF-8, with or without a mark at its beginning.
-
-    Returns:
-        Its lines as they stand; the line at i is number i + 1.
-
-    Raises:
-        TastemakerError: The file is missing, may not be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise TastemakerError(f"{path} is not UTF-8 text: {error}; save it as UTF-8.") from None
-    except OSError as error:
-        raise TastemakerError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_json(read_text(path), path)
 
 
 def leads_out(name: str) -> bool:

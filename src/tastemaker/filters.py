@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tastemaker.data_sections import ImageFilters, PromptFilters, SplitConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, read_lines
+from tastemaker.files import config_key
+from tastemaker.reading import read_lines
 from tastemaker.splits import part_of
 
 Reasons = Callable[[str], str | None]

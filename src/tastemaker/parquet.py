@@ -8,6 +8,7 @@ from typing import Any
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import whole_parquet
+from tastemaker.reading import require_file
 
 ROWS_AT_ONCE = 16
 """Rows in memory together: each may hold a photograph of several megabytes."""
@@ -22,10 +23,9 @@ def parquet_files(path: Path) -> list[Path]:
     Raises:
         TastemakerError: There is no such file, or none in the folder.
     """
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise TastemakerError(f"{path} does not exist; name a parquet file or a folder of them.")
+        require_file(path)
+        return [path]
     files = sorted(path.glob("*.parquet"))
     if not files:
         raise TastemakerError(f"{path} holds no .parquet file.")
@@ -40,6 +40,7 @@ def parquet_columns(file: Path) -> list[str]:
     """
     import pyarrow.parquet as pq
 
+    require_file(file)
     with whole_parquet(file):
         return list(pq.read_schema(file).names)
 

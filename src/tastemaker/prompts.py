@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,15 @@ from pydantic import Field
 
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_lines, read_table
+from tastemaker.files import read_table
+from tastemaker.reading import (
+    delimited_rows,
+    json_lines,
+    read_lines,
+    require_file,
+    require_unicode,
+    say_counts,
+)
 from tastemaker.registry import PROMPTS
 from tastemaker.templates import filled, parts
 from tastemaker.templates.dreambooth import Kind
@@ -25,16 +32,29 @@ def load_prompts(choice: Choice) -> list[str]:
         choice: A registered prompt set with its options.
 
     Returns:
-        Stripped prompts in order, without repetition.
+        Stripped prompts in order, without repetition; what is left out is counted aloud.
 
     Raises:
-        TastemakerError: The set is empty or its file is unreadable.
+        TastemakerError: The set is empty, its file is unreadable, or a prompt is not valid
+            Unicode.
     """
     prompts = PROMPTS.bind(choice.name, choice.options)()
-    unique = list(dict.fromkeys(text for prompt in prompts if (text := prompt.strip())))
+    where = str(choice.options.get("path", choice.name))
+    texts = [text for prompt in prompts if (text := prompt.strip())]
+    unique = list(dict.fromkeys(texts))
     if not unique:
-        where = choice.options.get("path", choice.name)
         raise TastemakerError(f"{where} holds no prompts; add at least one line.")
+    for number, text in enumerate(unique, 1):
+        require_unicode(text, f"{where}: prompt {number}")
+    say_counts(
+        where,
+        len(unique),
+        len(prompts),
+        (len(texts) - len(unique), "repeat an earlier prompt"),
+        (len(prompts) - len(texts), "are blank"),
+        (sum(text.startswith("#") for text in unique), "begin with # and are prompts like others"),
+        (sum("\n" in text for text in unique), "run over several lines"),
+    )
     return unique
 
 
@@ -74,7 +94,7 @@ def prompt_file(
         TastemakerError: The file is missing, of another kind, or lacks the column.
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.lexists(file):
         known = ", ".join(PROMPTS.names())
         raise TastemakerError(f"prompt file {path!r} does not exist (named sets: {known}).")
     readers = {
@@ -87,10 +107,8 @@ def prompt_file(
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise TastemakerError(f"{path}: prompts come as {', '.join(readers)}, not {file.suffix!r}.")
-    try:
-        return reader(file, column)[:number]
-    except UnicodeDecodeError as error:
-        raise TastemakerError(f"{path} is not UTF-8 text: {error}; save it as UTF-8.") from None
+    require_file(file)
+    return reader(file, column)[:number]
 
 
 @PROMPTS.register("imagenet_classes")
@@ -170,26 +188,16 @@ def filled_templates(
 
 
 def _lines(file: Path, column: str) -> list[str]:
-    return read_lines(file)
+    lines = read_lines(file)
+    return lines if lines[-1] else lines[:-1]  # what follows the last line's end is no line
 
 
 def _json_lines(file: Path, column: str) -> list[str]:
-    prompts = []
-    for number, line in enumerate(_lines(file, column), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TastemakerError(f"{file}, line {number} is not JSON: {error}.") from None
-        prompts.append(_text(row, column, f"{file}, line {number}"))
-    return prompts
+    return [_text(row, column, f"{file}, line {n}") for n, row in json_lines(file)]
 
 
 def _delimited(file: Path, column: str) -> list[str]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        return [_text(row, column, f"{file}, row {n}") for n, row in enumerate(rows, 1)]
+    return [_text(row, column, f"{file}, line {n}") for n, row in delimited_rows(file)]
 
 
 def _parquet(file: Path, column: str) -> list[str]:
@@ -198,9 +206,12 @@ def _parquet(file: Path, column: str) -> list[str]:
 
 
 def _text(row: Any, column: str, where: str) -> str:
+    if isinstance(row, TastemakerError):
+        raise TastemakerError(f"{where}: {row}")
     if not isinstance(row, dict) or column not in row:
         held = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise TastemakerError(f"{where} has no {column!r}; it has {held}. Set prompts.column.")
     if not isinstance(row[column], str):
         raise TastemakerError(f"{where}: {column!r} is {row[column]!r}, not text.")
+    require_unicode(row[column], f"{where}: the prompt")
     return row[column]

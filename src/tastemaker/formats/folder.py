@@ -21,6 +21,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic
 from tastemaker.formats.image_files import FolderPath, ImageFolder, image_at
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.reading import json_lines
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 METADATA = "metadata.jsonl"
@@ -83,21 +84,22 @@ def _line(number: int, comparison: Comparison, images: ImageFolder) -> dict[str,
 
 
 def _comparisons(file: Path) -> Iterator[Comparison | LeftOut]:
-    # Bytes, so that one line that is no UTF-8 spoils no other.
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                where = f"{METADATA}, line {number}"
-                yield or_left_out(where, functools.partial(_comparison, where, file.parent, line))
-    if not file.stat().st_size:
-        yield Refused(METADATA, "is empty; add a line a pair")
-
-
-def _comparison(where: str, root: Path, line: bytes) -> Comparison:
+    empty = True
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise TastemakerError(f"the line is not JSON: {error}") from None
+        for number, row in json_lines(file):
+            empty = False
+            where = f"{METADATA}, line {number}"
+            yield or_left_out(where, functools.partial(_comparison, where, file.parent, row))
+    except TastemakerError as error:
+        yield Refused(METADATA, str(error))
+    else:
+        if empty:
+            yield Refused(METADATA, "is empty; add a line a pair")
+
+
+def _comparison(where: str, root: Path, row: Any) -> Comparison:
+    if isinstance(row, TastemakerError):
+        raise row
     if not isinstance(row, dict):
         raise TastemakerError(f"the line is {type(row).__name__}, not an object")
     missing = [key for key in ("chosen", "rejected") if key not in row]

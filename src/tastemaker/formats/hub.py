@@ -21,9 +21,9 @@ from tastemaker.comparisons import (
     read_label,
 )
 from tastemaker.errors import TastemakerError
-from tastemaker.formats.image_files import read_image
 from tastemaker.intake import LeftOut, Refused
 from tastemaker.parquet import image_bytes
+from tastemaker.reading import read_bytes
 from tastemaker.registry import COMPARISONS
 
 
@@ -140,7 +140,7 @@ def _image(value: Any, column: str) -> bytes:
     if encoded:
         return encoded
     if isinstance(value, dict) and value.get("path"):
-        return read_image(Path(value["path"]))
+        return read_bytes(Path(value["path"]))
     raise TastemakerError(f"column {column!r} holds no image")
 
 

@@ -13,6 +13,7 @@ from tastemaker.captioned import SUFFIXES
 from tastemaker.errors import TastemakerError
 from tastemaker.files import leads_out
 from tastemaker.listing import Listing
+from tastemaker.reading import read_bytes
 
 IN_A_FOLDER = 1000
 """Comparisons whose images are written to one folder: file browsers dislike more."""
@@ -49,20 +50,7 @@ def image_at(root: Path, name: object) -> bytes:
             f"path {name!r} leads out of the folder; move the image into {root} and name it from"
             " there"
         )
-    return read_image(root / name)
-
-
-def read_image(file: Path) -> bytes:
-    """Read an image's file.
-
-    Raises:
-        TastemakerError: It is missing or may not be read.
-    """
-    try:
-        return file.read_bytes()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise TastemakerError(f"image {file.name!r} cannot be read ({why})") from None
+    return read_bytes(root / name)
 
 
 def by_stem(folder: Path) -> Listing:

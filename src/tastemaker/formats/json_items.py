@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tastemaker.errors import TastemakerError
+from tastemaker.reading import bounded_integer, check_depth, open_file
 
 CHUNK = 1 << 18
 MOST = 1 << 24
@@ -29,9 +31,10 @@ def json_items(file: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         TastemakerError: The file is not JSON from some item on, as where it is cut off.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=bounded_integer)
     number, why, ended = 0, "it is cut off", False
-    with file.open(encoding="utf-8-sig") as opened:
+    with open_file(file) as raw:
+        opened = io.TextIOWrapper(raw, encoding="utf-8-sig")
         text = _read(opened, file, number)
         listed = text.lstrip().startswith("[")
         place = text.index("[") + 1 if listed else 0
@@ -44,8 +47,12 @@ def json_items(file: Path) -> Iterator[tuple[int, Any]]:
                 item, end = decoder.raw_decode(text, place)
             except json.JSONDecodeError as error:
                 end, why = -1, error.msg
+            except (RecursionError, ValueError) as error:
+                why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+                raise TastemakerError(f"{file} is not JSON from item {number} on: {why}.") from None
             # A number that ends where the text read ends may go on behind it.
             if end != -1 and (end < len(text) or ended):
+                check_depth(item, text[place:end], f"{file}, item {number}")
                 yield number, item
                 number, place = number + 1, end
                 continue

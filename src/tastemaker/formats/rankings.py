@@ -24,6 +24,7 @@ from tastemaker.files import atomic
 from tastemaker.formats.image_files import ImageFolder, image_at
 from tastemaker.formats.json_items import json_items
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.reading import require_file
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 FILE = "rankings.json"
@@ -61,8 +62,7 @@ def rankings(
         Wu et al., Human Preference Score v2, arXiv 2306.09341.
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise TastemakerError(f"{file} does not exist; name a .json file of rankings.")
+    require_file(file)
     root = Path(images) if images else file.parent
     return ComparedImages([file], _comparisons(file, root))
 

@@ -20,9 +20,10 @@ from tastemaker.comparisons import (
 )
 from tastemaker.errors import TastemakerError
 from tastemaker.files import printable
-from tastemaker.formats.image_files import FolderPath, by_stem, read_image, suffix_of
+from tastemaker.formats.image_files import FolderPath, by_stem, suffix_of
 from tastemaker.intake import LeftOut
 from tastemaker.listing import Listing
+from tastemaker.reading import decode_text, read_bytes
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 SIDES = ("chosen", "rejected")
@@ -112,7 +113,7 @@ def _comparison(root: Path, stem: str, sides: Sequence[Listing]) -> Comparison:
         if stem not in held:
             raise TastemakerError(f"no image of this name in {side}/")
     first, second = (
-        read_image(root / side / held[stem]) for side, held in zip(SIDES, sides, strict=True)
+        read_bytes(root / side / held[stem]) for side, held in zip(SIDES, sides, strict=True)
     )
     caption, label = _caption(root, stem), _label(root, stem)
     return of_two(printable(stem), caption, (first, second), label)
@@ -120,7 +121,7 @@ def _comparison(root: Path, stem: str, sides: Sequence[Listing]) -> Comparison:
 
 def _caption(root: Path, stem: str) -> str:
     places = [root / name / f"{stem}.txt" for name in ("captions", *SIDES)]
-    texts = [_text(place) for place in places if place.is_file()]
+    texts = [_text(place) for place in places if os.path.lexists(place)]
     if not texts:
         raise TastemakerError(f"no caption; write it in captions/{stem}.txt")
     if len({text.strip() for text in texts}) > 1:
@@ -133,14 +134,9 @@ def _caption(root: Path, stem: str) -> str:
 
 def _label(root: Path, stem: str) -> Label:
     place = root / "labels" / f"{stem}.txt"
-    text = _text(place).strip() if place.is_file() else "1"
+    text = _text(place).strip() if os.path.lexists(place) else "1"
     return None if text == NO_LABEL else read_label(text, f"labels/{stem}.txt")
 
 
 def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TastemakerError(
-            f"{file.parent.name}/{printable(file.name)} is no UTF-8 text ({error})"
-        ) from None
+    return decode_text(read_bytes(file), f"{file.parent.name}/{printable(file.name)}")

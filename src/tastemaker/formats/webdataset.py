@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gzip
 import io
@@ -32,6 +31,7 @@ from tastemaker.comparisons import (
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, leads_out, printable
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.reading import MOST_BYTES, decode_text, parse_json, require_file
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -47,8 +47,13 @@ TEXTS = ("prompt", "original_prompt", "caption", "text")
 
 LABELS = ("label_0", "label_1", "label", "has_label", "model_0", "model_1")
 
-MOST_BYTES = 1 << 28
-"""Of one member: no image or text of a comparison is a quarter of a gigabyte."""
+MOST_TEXT = 1 << 20
+"""Bytes of one text; an image may have as many as a file of its own."""
+
+MOST_EXPANDED = 100
+"""Bytes that a byte of a compressed tar may become, beyond `ALLOWANCE`: images hardly shrink."""
+
+ALLOWANCE = 1 << 26
 
 BLOCK = 512
 CHUNK = 1 << 20
@@ -143,10 +148,9 @@ def _members(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
 
 
 def _tars(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise TastemakerError(f"{path} does not exist; name a tar or a folder of them.")
+        require_file(path)
+        return [path]
     files = sorted(
         file
         for file in path.iterdir()
@@ -162,6 +166,8 @@ def _comparisons(files: Sequence[Path]) -> Iterator[Comparison | LeftOut]:
         try:
             for sample in _samples(file):
                 yield or_left_out(sample.where, functools.partial(_comparison, sample))
+        except TastemakerError as error:
+            yield Refused(file.name, str(error))
         except _BROKEN as error:
             yield Refused(file.name, f"is not a whole tar archive: {error}")
 
@@ -171,8 +177,12 @@ def _samples(file: Path) -> Iterator[Sample]:
     held: tuple[str, Sample] | None = None
     number = 0
     zipped = file.suffix.lower() != ".tar"
+    require_file(file)
+    most = MOST_EXPANDED * file.stat().st_size + ALLOWANCE
     with tarfile.open(file, "r|gz" if zipped else "r|") as archive:
         while (member := archive.next()) is not None:
+            if archive.offset > most and zipped:
+                raise tarfile.ReadError(f"it expands to more than {MOST_EXPANDED} times its size")
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep a note of each
             name, _, ending = PurePosixPath(member.name).name.partition(".")
             if member.isdir() or not name or not ending:  # no name: a hidden file
@@ -197,21 +207,28 @@ def _take(sample: Sample, ending: str, member: tarfile.TarInfo, archive: tarfile
     elif not member.isreg():
         sample.trouble = f"member {member.name!r} is a link or a device; pack the file itself"
     elif member.size > MOST_BYTES:
-        sample.trouble = f"member {member.name!r} has {member.size} bytes"
+        sample.trouble = f"member {member.name!r} has {member.size} bytes, too many to read"
     if sample.trouble:
         return
     name, _, kind = ending.lower().rpartition(".")
     name = name or kind
     side = next((side for side, names in enumerate(SIDES) if name in names), None)
     if side is not None and (f".{kind}" in SUFFIXES or kind == name):
+        if side in sample.images:
+            sample.trouble = f"it has two images {SIDES[side][0]}"
+            return
         sample.images[side] = _content(member, archive)
         sample.preferred = name in {"chosen", "rejected"}
     elif kind == "json" or name in {"txt", *LABELS} or _is_text(name):
-        with contextlib.suppress(UnicodeDecodeError):
-            text = _content(member, archive).decode("utf-8-sig")
-            sample.texts |= _read_json(text, sample) if kind == "json" else {name: text}
+        where = f"member {member.name!r}"
+        if member.size > MOST_TEXT or (kind != "json" and name in sample.texts):
+            sample.trouble = f"{where} is there twice, or has more than {MOST_TEXT} bytes"
             return
-        sample.trouble = f"member {member.name!r} is not UTF-8 text"
+        try:
+            text = decode_text(_content(member, archive), where)
+            sample.texts |= _read_json(text, where) if kind == "json" else {name: text}
+        except TastemakerError as error:
+            sample.trouble = str(error)
 
 
 def _is_text(name: str) -> bool:
@@ -224,13 +241,11 @@ def _content(member: tarfile.TarInfo, archive: tarfile.TarFile) -> bytes:
     return opened.read()
 
 
-def _read_json(text: str, sample: Sample) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        sample.trouble = f"its json is none: {error}"
-        return {}
-    return row if isinstance(row, dict) else {}
+def _read_json(text: str, where: str) -> dict[str, Any]:
+    row = parse_json(text, where)
+    if not isinstance(row, dict):
+        raise TastemakerError(f"{where} is {type(row).__name__}, not an object")
+    return row
 
 
 def _comparison(sample: Sample) -> Comparison:

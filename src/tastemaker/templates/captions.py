@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_lines
+from tastemaker.files import read_json
+from tastemaker.reading import read_lines
 from tastemaker.templates import SLOT, as_template
 from tastemaker.templates.nouns import counts_several, ends_there, naming, plurals
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_lines
+from tastemaker.reading import read_lines
 from tastemaker.templates import SLOT, as_template
 
 Kind = Literal["live", "object"]

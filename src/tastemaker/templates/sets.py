@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.files import read_lines
+from tastemaker.reading import read_lines, say_counts
 from tastemaker.templates import SLOT, as_template
 from tastemaker.templates.captions import read_captions, rewritten
 from tastemaker.templates.dreambooth import Kind, is_dreambooth, read_dreambooth
@@ -63,15 +63,21 @@ def _listed(file: Path) -> list[str]:
     templates = [as_template(line, where) for line, where in numbered if line.strip()]
     if not templates:
         raise TastemakerError(f"{file} holds no templates; write one a line, such as 'a {SLOT}'.")
-    return list(dict.fromkeys(templates))
+    unique = list(dict.fromkeys(templates))
+    repeated = len(templates) - len(unique)
+    say_counts(str(file), len(unique), len(templates), (repeated, "repeat an earlier template"))
+    return unique
 
 
 def _of_captions(file: Path, words: Sequence[str]) -> list[str]:
-    result = rewritten(read_captions(file), words)
+    captions = read_captions(file)
+    result = rewritten(captions, words)
     if not result.templates:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in result.left_out.items())
         raise TastemakerError(
             f"no caption of {file} names {' or '.join(words)} in a usable way ({reasons});"
             " choose other words or another file."
         )
+    left_out = ((count, reason) for reason, count in result.left_out.items())
+    say_counts(str(file), len(result.templates), len(captions), *left_out)
     return result.templates
