@@ -23,7 +23,7 @@ from tastemaker.images import decode, to_pixels
 from tastemaker.importing import import_images
 from tastemaker.join import best_worst, join, mix
 from tastemaker.pair import pair
-from tastemaker.picks import Dropped, Pick
+from tastemaker.picks import Dropped, Pick, SortedOut
 from tastemaker.records import PairSet, Pool
 from tastemaker.score import score
 from tastemaker.sections import BlendConfig, GenerateConfig, ReconstructConfig, ScoreConfig
@@ -265,6 +265,20 @@ def test_the_keep_rule_keeps_equals() -> None:
     assert isinstance(found, Dropped)
 
 
+def test_ties_of_one_image_give_no_pair_and_are_counted() -> None:
+    tied, apart = group([1.0, 1.0], "c"), group([1.0, 2.0], "c")
+    found = SortedOut(
+        (
+            (side, side, pick)
+            for side in (tied, apart)
+            for pick in best_worst(side, side, scorer="a")
+        ),
+        "best_worst",
+    )
+    assert [(row["chosen_id"], row["rejected_id"]) for row in found] == [("c1", "c0")]
+    assert found.dropped == {"chosen and rejected are one image": 1}
+
+
 class TestJoin:
     def config(self, **options: Any) -> JoinConfig:
         return JoinConfig(rule={"name": "best_worst", **options})
@@ -293,6 +307,10 @@ class TestJoin:
         scored(real, tiny_clip)
         with pytest.raises(TastemakerError, match="3 dropped: the score rises by less than"):
             join(self.config(scorer="tiny", keep_if=1e6), real, candidates, tmp_path / "out")
+
+    def test_no_image_is_paired_with_itself(self, real: Path, tmp_path: Path) -> None:
+        with pytest.raises(TastemakerError, match="3 dropped: chosen and rejected are one image"):
+            join(self.config(), real, real, tmp_path / "out")
 
     def test_a_choice_needs_a_scorer(self, real: Path, candidates: Path, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match="name a scorer"):

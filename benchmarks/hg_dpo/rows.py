@@ -26,6 +26,7 @@ REWARD: Options = {
     "scorer": clip("preference"),
     "num_inference_steps": SAMPLING["num_inference_steps"],
     "guidance_scale": SAMPLING["guidance_scale"],
+    "reward_scale": 1.0,
     "keep": 4,
     "lora": {"rank": 8},
     "batch_size": 16,

@@ -157,8 +157,12 @@ class SortedOut:
         for chosen, rejected, pick in self.found:
             if isinstance(pick, Dropped):
                 self.dropped[pick.why] += pick.number
+                continue
+            row = pair_row(chosen, rejected, pick, self.rule)
+            if row["chosen_id"] == row["rejected_id"]:  # a tie of pools that share an image
+                self.dropped["chosen and rejected are one image"] += 1
             else:
-                yield pair_row(chosen, rejected, pick, self.rule)
+                yield row
 
 
 def finish_pairs(

@@ -121,8 +121,10 @@ def imagenet_classes(
     """Return "A photo of <class>" for the 1000 classes of ImageNet (ILSVRC 2012), in their order.
 
     The prompts of the DDE paper's Inception Score, with 50 images each. As there, the two pairs of
-    equal names are told apart (crane bird, crane machine; maillot, maillot tank suit); so are other
-    names whose plain word means something else first (cricket insect, cardigan sweater).
+    classes that share a name are told apart. The paper's words for them were not available to us:
+    these are CLIP's, "crane bird" and "construction crane", "tights" and "one-piece bathing suit"
+    (both called maillot). So are other names whose plain word means something else first (cricket
+    insect, cardigan sweater).
 
     Args:
         number: Take only the first so many; the order is by kind, beginning with fish and birds.
@@ -131,7 +133,8 @@ def imagenet_classes(
         The prompts; the prompt at i is of the class that a classifier's logit i stands for.
 
     References:
-        Shi et al. (DDE), arXiv 2411.14871; Russakovsky et al. (ILSVRC), arXiv 1409.0575.
+        Shi et al. (DDE), arXiv 2411.14871; Russakovsky et al. (ILSVRC), arXiv 1409.0575; Radford
+        et al. (CLIP), arXiv 2103.00020, class names of its zero-shot ImageNet.
     """
     names = (Path(__file__).parent / "metrics" / "imagenet_classes.txt").read_text(encoding="utf-8")
     return [f"A photo of {name}" for name in names.splitlines()[:number]]

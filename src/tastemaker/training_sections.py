@@ -202,7 +202,12 @@ class RewardTrainConfig(OptimisationConfig):
 
     prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
     scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")
-    reward_scale: float = Field(1.0, gt=0, description="Factor on the scores in the loss.")
+    reward_scale: float = Field(
+        0.01,
+        gt=0,
+        description="Factor on the scores in the loss: how soon max_grad_norm clips; AdamW's step"
+        " does not depend on it otherwise.",
+    )
     num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps (DDIM).")
     guidance_scale: float = Field(
         5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
