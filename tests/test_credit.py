@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tastemaker.errors import TastemakerError
 from tastemaker.noise import NoiseSchedule
 from tastemaker.registry import CREDITS
 from tastemaker.train.credit import DDE, draw_timesteps
@@ -195,8 +196,41 @@ def test_window_draws_only_inside() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = {draw_timesteps(density, 1000, generator).item() for _ in range(50)}
     assert drawn == {300, 301}
-    with pytest.raises(ValueError, match=r"window \[300, 1001\)"):
+    with pytest.raises(ValueError, match=r"window \[300, 300\) holds no timestep"):
+        scheme("window", low=300, high=300)
+    with pytest.raises(TastemakerError, match="less than or equal to 1000"):
         scheme("window", low=300, high=1001)
+
+
+def test_stated_timesteps_are_stable_diffusions_own() -> None:
+    schedule = stable_diffusion()
+    assert [schedule.timestep_at(t) for t in range(1001)] == list(range(1001))
+
+
+def test_stated_timesteps_are_noise_levels_on_a_flow() -> None:
+    """sigma / alpha is Stable Diffusion's sqrt(kappa): s = 1 / (1 + kappa^-1/2), t = 1000 s - 1."""
+    level = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    schedule = NoiseSchedule(1 - level, level, "flow")
+    kappa = {50: 0.0509, 100: 0.118, 200: 0.327, 500: 2.62, 700: 11.1, 900: 69.7}
+    expected = {t: 1000 / (1 + k**-0.5) - 1 for t, k in kappa.items()}
+    assert {t: schedule.timestep_at(t) for t in kappa} == pytest.approx(expected, abs=1)
+    converted = [schedule.timestep_at(t) for t in range(1001)]
+    assert converted == sorted(converted)
+    assert [converted[t] for t in (0, 999, 1000)] == [0, 999, 1000]
+    window = CREDITS.bind("window", {})(schedule)
+    assert (window.low, window.high) == (converted[200], converted[700])
+    assert window.density().nonzero().flatten().tolist() == list(range(window.low, window.high))
+
+
+@pytest.mark.parametrize("length", [50, 1000, 2000])
+def test_every_window_of_a_tenth_holds_timesteps(length: int) -> None:
+    """Whatever the length, tenths follow one another without gap or overlap and cover [0, T)."""
+    level = torch.arange(1, length + 1, dtype=torch.float64) / length
+    schedule = NoiseSchedule(1 - level, level, "flow")
+    bounds = [schedule.timestep_at(t) for t in range(0, 1001, 100)]
+    assert bounds[0] == 0
+    assert bounds[-1] == length
+    assert bounds == sorted(set(bounds))
 
 
 def test_infinite_kappa_is_refused() -> None:

@@ -45,7 +45,8 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     """Noise every real image to some timesteps, and denoise it from there by a model.
 
     What comes out lies between the photograph and what the model would draw: the more noise, the
-    more of the model. The noise is keyed by image and timestep.
+    more of the model. The noise is keyed by image and timestep. Timesteps are those of Stable
+    Diffusion's schedule; other models take those of equal noise level.
 
     Args:
         config: Model, timesteps and sampling options.
@@ -56,8 +57,7 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
         `output`, a finished pool.
 
     Raises:
-        TastemakerError: No real image in the pool, a timestep that the model does not have, no such
-            model, a full disk.
+        TastemakerError: No real image in the pool, no such model, a full disk.
 
     References:
         HG-DPO, arXiv 2405.20216, normal and hard stage. The paper names neither sampler nor
@@ -161,16 +161,12 @@ def _from_real(real: Pool) -> Draw:
         drawn = []
         for timestep, part in groupby(range(len(items)), lambda i: items[i].timestep or 0):
             places = list(part)
-            if timestep >= backbone.num_timesteps:
-                raise TastemakerError(
-                    f"timestep {timestep} does not lie in [0, {backbone.num_timesteps}) of"
-                    f" {backbone.name}; change reconstruct.timesteps."
-                )
             latents = torch.stack(
                 [backbone.encode_row(rows[items[i].source_id])[0] for i in places]
             )
+            start = backbone.noise_schedule.timestep_at(timestep)
             drawn.append(
-                backbone.resample(latents.to(backbone.device), timestep, drawing.select(places))
+                backbone.resample(latents.to(backbone.device), start, drawing.select(places))
             )
         return torch.cat(drawn)
 

@@ -1,8 +1,13 @@
-"""A noise schedule by its formulas: all that credit schemes need to know of a model."""
+"""A noise schedule by its formulas: all that credit schemes need to know of a model.
+
+Papers state timesteps of Stable Diffusion 1.5's schedule (scaled-linear betas from 8.5e-4 to .012,
+1000 steps), and so do all options. `NoiseSchedule.timestep_at` converts them for every other model.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -19,6 +24,10 @@ class Linear:
 
     offset: torch.Tensor
     slope: torch.Tensor
+
+
+STATED_LENGTH = 1000
+"""Timesteps of the schedule that options are stated in, Stable Diffusion 1.5's."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,40 @@ class NoiseSchedule:
         if self.prediction == "epsilon":
             return self.sigma**2 / self.alpha**2
         return self.sigma**2
+
+    @property
+    def log_snr(self) -> torch.Tensor:
+        """Logarithm of the signal-to-noise ratio, `log(alpha^2 / sigma^2)`, shape [T], falling."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    def timestep_at(self, stated: int) -> int:
+        """Convert a timestep of Stable Diffusion's schedule to this one's of the same noise level.
+
+        The timestep whose `log(alpha^2 / sigma^2)` is nearest to Stable Diffusion's at `stated`:
+        the same number for Stable Diffusion 1.x, 2.x and SDXL; for a rectified flow of 1000 steps
+        `200, 500, 700, 900` become `363, 617, 768, 892`. First and last timestep stay first and
+        last, although a flow's go beyond Stable Diffusion's in either direction.
+
+        Args:
+            stated: In [0, 1000]; 1000, the open end of a range, becomes T.
+
+        Returns:
+            A timestep in [0, T), or T for 1000.
+
+        Raises:
+            ValueError: It lies outside.
+
+        References:
+            The papers know Stable Diffusion alone; equal noise levels are our reading for others.
+        """
+        if not 0 <= stated <= STATED_LENGTH:
+            raise ValueError(f"timestep {stated} does not lie in [0, {STATED_LENGTH}]")
+        if stated == 0:
+            return 0
+        if stated >= STATED_LENGTH - 1:
+            return len(self) - STATED_LENGTH + stated
+        distance = self.log_snr - _stable_diffusion_log_snr()[stated]
+        return int(distance.abs().argmin())
 
     def step_coefficient(self, variance: str = "beta") -> torch.Tensor:
         """Coefficient c of a reverse step's log-ratio, shape [T].
@@ -120,3 +163,11 @@ class NoiseSchedule:
         of_x_0 = before * (sigma**2 - ratio**2 * noise**2) / sigma**2
         x_0 = self.x0_estimate()
         return Linear(of_x_t + of_x_0 * x_0.offset, of_x_0 * x_0.slope)
+
+
+@cache
+def _stable_diffusion_log_snr() -> torch.Tensor:
+    ends = 0.00085**0.5, 0.012**0.5
+    betas = torch.linspace(*ends, STATED_LENGTH, dtype=torch.float64).square()
+    abar = (1 - betas).cumprod(0)
+    return abar.log() - (1 - abar).log()

@@ -14,6 +14,7 @@ from tastemaker.choices import Judges, Prompts, Scorers
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Bound = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Section(BaseModel):
@@ -39,9 +40,17 @@ class AdapterConfig(Section):
     blocks: tuple[Literal["down", "mid", "up"], ...] = Field(
         ("down", "mid", "up"), min_length=1, description="Blocks of the denoiser where it acts."
     )
-    text_range: tuple[int, int] | None = Field(
-        None, description="Timesteps [low, high) where the text encoder's acts; null: all."
+    text_range: tuple[Bound, Bound] | None = Field(
+        None,
+        description="Timesteps [low, high) of Stable Diffusion's schedule where the text encoder's"
+        " acts, by noise level for other models; null: all.",
     )
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> AdapterConfig:
+        if self.text_range is not None and self.text_range[0] >= self.text_range[1]:
+            raise ValueError(f"text_range {list(self.text_range)} is empty: low must be below high")
+        return self
 
 
 class SamplingConfig(Section):
@@ -101,8 +110,11 @@ class GenerateConfig(DrawConfig):
 class ReconstructConfig(DrawConfig):
     """Room 1, from real images: noised to some timesteps and denoised by a model."""
 
-    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (400, 500, 600, 700), min_length=1, description="One candidate an image and timestep."
+    timesteps: tuple[Annotated[int, Field(ge=0, le=999)], ...] = Field(
+        (400, 500, 600, 700),
+        min_length=1,
+        description="One candidate per image and timestep of Stable Diffusion's schedule; for other"
+        " models its noise level. 0: the image itself; 999: a sample from noise.",
     )
     guidance_scale: float = Field(
         5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."

@@ -196,7 +196,10 @@ class PipelineBackbone(Backbone):
             return
         switch_lora(self.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
         on_text = any(POLICY in adapted.get(name, []) for name in self.text_parts)
-        self.text_range = config.text_range if on_text else None
+        self.text_range = None
+        if on_text and config.text_range is not None:
+            low, high = map(self.noise_schedule.timestep_at, config.text_range)
+            self.text_range = low, high
 
     def sample_with_gradient(
         self,

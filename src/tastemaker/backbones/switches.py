@@ -86,7 +86,7 @@ def text_range_arguments(
         inside: `prompt_embeds` and `negative_prompt_embeds` with the LoRA on, and the pooled ones
             where the pipeline takes them.
         outside: The same without it.
-        between: The LoRA acts at timesteps in [low, high).
+        between: The LoRA acts at timesteps in [low, high) of the pipeline's own schedule.
         first: The first timestep that will be denoised.
         guided: Whether classifier-free guidance is on.
 

@@ -127,13 +127,16 @@ class Discounted(Credit):
 class Window(Credit):
     """Only timesteps in `[low, high)` are trained.
 
+    Both bounds are timesteps of Stable Diffusion's schedule: on other models, flows for instance,
+    the window spans the same noise levels (`NoiseSchedule.timestep_at`).
+
     Args:
         schedule: The backbone's schedule.
         low: First timestep.
         high: One past the last.
 
     Raises:
-        ValueError: The window is empty or leaves `[0, T)`.
+        ValueError: The window holds no timestep.
 
     References:
         arXiv 2411.14871: 200 to 700 beat all timesteps with the uniform loss.
@@ -143,15 +146,18 @@ class Window(Credit):
         self,
         schedule: NoiseSchedule,
         *,
-        low: Annotated[int, Field(ge=0, description="First timestep.")] = 200,
-        high: Annotated[int, Field(ge=1, description="One past the last timestep.")] = 700,
+        low: Annotated[
+            int, Field(ge=0, le=1000, description="First timestep, by Stable Diffusion's schedule.")
+        ] = 200,
+        high: Annotated[
+            int,
+            Field(ge=0, le=1000, description="One past the last timestep, by the same schedule."),
+        ] = 700,
     ) -> None:
         super().__init__(schedule)
-        if not low < high <= len(schedule):
-            raise ValueError(
-                f"window [{low}, {high}) does not lie in [0, {len(schedule)}); lower high or low"
-            )
-        self.low, self.high = low, high
+        self.low, self.high = schedule.timestep_at(low), schedule.timestep_at(high)
+        if self.low >= self.high:
+            raise ValueError(f"window [{low}, {high}) holds no timestep; lower low or raise high")
 
     def density(self) -> torch.Tensor | None:
         inside = torch.zeros(len(self.schedule), dtype=torch.float64)
