@@ -1,10 +1,10 @@
-"""Kill every command at random points, run it again, and compare every byte with an undisturbed run.
+"""Kill every command at random points, run it again, compare every byte with an undisturbed run.
 
     python benchmarks/reliability/kills.py --kills 200 --seed 0
 
 Each trial starts a command on the embedded model in a process of its own, sends SIGKILL to it, runs
 the same command again, and compares the output folder with that of a run that nobody disturbed:
-files that are missing, files that differ, and files that should not be there (temporary files, locks).
+files that are missing, that differ, and that should not be there (temporary files, locks).
 Half of the kills come right before a change of the file system (an open for writing, a rename, a
 removal, a new folder: counted by an audit hook), half after a random share of the command's time;
 every fourth trial is killed twice. Points are drawn from the seed, the command and the trial.
