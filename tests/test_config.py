@@ -30,6 +30,9 @@ RUN: dict[str, Any] = {
 }
 
 
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
 @pytest.fixture
 def run_file(tmp_path: Path) -> str:
     file = tmp_path / "mine.yaml"
@@ -227,24 +230,24 @@ class TestDump:
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         data=st.fixed_dictionaries(
-            {"model": st.text(st.characters(codec="utf-8"), min_size=1)},
+            {"model": TEXT.filter(len)},
             optional={
                 "steps": st.integers(1, 10**9),
                 "learning_rate": st.floats(0, 1, exclude_min=True),
-                "adam_betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
+                "adam_betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
                 "ema_decay": st.none() | st.floats(0.1, 0.999),
                 "precision": st.sampled_from(["fp32", "bf16", "fp16"]),
-                "tracker": st.none() | st.text(st.characters(codec="utf-8")),
+                "tracker": st.none() | TEXT,
                 "gradient_checkpointing": st.booleans(),
                 "lora": st.fixed_dictionaries(
                     {"rank": st.integers(1, 1024)},
-                    optional={"targets": st.lists(st.text(min_size=1), min_size=1, max_size=3)},
+                    optional={"targets": st.lists(TEXT.filter(str.strip), min_size=1, max_size=3)},
                 ),
                 "loss": st.fixed_dictionaries(
                     {"name": st.just("dpo"), "beta": st.floats(1e-3, 1e6)}
                 ),
                 "validation": st.fixed_dictionaries(
-                    {"every": st.just(5), "prompts": st.lists(st.text(), min_size=1, max_size=3)}
+                    {"every": st.just(5), "prompts": st.lists(TEXT, min_size=1, max_size=3)}
                 ),
             },
         )

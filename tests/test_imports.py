@@ -47,6 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "splits",
         "templates",
         "training_sections",
+        "values",
     ),
     "parts": (
         "backbones",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -11,12 +12,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tastemaker import registry
 from tastemaker.errors import TastemakerError, nearest
+from tastemaker.values import Name, checked_name
 
 
 class Choice(BaseModel):
     """A registered name with its options, written flat: `{name: dpo, beta: 5000}` or just `dpo`."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False
+    )
     name: str
 
     @property
@@ -25,10 +29,17 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
 
+TAKEN = {
+    *("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id", "timestep", "model"),
+    *("image", "latents", "latents_shape", "original_size", "crop_corner", "content"),
+}
+"""Columns of a pool and of its scores that no scorer can have."""
+
+
 class ScorerChoice(Choice):
     """A scorer or an ensemble of them; `label` names its column where one is used twice."""
 
-    label: str | None = None
+    label: Name | None = None
 
     @property
     def column(self) -> str:
@@ -82,6 +93,8 @@ def _known_scorer(choice: ScorerChoice) -> ScorerChoice:
     if choice.name not in table:
         known = [*registry.SCORERS.names(), *registry.ENSEMBLES.names()]
         raise ValueError(f"unknown scorer {choice.name!r}. {nearest(choice.name, known)}")
+    if checked_name(choice.column).casefold() in TAKEN:
+        raise ValueError(f"a pool has a column {choice.column!r} already; give another label")
     if table is registry.ENSEMBLES and "of" not in table.schema(choice.name).model_fields:
         raise ValueError(f"ensemble {choice.name!r} has no option `of`, which names its members.")
     try:
@@ -128,15 +141,17 @@ def _captioned_at(name: str) -> str:
 def _compared_at(name: str) -> str:
     """The format of compared images that a file's name, or what is in a folder, tells."""
     path = Path(name)
-    if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) or any(path.glob("*.tar*")):
+    # A name that is too long for any file is told by whoever opens it.
+    held = set(os.listdir(path)) if os.path.isdir(path) else set()
+    if any(each.lower().endswith((".tar", ".tar.gz", ".tgz")) for each in (path.name, *held)):
         return "webdataset"
     if path.suffix.lower() in {".json", ".jsonl"}:
         return "rankings"
-    if (path / "metadata.jsonl").is_file():
+    if "metadata.jsonl" in held:
         return "folder"
-    if (path / "chosen").is_dir() and (path / "rejected").is_dir():
+    if {"chosen", "rejected"} <= held:
         return "twins"
-    if (path / "rankings.json").is_file():
+    if "rankings.json" in held:
         return "rankings"
     return "pick_a_pic"
 
@@ -195,10 +210,11 @@ else:
 
 
 def _columns_differ(scorers: tuple[ScorerChoice, ...]) -> tuple[ScorerChoice, ...]:
-    columns = [scorer.column for scorer in scorers]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    # Columns are files: some disks do not tell capitals from small letters.
+    columns = [scorer.column.casefold() for scorer in scorers]
+    twice = next((each.column for each in scorers if columns.count(each.column.casefold()) > 1), 0)
     if twice:
-        raise ValueError(f"scorer {twice[0]!r} is named twice; give one a label: ...")
+        raise ValueError(f"scorer {twice!r} is named twice; give one a label: ...")
     return scorers
 
 

@@ -19,6 +19,7 @@ from tastemaker import reading, registry
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.runs import RunConfig, run_class
 from tastemaker.sections import Section, section_class
+from tastemaker.values import shown
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -153,7 +154,12 @@ def _override(data: dict[str, Any], override: str) -> None:
         held = data.get(parent)
         if isinstance(held, str):
             held = {"name": held}
-        data[parent] = dict(held) if isinstance(held, dict) else {}
+        if not isinstance(held, dict | None):
+            raise TastemakerError(
+                f"override {override!r}: {parent!r} is {shown(held)}, which has no keys; give"
+                f" {key.partition(f'{parent}.')[0]}{parent}= as a whole."
+            )
+        data[parent] = dict(held or {})
         data = data[parent]
     data[last] = value
 
@@ -168,7 +174,10 @@ def _explain(kind: type[Section], issue: Any) -> str:
     if issue["type"] == "value_error":
         message = str(issue["ctx"]["error"])
         return f"{where}: {message}" if where else message
-    return f"{where!r} = {issue['input']!r}: {issue['msg']}"
+    text = f"{where!r} = {shown(issue['input'])}: {issue['msg']}"
+    if issue["type"] == "string_type" and not isinstance(issue["input"], list | dict | None):
+        return f"{text}. YAML reads it as a {type(issue['input']).__name__}; write it in quotes."
+    return text
 
 
 def _fields(kind: type[Section], location: tuple[int | str, ...]) -> list[str]:

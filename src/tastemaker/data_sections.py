@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from tastemaker.choices import CaptionedSource, Choice, Comparisons, JoinRule, Layout, Rule
 from tastemaker.sections import Section
@@ -57,10 +57,10 @@ class ImageFilters(PromptFilters):
 class PairFilters(PromptFilters):
     """What a pair must be like, whatever rule made it."""
 
-    min_score: dict[str, FiniteFloat] = Field(
+    min_score: dict[str, float] = Field(
         {}, description="Scorer name to the least score of the chosen image."
     )
-    min_gap: dict[str, FiniteFloat] = Field(
+    min_gap: dict[str, float] = Field(
         {}, description="Scorer name to the least lead of the chosen image over the rejected."
     )
 

@@ -7,7 +7,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 
 from tastemaker.data_sections import PairConfig
 from tastemaker.filters import prompt_reasons, words_key
@@ -16,9 +16,7 @@ from tastemaker.picks import Dropped, Pick, SortedOut, extremes, filtered, finis
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
 
-Weights = Annotated[
-    dict[str, FiniteFloat], Field(min_length=1, description="Scorer name to weight.")
-]
+Weights = Annotated[dict[str, float], Field(min_length=1, description="Scorer name to weight.")]
 
 
 @RULES.register("best_worst")

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.seeding import keyed_seed
+from tastemaker.values import Options, shown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -97,8 +98,7 @@ class Table:
             for parameter in inspect.signature(target).parameters.values()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
-        config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-        return create_model(f"{name} options", __config__=config, **fields)
+        return create_model(f"{name} options", __base__=Options, **fields)
 
     def validate(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """Check options against the entry's signature and fill in its defaults.
@@ -160,7 +160,7 @@ def _explain(issue: Any, schema: type[BaseModel]) -> str:
         return f"unknown option {where!r}. {nearest(where, schema.model_fields)}"
     if issue["type"] == "missing":
         return f"option {where!r} is required"
-    return f"option {where!r} = {issue['input']!r}: {issue['msg']}"
+    return f"option {where!r} = {shown(issue['input'])}: {issue['msg']}"
 
 
 MODELS = Table("model", ("tastemaker.nano.entries",))

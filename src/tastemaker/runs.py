@@ -28,6 +28,7 @@ from tastemaker.sections import (
     section_class,
 )
 from tastemaker.training_sections import RewardTrainConfig, TrainConfig
+from tastemaker.values import Name
 
 STAGES = ("easy", "normal", "hard")
 
@@ -36,7 +37,7 @@ class RunConfig(Section):
     """What every run has: a recipe, a name, and what its sections inherit."""
 
     recipe: str = Field("diffusion_dpo", description="Registered recipe.")
-    name: str = Field(description="Folder of the run below `output`.", min_length=1)
+    name: Name = Field(description="Folder of the run below `output`.")
     output: str = Field("runs", description="Folder that holds all runs.")
     plugins: tuple[str, ...] = Field((), description="Python files with your own entries.")
     model: str = Field(description="Model for every section that does not name its own.")

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.choices import Judges, Prompts, Scorers
+from tastemaker.values import Name, Options
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Bound = Annotated[int, Field(ge=0, le=1000)]
 
 
-class Section(BaseModel):
-    """Base of every section: frozen, and an unknown key is an error."""
+class Section(Options):
+    """Base of every section; defaults are checked too."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), validate_default=True
-    )
+    model_config = ConfigDict(validate_default=True)
 
 
 def section_class(annotation: Any) -> type[Section] | None:
@@ -148,7 +147,7 @@ class ExportConfig(Section):
         description="One file for kohya's scripts, ComfyUI and A1111; one in diffusers' form, with"
         " all LoRAs that this one lies on; or a whole pipeline, with the LoRAs in its weights.",
     )
-    name: str | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
+    name: Name | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
 
 
 class PublishConfig(Section):

@@ -11,9 +11,11 @@ from tastemaker.hardware import number_of_processes
 from tastemaker.sections import Device, Precision, Section
 
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
-Targets = Annotated[tuple[str, ...], Field(min_length=1, description="Layers that get one.")]
+Target = Annotated[str, Field(pattern=r"\S")]
+Targets = Annotated[tuple[Target, ...], Field(min_length=1, description="Layers that get one.")]
 Steps = Annotated[int, Field(ge=1, description="Optimizer steps.")]
 Accumulation = Annotated[int, Field(ge=1, description="Batches an optimizer step.")]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
 MaxGradNorm = Annotated[float, Field(gt=0, description="Gradient norm is clipped to this.")]
@@ -69,7 +71,7 @@ class ValidationConfig(Section):
 
     every: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
     prompts: tuple[str, ...] = Field((), description="Prompts to draw, one image each.")
-    num_inference_steps: int = Field(20, ge=1, description="Denoising steps.")
+    num_inference_steps: int = Field(20, ge=1, le=1000, description="Denoising steps.")
     guidance_scale: float = Field(7.5, ge=0, description="Classifier-free guidance.")
 
     @model_validator(mode="after")
@@ -109,7 +111,7 @@ class OptimisationConfig(Section):
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
     weight_decay: WeightDecay = 1e-2
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW moments.")
+    adam_betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW moments.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
     max_grad_norm: MaxGradNorm = 1.0
     precision: Precision = Field(
