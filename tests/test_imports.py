@@ -100,6 +100,7 @@ SIDEWAYS = {
     ("plane", "picks"),  # and picks among them
     ("picks", "groups"),  # which are what is picked from
     ("report", "groups"),  # it draws all pairs that a rule could have picked
+    ("report", "metrics"),  # its intervals are those of the evaluation
     ("report", "photographs"),  # it shows a subject beside what models made of it
     ("report", "plane"),  # it draws differences as its rule sees them
     ("scorers", "photographs"),  # one scorer compares with photographs of a subject

@@ -109,6 +109,8 @@ def measured(**win_rates: tuple[float, float, float]) -> dict[str, Any]:
         name: {
             "mean": 0.28,
             "stderr": 0.0042,
+            "difference": 0.03,
+            "difference_stderr": 0.00099,
             "win_rate": rate,
             "win_rate_low": low,
             "win_rate_high": high,
@@ -195,6 +197,7 @@ def test_page_has_every_section(page: str) -> None:
         "configuration",
     ]
     assert "Policy beats base on 2 of 2 scorers; win rate by nano_judge 71.3% [63.0, 78.4]." in page
+    assert "+0.03000 ± 0.00099" in page
     assert "No warnings" in page
     assert page.count("<svg") == 1 + 2 + 7
     assert page.count('class="card strip"') == 8

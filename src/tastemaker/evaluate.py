@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_table, write_json
 from tastemaker.images import decode
-from tastemaker.metrics.win_rate import beat_ratio, mean_and_stderr, win_matrix, win_rate
+from tastemaker.metrics.clusters import mean_and_stderr
+from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
 from tastemaker.sections import AdapterConfig, EvaluateConfig
@@ -65,16 +67,21 @@ def evaluate(
 def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict[str, Any]:
     """Summarise scored pools of equal prompts and seeds.
 
+    Standard errors and intervals take the prompts as clusters: images of one prompt are not
+    independent. The difference to the base is of images of one prompt and seed, so that its error
+    is usually far below those of the two means.
+
     Args:
         pools: Model name to pool; one is "base".
         scorers: Columns to summarise.
         prompts: Number of prompts.
 
     Returns:
-        The content of `report.json`, schema 1.
+        The content of `report.json`, schema 1; a standard error that one prompt cannot have is
+        None.
 
     Raises:
-        TastemakerError: The pools hold other prompts or seeds.
+        TastemakerError: The pools hold other prompts or seeds, or a score is missing or not finite.
     """
     tables = {name: pool.scores() for name, pool in pools.items()}
     rows = ("prompt_id", "seed")
@@ -83,42 +90,82 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
             raise TastemakerError(
                 f"pool of {name!r} has other prompts or seeds than the base's; make both anew."
             )
-    models: dict[str, Any] = {}
-    for name, table in tables.items():
-        models[name] = {"scores": {}}
-        for scorer in scorers:
-            values = table[scorer].to_pylist()
-            mean, stderr = mean_and_stderr(values)
-            entry = {"mean": mean, "stderr": stderr}
-            if name != "base":
-                base = tables["base"][scorer].to_pylist()
-                rate = win_rate(values, base)
-                entry |= {
-                    "win_rate": rate.value,
-                    "win_rate_low": rate.low,
-                    "win_rate_high": rate.high,
-                    "beat_ratio": beat_ratio(values, base),
-                }
-            models[name]["scores"][scorer] = entry
-    result = {"schema": 1, "base": "base", "prompts": prompts, "models": models}
+    clusters = tables["base"]["prompt_id"].to_pylist()
+    scores = {
+        scorer: {name: _finite(table, scorer, pools[name]) for name, table in tables.items()}
+        for scorer in scorers
+    }
+    models = {
+        name: {
+            "scores": {
+                scorer: _entry(held[name], None if name == "base" else held["base"], clusters)
+                for scorer, held in scores.items()
+            }
+        }
+        for name in tables
+    }
+    result: dict[str, Any] = {
+        "schema": 1,
+        "base": "base",
+        "prompts": prompts,
+        "images": len(clusters),
+        "models": models,
+    }
     if len(tables) > 2:
         result["win_rates"] = {
-            scorer: _against_each(
-                {name: table[scorer].to_pylist() for name, table in tables.items()}
-            )
-            for scorer in scorers
+            scorer: _against_each(held, clusters) for scorer, held in scores.items()
         }
     return result
 
 
-def _against_each(scores: Mapping[str, list[float]]) -> dict[str, dict[str, dict[str, float]]]:
+def _finite(table: Any, scorer: str, pool: Pool) -> list[float]:
+    """A column of scores; one without a value neither wins nor loses, and enters no mean."""
+    values: list[float | None] = table[scorer].to_pylist()
+    bad = [i for i, value in enumerate(values) if value is None or not math.isfinite(value)]
+    if bad:
+        raise TastemakerError(
+            f"{len(bad)} of {len(values)} scores by {scorer!r} in {pool.folder} are missing or not"
+            f" finite, first that of {table['candidate_id'][bad[0]].as_py()}; delete"
+            f" {pool.folder / 'scores' / scorer} and score again."
+        )
+    return [float(value) for value in values if value is not None]
+
+
+def _entry(
+    values: list[float], base: list[float] | None, clusters: Sequence[str]
+) -> dict[str, float | None]:
+    """One model under one scorer, as `report.json` holds it; without `base` it is the base."""
+    mean, stderr = mean_and_stderr(values, clusters)
+    entry = {"mean": mean, "stderr": _known(stderr)}
+    if base is None:
+        return entry
+    gains = [value - other for value, other in zip(values, base, strict=True)]
+    difference, error = mean_and_stderr(gains, clusters)
+    rate = win_rate(values, base, clusters)
+    return entry | {
+        "difference": difference,
+        "difference_stderr": _known(error),
+        "win_rate": rate.value,
+        "win_rate_low": rate.low,
+        "win_rate_high": rate.high,
+        "beat_ratio": beat_ratio(values, base),
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _against_each(
+    scores: Mapping[str, list[float]], clusters: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Win rates of every model against every other, as `report.json` holds them."""
     return {
         name: {
             other: {"value": rate.value, "low": rate.low, "high": rate.high}
             for other, rate in rates.items()
         }
-        for name, rates in win_matrix(scores).items()
+        for name, rates in win_matrix(scores, clusters).items()
     }
 
 
@@ -185,19 +232,25 @@ def summary(report: Path) -> str:
         report: The file.
 
     Returns:
-        Lines with mean, standard error and win rate.
+        Lines with mean, paired difference to the base and win rate.
 
     Raises:
         TastemakerError: The file is missing.
     """
     data = read_json(report)
-    lines = [f"{data['prompts']} held-out prompts"]
+    counts = f"{data['prompts']} prompts, {data['images']} images a model"
+    lines = [f"{counts}; standard errors and 95% intervals clustered by prompt"]
     for scorer in data["models"]["base"]["scores"]:
         for name, model in data["models"].items():
             score = model["scores"][scorer]
-            line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f} +- {score['stderr']:.4f}"
+            line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f}{_error(score['stderr'])}"
             if "win_rate" in score:
                 low, high = score["win_rate_low"], score["win_rate_high"]
+                line += f"   {score['difference']:+.4f}{_error(score['difference_stderr'])}"
                 line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
             lines.append(line)
     return "\n".join(lines)
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f" +- {value:.4f}"

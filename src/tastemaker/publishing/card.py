@@ -78,13 +78,19 @@ def _results(report: dict[str, Any]) -> list[str]:
     rows = []
     for model, found in report["models"].items():
         for scorer, score in found["scores"].items():
-            wins = ""
+            wins = difference = ""
             if "win_rate" in score:
+                difference = _with_error(score["difference"], score["difference_stderr"], "+")
                 low, high = (100 * score[f"win_rate_{end}"] for end in ("low", "high"))
                 wins = f"{100 * score['win_rate']:.1f} % [{low:.1f}, {high:.1f}]"
-            mean = f"{score['mean']:.4g} ± {score['stderr']:.2g}"
-            rows.append(f"| {model} | {scorer} | {mean} | {wins} |")
+            mean = _with_error(score["mean"], score["stderr"])
+            rows.append(f"| {model} | {scorer} | {mean} | {difference} | {wins} |")
         for features, distance in found.get("frechet", {}).items():
             value = f"{distance['value']:.4g} (real to real {distance['real_to_real']:.4g})"
-            rows.append(f"| {model} | Frechet distance, {features} | {value} | |")
+            rows.append(f"| {model} | Frechet distance, {features} | {value} | | |")
     return rows
+
+
+def _with_error(value: float, error: float | None, sign: str = "") -> str:
+    number = f"{value:{sign}.4g}"
+    return number if error is None else f"{number} ± {error:.2g}"

@@ -21,7 +21,8 @@ class Result:
         model: The model.
         mean: Mean score.
         stderr: Standard error of the mean.
-        difference: Mean minus the base's mean; NaN for the base itself.
+        difference: Mean difference to the base's images; NaN for the base itself.
+        difference_stderr: Its standard error, of pairs of one prompt and seed.
         win_rate: Share of images that beat the base's image, ties counted half.
         low: Lower end of the win rate's 95% interval.
         high: Upper end of the win rate's 95% interval.
@@ -32,6 +33,7 @@ class Result:
     mean: float
     stderr: float
     difference: float
+    difference_stderr: float
     win_rate: float
     low: float
     high: float
@@ -40,6 +42,11 @@ class Result:
     def has_win_rate(self) -> bool:
         """Whether a win rate with its interval was measured."""
         return all(math.isfinite(value) for value in (self.win_rate, self.low, self.high))
+
+    @property
+    def digits(self) -> int:
+        """How many decimals the difference is printed with."""
+        return decimals(self.difference_stderr)
 
     @property
     def tone(self) -> Tone:
@@ -133,14 +140,13 @@ def _scores(contents: Contents, model: str) -> Mapping[str, Any]:
 
 def _result(contents: Contents, scorer: str, model: str) -> Result:
     held = _scores(contents, model)[scorer]
-    mean = _number(held.get("mean"))
-    base = _number(_scores(contents, contents.base).get(scorer, {}).get("mean"))
     return Result(
         scorer=scorer,
         model=model,
-        mean=mean,
+        mean=_number(held.get("mean")),
         stderr=_number(held.get("stderr")),
-        difference=math.nan if model == contents.base else mean - base,
+        difference=_number(held.get("difference")),
+        difference_stderr=_number(held.get("difference_stderr")),
         win_rate=_number(held.get("win_rate")),
         low=_number(held.get("win_rate_low")),
         high=_number(held.get("win_rate_high")),

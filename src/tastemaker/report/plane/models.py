@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from tastemaker.metrics.clusters import two_sided_95
 from tastemaker.report import summary
 from tastemaker.report.contents import Contents
 from tastemaker.report.plane.axes import Plane
 from tastemaker.report.plane.drawing import Drawing, Palette
 from tastemaker.report.plane.labels import annotate
-
-TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
-"""Standard errors on either side of a mean that its 95% interval reaches."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +90,12 @@ def positions(contents: Contents, plane: Plane) -> list[Position]:
         Means and standard errors are those of `report.json`.
     """
     rows = {(row.scorer, row.model): row for row in summary.results(contents)}
+    reach = two_sided_95(max(int(contents.report.get("prompts", 0)) - 1, 1))
     found = []
     for model in (contents.base, *contents.challengers):
         x, y = rows.get((plane.fidelity, model)), rows.get((plane.prompt, model))
         if x is not None and y is not None and np.isfinite((x.mean, y.mean)).all():
-            errors = np.nan_to_num([x.stderr, y.stderr]) * TWO_SIDED_95
+            errors = np.nan_to_num([x.stderr, y.stderr]) * reach
             found.append(Position(model, x.mean, y.mean, *errors.tolist()))
     return found
 
@@ -150,7 +148,7 @@ def drawing(found: Sequence[Position], plane: Plane, colours: Mapping[str, str])
         f"Means of {plane.fidelity} and {plane.prompt}: {places}."
         f" On the Pareto front: {', '.join(front)}.",
         "Right is closer to the subject, up is closer to the prompt: upper right is better on both."
-        " Bars: 95% interval of each mean over its images. Dashed: the Pareto front of the means;"
+        " Bars: 95% interval of each mean, clustered by prompt. Dashed: the Pareto front of means;"
         " filled points lie on it; of each hollow one, another model is at least as good on both"
         " scores. Models share prompts and seeds, so that their difference is usually surer than"
         " their bars say.",

@@ -1,0 +1,110 @@
+"""Means of values that come in clusters: several images of one prompt are not independent."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from statistics import NormalDist
+
+
+def mean_and_stderr(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
+    """Mean and its standard error, robust to any correlation within a cluster.
+
+    `v = G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2 / n^2`, the standard error is `sqrt(v)`.
+    With clusters of one value each this is the sample standard deviation over sqrt(n).
+
+    Args:
+        values: At least one, all finite.
+        clusters: What each value belongs to, for instance its prompt; values of different clusters
+            are taken for independent. None: each value is a cluster of its own.
+
+    Returns:
+        Mean and standard error; NaN for the latter where there is one cluster alone, which says
+        nothing of how others differ.
+
+    Raises:
+        ValueError: No values, one that is not finite, or another number of clusters.
+
+    Example:
+        >>> mean_and_stderr([1.0, 3.0])
+        (2.0, 1.0)
+        >>> mean_and_stderr([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"])
+        (2.0, 1.0)
+
+    References:
+        Liang and Zeger (1986), Longitudinal data analysis using generalized linear models; Cameron
+        and Miller (2015), A practitioner's guide to cluster-robust inference.
+    """
+    if not values or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"a mean needs finite values; {len(values)} were given")
+    n = len(values)
+    mean = math.fsum(values) / n
+    sums = cluster_sums([value - mean for value in values], clusters)
+    if len(sums) == 1:
+        return mean, math.nan
+    square = math.fsum(each * each for each in sums)
+    return mean, math.sqrt(len(sums) / (len(sums) - 1) * square) / n
+
+
+def cluster_sums(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> list[float]:
+    """Sum of the values of each cluster, clusters in the order in which they first appear.
+
+    Args:
+        values: One or more.
+        clusters: What each value belongs to; None: each is a cluster of its own.
+
+    Returns:
+        A sum a cluster.
+
+    Raises:
+        ValueError: Another number of clusters than of values.
+
+    Example:
+        >>> cluster_sums([1.0, 2.0, 4.0], ["a", "b", "a"])
+        [5.0, 2.0]
+    """
+    if clusters is None:
+        return list(values)
+    parts: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        parts[cluster].append(value)
+    return [math.fsum(part) for part in parts.values()]
+
+
+def two_sided_95(degrees: int) -> float:
+    """Quantile .975 of Student's t: standard errors on either side that a 95% interval reaches.
+
+    The expansion in `1 / degrees` to fourth order, within .2% of the tables; 1 and 2 degrees have
+    closed forms.
+
+    Args:
+        degrees: Clusters less one, 1 or more.
+
+    Returns:
+        From 12.7 for 1 to 1.96 for very many.
+
+    Example:
+        >>> [round(two_sided_95(degrees), 2) for degrees in (1, 2, 3, 10, 1000)]
+        [12.71, 4.3, 3.18, 2.23, 1.96]
+
+    References:
+        Abramowitz and Stegun (1964), Handbook of mathematical functions, 26.7.5.
+    """
+    if degrees == 1:
+        return math.tan(0.475 * math.pi)
+    if degrees == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    z = NormalDist().inv_cdf(0.975)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return math.fsum(term / degrees**power for power, term in enumerate(terms))
