@@ -96,11 +96,19 @@ def test_empty_arrays_add_nothing() -> None:
 
 
 def test_single_shot_gradient_is_kappa_times_uniform() -> None:
-    t = torch.tensor(STEPS)
-    ratio = scheme("dde_single").scale(t) / scheme("uniform").scale(t)
-    assert torch.allclose(ratio, stable_diffusion().kappa[t].float())
-    clipped = scheme("dde_single", kappa_max=10.0).scale(t)
-    assert clipped.max() == 10
+    t = torch.arange(1000)
+    kappa = stable_diffusion().kappa.float()
+    assert torch.equal(scheme("dde_single", kappa_max=None).scale(t), kappa)
+    for name in ("dde", "dde_single"):
+        assert torch.equal(scheme(name).scale(t), kappa.clamp(max=10))
+        assert torch.equal(scheme(name, kappa_max=3.0).scale(t), kappa.clamp(max=3))
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "flow"])
+def test_the_default_clip_touches_noise_prediction_alone(prediction: str) -> None:
+    schedule = flow() if prediction == "flow" else stable_diffusion(prediction)
+    scale = CREDITS.bind("dde_single", {})(schedule).scale(torch.arange(len(schedule)))
+    assert torch.equal(scale, schedule.kappa.float())
 
 
 @pytest.mark.parametrize("buckets", [0, 50])
@@ -131,15 +139,43 @@ def test_the_sum_is_exclusive_and_by_hand() -> None:
     assert torch.allclose(flipped.tail(torch.tensor([0])).flatten(), -expected)
 
 
-def test_buckets_of_a_constant_error_sum_like_single_steps() -> None:
-    """A bucket's mean of c times its width is the sum of c over it."""
+@pytest.mark.parametrize(("buckets", "within"), [(0, 1e-6), (50, 0.005), (20, 0.05)])
+@pytest.mark.parametrize("variance", [1.0, 0.05])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "flow"])
+def test_corrections_of_a_known_error_are_its_exact_sums(
+    prediction: str, variance: float, buckets: int, within: float
+) -> None:
+    """Errors of the best prediction for Gaussian data, `x_0 ~ N(0, variance)`, in closed form."""
+    schedule = flow(1000) if prediction == "flow" else stable_diffusion(prediction)
+    image_error = variance * schedule.sigma**2 / (schedule.alpha**2 * variance + schedule.sigma**2)
+    error = image_error / schedule.kappa
+    dde = CREDITS.bind("dde", {"buckets": buckets})(schedule)
     t = torch.arange(1000)
-    constant = torch.ones(4, 1000)
-    one, many = scheme("dde", buckets=50), scheme("dde", buckets=0)
-    one.update(constant, t)
-    many.update(constant, t)
-    edges = torch.arange(19, 1000, 20)
-    assert torch.allclose(one.correction(edges), many.correction(edges), rtol=1e-5)
+    dde.update(error.expand(4, 1000), t)
+    added = schedule.step_coefficient() * error
+    exact = 2 * torch.tensor([float(added[step + 1 :].sum()) for step in (0, 5, 19, 100, 800)])
+    found = dde.correction(torch.tensor([0, 5, 19, 100, 800]))[0]
+    assert torch.allclose(found, exact, rtol=within)
+
+
+def test_buckets_are_narrow_where_the_coefficient_is_large() -> None:
+    sizes = torch.bincount(scheme("dde").arrays.bucket)
+    assert 40 < len(sizes) <= 50
+    assert sizes[0] == 1
+    assert sizes.max() <= 2 * 1000 / 50
+
+
+def test_variance_of_the_single_shot_weighs_the_correction() -> None:
+    """`kappa e + 2 v sum c e`: twice the sum at unit variance, the sum itself at one half."""
+    t = torch.arange(1000)
+    for name in ("dde", "dde_step"):
+        one, half = scheme(name, buckets=0), scheme(name, buckets=0, single_shot_variance=0.5)
+        for each in (one, half):
+            each.update(torch.ones(4, 1000), t)
+        c = stable_diffusion().step_coefficient()
+        assert half.correction(torch.tensor([100]))[0].item() == pytest.approx(c[101:].sum().item())
+        assert torch.equal(one.correction(t), 2 * half.correction(t))
+        assert torch.equal(one.scale(t), half.scale(t))
 
 
 def test_shared_arrays_would_cancel() -> None:
@@ -154,12 +190,13 @@ def test_unvisited_steps_lie_between_their_neighbours() -> None:
     arrays = StepArrays(
         stable_diffusion(), ema=0.9, buckets=10, variance="beta", sign="posterior_mode"
     )
-    arrays.update(torch.ones(4, 2), torch.tensor([150, 450]))
+    arrays.update(torch.tensor([[1.0, 3.0]]).expand(4, 2), torch.tensor([150, 600]))
     filled = arrays._filled()[0]
-    low, high = arrays.values[0, 1], arrays.values[0, 4]
-    assert filled[0] == low
-    assert filled[2].item() == pytest.approx((2 * low + high).item() / 3)
-    assert filled[9] == high
+    low, high = int(arrays.bucket[150]), int(arrays.bucket[600])
+    assert high - low == 3
+    assert filled.tolist() == pytest.approx(
+        [1.0] * (low + 1) + [5 / 3, 7 / 3] + [3.0] * (10 - high)
+    )
 
 
 def test_batches_joined_from_two_processes_update_alike() -> None:
@@ -177,7 +214,7 @@ def test_state_round_trips_and_refuses_another_length() -> None:
     two.load(one.state())
     t = torch.tensor(STEPS)
     assert torch.equal(one.correction(t), two.correction(t))
-    with pytest.raises(ValueError, match="50 entries, this run's 20"):
+    with pytest.raises(ValueError, match=r"49 entries, this run's 20"):
         scheme("dde", buckets=20).load(one.state())
 
 
@@ -236,7 +273,7 @@ def test_every_window_of_a_tenth_holds_timesteps(length: int) -> None:
 def test_infinite_kappa_is_refused() -> None:
     schedule = NoiseSchedule(torch.tensor([0.5, 0.0]), torch.tensor([0.8, 1.0]), "epsilon")
     with pytest.raises(ValueError, match="kappa_max"):
-        CREDITS.bind("dde_single", {})(schedule)
+        CREDITS.bind("dde_single", {"kappa_max": None})(schedule)
 
 
 @pytest.mark.parametrize("name", CREDITS.names())

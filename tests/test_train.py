@@ -116,6 +116,41 @@ def test_accumulated_batches_equal_one(pairs: Path, tiny_model: Path, tmp_path: 
         assert torch.allclose(one[key], eight[key], atol=2e-4), key
 
 
+def test_credit_does_not_see_how_a_step_is_cut(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Arrays learn once a step, from all its pairs: every number of both files is one number."""
+    beta, kappa = 100.0, 10.0
+    fixed = {
+        "loss": {"name": "dpo", "beta": beta},
+        "adam_epsilon": 10.0,
+        "learning_rate": 30.0,
+        "weight_decay": 0.0,
+    }
+    for size in (8, 2):
+        config = train_config(
+            tiny_model, batch_size=size, gradient_accumulation=8 // size, credit="dde", **fixed
+        )
+        train(config, pairs, tmp_path / str(size))
+    # Errors are near 1, and equal up to the order of a network's sums in fp32; the scaled margin
+    # has four of them, a band at most eight margins.
+    rounding = 8 * torch.finfo(torch.float32).eps
+    within = 8 * 4 * 0.5 * beta * kappa * rounding
+    for name in ("metrics.jsonl", "credit.jsonl"):
+        whole, cut = (
+            [json.loads(line) for line in (tmp_path / size / name).open()] for size in ("8", "2")
+        )
+        assert len(whole) == len(cut) == 3
+        for one, other in zip(whole, cut, strict=True):
+            assert one.keys() == other.keys()
+            for key, value in one.items():
+                if "accura" in key:
+                    continue  # a margin of nearly 0 may change its sign
+                tight = 20 * rounding if key in ("correction", "count") else within
+                found, expected = (torch.tensor(each).double() for each in (other[key], value))
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=tight, msg=key)
+
+
 def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     file = tmp_path / "cache.safetensors"
@@ -316,6 +351,15 @@ def test_losses_credit_and_guards_train_and_resume(
     ):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
     assert all(math.isfinite(value) for row in rows(whole) for value in row.values())
+
+
+def test_an_anchor_sees_the_plain_error(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A loss of the chosen error regresses at its timestep: no scale, no correction."""
+    fixed = {"loss": "sft", "steps": 2}
+    for credit in ("uniform", "dde"):
+        train(train_config(tiny_model, credit=credit, **fixed), pairs, tmp_path / credit)
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("uniform", "dde")]
+    assert losses[0] == losses[1]
 
 
 def test_credit_is_refused_before_training(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:

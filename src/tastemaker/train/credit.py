@@ -24,16 +24,26 @@ Variance = Annotated[
     Field(description="Variance of a reverse step: the forward step's, or the posterior's."),
 ]
 KappaMax = Annotated[
-    float | None, Field(gt=0, description="Clip kappa at this value; the paper does not clip.")
+    float | None,
+    Field(gt=0, description="Clip kappa at this value; null does not, as in the paper."),
 ]
 Ema = Annotated[float, Field(gt=0, lt=1, description="Share of the old value kept at an update.")]
 Buckets = Annotated[
-    int, Field(ge=0, description="Arrays of so many buckets of timesteps; 0: one a timestep.")
+    int,
+    Field(ge=0, description="Arrays of so many buckets of timesteps, at most; 0: one a timestep."),
 ]
 Sign = Annotated[
     Literal["posterior_mode", "model_mode"],
     Field(description="Where x_{s-1} is put: the posterior's mode (-KL), or the model's own."),
 ]
+SingleShotVariance = Annotated[
+    float,
+    Field(gt=0, description="Variance of the step from t to 0: C counts 2 times this beside E."),
+]
+KAPPA_MAX = 10.0
+"""Default clip. For noise prediction on Stable Diffusion's schedule kappa passes 10 at t = 687 and
+ends at 214: unclipped, the noisy end takes most of the gradient, and rounding in bf16 times kappa
+is of the size of the margin. For v, x_0 and flows kappa is at most 1: there it clips nothing."""
 
 
 class Credit:
@@ -59,7 +69,10 @@ class Credit:
         return torch.zeros(len(BRANCHES), len(timesteps), device=timesteps.device)
 
     def update(self, errors: torch.Tensor, timesteps: torch.Tensor) -> None:
-        """Learn from this iteration's errors, shape [4, pairs], after they were used."""
+        """Learn from an optimizer step's errors, shape [4, pairs], after they were used.
+
+        Once a step, from all its batches and processes: how it is cut does not enter.
+        """
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must keep."""
@@ -166,7 +179,7 @@ class Window(Credit):
 
 
 class _SingleShot(Credit):
-    """`scale = kappa_t`, clipped on request."""
+    """`scale = min(kappa_t, kappa_max)`."""
 
     def __init__(self, schedule: NoiseSchedule, kappa_max: float | None) -> None:
         super().__init__(schedule)
@@ -188,13 +201,13 @@ class DDESingle(_SingleShot):
 
     Args:
         schedule: The backbone's schedule.
-        kappa_max: Clip; the paper has none.
+        kappa_max: Clip on kappa; None, as in the paper, for exact comparisons.
 
     References:
         arXiv 2411.14871, DDE-Single.
     """
 
-    def __init__(self, schedule: NoiseSchedule, *, kappa_max: KappaMax = None) -> None:
+    def __init__(self, schedule: NoiseSchedule, *, kappa_max: KappaMax = KAPPA_MAX) -> None:
         super().__init__(schedule, kappa_max)
 
 
@@ -202,9 +215,10 @@ class _Stepwise(Credit):
     """Keeps `StepArrays`: correction, delayed update, state."""
 
     arrays: StepArrays
+    single_shot_variance: float
 
     def correction(self, timesteps: torch.Tensor) -> torch.Tensor:
-        return self.arrays.tail(timesteps)
+        return 2 * self.single_shot_variance * self.arrays.tail(timesteps)
 
     def update(self, errors: torch.Tensor, timesteps: torch.Tensor) -> None:
         self.arrays.update(errors, timesteps)
@@ -225,7 +239,10 @@ class _Stepwise(Credit):
 
 @CREDITS.register("dde")
 class DDE(_Stepwise, _SingleShot):
-    """Denoised distribution estimation: `E = kappa_t * error`, `C_t = sum_{s > t} c_s error_s`.
+    """Denoised distribution estimation: `E = kappa_t error`, `C_t = 2 v sum_{s > t} c_s error_s`.
+
+    With variance v of the single shot `-log p(x_0 | x_t) = E / (2 v)` up to constants, and the
+    steps before add `sum c_s error_s`; the loss's beta takes up `1 / v` (docs/dde.md).
 
     From T down to t the chain is followed stepwise, from t to 0 in a single shot; one network pass
     a step, because the sums of the steps not drawn come from running estimates of earlier
@@ -236,9 +253,10 @@ class DDE(_Stepwise, _SingleShot):
         schedule: The backbone's schedule.
         ema: Share of the old estimate kept; not stated in the paper. 0.9 to 0.99.
         buckets: 0 for one entry a timestep (batches of thousands), 20 to 50 for small batches.
+        single_shot_variance: v; 1 as in the Gaussian of unit variance, 0.5 for `E + sum c error`.
         correction: The paper's words fit both; its claims fit only the posterior's mode.
         variance: Variance of a reverse step.
-        kappa_max: Clip on kappa; the paper has none.
+        kappa_max: Clip on kappa; None, as in the paper, for exact comparisons.
 
     References:
         arXiv 2411.14871. Arrays and EMA are the paper's; four of them, the buckets and the
@@ -253,9 +271,11 @@ class DDE(_Stepwise, _SingleShot):
         buckets: Buckets = 50,
         correction: Sign = "posterior_mode",
         variance: Variance = "beta",
-        kappa_max: KappaMax = None,
+        single_shot_variance: SingleShotVariance = 1.0,
+        kappa_max: KappaMax = KAPPA_MAX,
     ) -> None:
         _SingleShot.__init__(self, schedule, kappa_max)
+        self.single_shot_variance = single_shot_variance
         self.arrays = StepArrays(
             schedule, ema=ema, buckets=buckets, variance=variance, sign=correction
         )
@@ -271,6 +291,7 @@ class DDEStep(_Stepwise):
         buckets: 0 for one entry a timestep.
         correction: Where x_{s-1} is put.
         variance: Variance of a reverse step.
+        single_shot_variance: As in `dde`.
 
     References:
         arXiv 2411.14871, DDE-Step.
@@ -284,8 +305,10 @@ class DDEStep(_Stepwise):
         buckets: Buckets = 50,
         correction: Sign = "posterior_mode",
         variance: Variance = "beta",
+        single_shot_variance: SingleShotVariance = 1.0,
     ) -> None:
         super().__init__(schedule)
+        self.single_shot_variance = single_shot_variance
         self.arrays = StepArrays(
             schedule, ema=ema, buckets=buckets, variance=variance, sign=correction
         )

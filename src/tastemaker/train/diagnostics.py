@@ -24,7 +24,7 @@ POINTS = 50
 SNAPSHOTS = 50
 """How often a run keeps the corrections, at most."""
 
-OBSERVED = ("margin", "accuracy", "saturation", "weight")
+OBSERVED = ("margin", "accuracy", "saturation", "weight", "gradient")
 
 
 def observe(
@@ -33,26 +33,33 @@ def observe(
     """Measure how each pair of a batch pulls on the policy.
 
     Rows, in the order of `OBSERVED`: the scaled margin `z = 0.5 * beta * margin`; whether it is
-    positive, a tie counted half; `sigmoid(-z)`, which falls to 0 as a pair is learnt; and the
-    effective weight `d loss / d error of the chosen image / (0.5 * beta)`, taken from the graph, so
-    that it holds for any loss: for `dpo` it is `scale_t * sigmoid(-z)`.
+    positive, a tie counted half; `sigmoid(-z)`, which falls to 0 as a pair is learnt; the effective
+    weight `w_c = d loss / d error of the chosen image / (0.5 * beta)`, for `dpo`
+    `scale_t * sigmoid(-z)`; and `w_c^2 e_c + w_r^2 e_r`, the squared norm of the loss's gradient at
+    the network's output up to a constant (before the safeguard). Both are taken from the graph, so
+    that they hold for any loss.
 
     Args:
         errors: The errors as the network made them, the policy's with their graph.
         seen: The errors with their credit.
-        losses: Shape [pairs], computed from `seen`.
+        losses: Shape [pairs], computed from these.
         beta: The loss's beta.
 
     Returns:
-        Shape [4, pairs], without graph.
+        Shape [5, pairs], without graph.
 
     References:
         arXiv 2411.14871, the figures of gradients by timestep.
     """
-    (slope,) = torch.autograd.grad(losses.sum(), errors.policy_chosen, retain_graph=True)
+    branches = (errors.policy_chosen, errors.policy_rejected)
+    slopes = torch.autograd.grad(
+        losses.sum(), branches, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    chosen, rejected = (slope / (0.5 * beta) for slope in slopes)
+    gradient = chosen.square() * branches[0].detach() + rejected.square() * branches[1].detach()
     z = 0.5 * beta * seen.margin.detach()
     accuracy = (z > 0).to(z.dtype) + 0.5 * (z == 0).to(z.dtype)
-    return torch.stack([z, accuracy, torch.sigmoid(-z), slope / (0.5 * beta)])
+    return torch.stack([z, accuracy, torch.sigmoid(-z), chosen, gradient])
 
 
 def describe(credit: Credit) -> dict[str, Any]:
@@ -100,7 +107,7 @@ class CreditDiary:
         self._clear()
 
     def see(self, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
-        """Add a batch: what `observe` returned, shape [4, pairs], and its timesteps."""
+        """Add pairs: what `observe` returned, one column a pair, and their timesteps."""
         band = timesteps.cpu() * BANDS // len(self.credit.schedule)
         self.count.index_add_(0, band, torch.ones(len(band), dtype=torch.float64))
         self.sums.index_add_(1, band, observed.double().cpu())

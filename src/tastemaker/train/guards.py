@@ -18,7 +18,8 @@ def safe_share(
 
         share = (1 - slack) |g_c|^2 / <g_c, g_r>   where <g_c, g_r> > 0, and at most 1.
 
-    The residuals of a pair share their noise, so that the two gradients are often aligned.
+    The residuals of a pair share their noise, so that the two gradients are often aligned. A credit
+    scheme multiplies both by one factor, that of the pair's timestep: it cancels.
 
     Args:
         chosen_residual: Prediction minus target of the chosen images, shape [pairs, ...].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,6 +45,23 @@ from tastemaker.train.sharding import join, prepare, split
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.train.validation import ValidationSheets
 from tastemaker.training_sections import TrainConfig
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one batch of an optimizer step leaves behind, without graph.
+
+    Attributes:
+        metrics: Scalars.
+        timesteps: Shape [pairs].
+        errors: Of the four branches, shape [4, pairs].
+        observed: From `observe`, one column a pair.
+    """
+
+    metrics: dict[str, torch.Tensor]
+    timesteps: torch.Tensor
+    errors: torch.Tensor
+    observed: torch.Tensor
 
 
 class Trainer(TrainingRun[TrainConfig]):
@@ -122,20 +140,34 @@ class Trainer(TrainingRun[TrainConfig]):
     def _step(self, step: int) -> dict[str, float]:
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
-        sums: dict[str, torch.Tensor] = {}
-        for part in range(config.gradient_accumulation):
-            last = part == config.gradient_accumulation - 1
-            for key, value in self._forward_backward(step, part, last).items():
-                sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        parts = [self._forward_backward(step, part) for part in range(config.gradient_accumulation)]
         norm = self._clip_and_update(step)
+        self._learn_credit(parts)
         means = {
-            key: self.accelerator.reduce(value / config.gradient_accumulation, "mean").item()
-            for key, value in sums.items()
+            key: self.accelerator.reduce(
+                torch.stack([part.metrics[key] for part in parts]).mean(), "mean"
+            ).item()
+            for key in parts[0].metrics
         }
         return {**means, **norm, "learning_rate": rate}
 
-    def _forward_backward(self, step: int, part: int, last: bool) -> dict[str, torch.Tensor]:
+    def _learn_credit(self, parts: list[Seen]) -> None:
+        """Give the credit scheme and its diary all pairs of the step, of all processes, at once.
+
+        After use: the corrections of this step were made by the steps before it.
+        """
+        timesteps = self.accelerator.gather(torch.cat([part.timesteps for part in parts]))
+        errors, observed = (
+            self._gathered(torch.cat([getattr(part, name) for part in parts], 1))
+            for name in ("errors", "observed")
+        )
+        self.credit.update(errors, timesteps)
+        if self.accelerator.is_main_process:
+            self.diary.see(observed, timesteps)
+
+    def _forward_backward(self, step: int, part: int) -> Seen:
         config = self.config
+        last = part == config.gradient_accumulation - 1
         examples = examples_of(config, self.accelerator, step, part)
         seed_dropout(config, examples)
         batch = noisy_batch(
@@ -156,20 +188,15 @@ class Trainer(TrainingRun[TrainConfig]):
                 )
             errors = errors_of(residuals, config.guards.safeguard)
             seen = credited(errors, self.credit, timesteps)
-            losses = self._loss(seen)
+            losses = self._loss(errors, seen)
             if config.statistics is not None:
                 losses = losses + matching(
                     config.statistics, self.backbone.noise_schedule, batch, residuals
                 )
             observed = observe(errors, seen, losses, self.beta)
             self.accelerator.backward(losses.mean())
-        everywhere = self.accelerator.gather(timesteps)
-        # After use: the arrays of this step were made by the steps before it.
-        self.credit.update(self._gathered(errors.stack().detach()), everywhere)
-        observed = self._gathered(observed)
-        if self.accelerator.is_main_process:
-            self.diary.see(observed, everywhere)
-        return step_metrics(errors, seen, losses, self.beta)
+        metrics = step_metrics(errors, seen, losses, self.beta)
+        return Seen(metrics, timesteps, errors.stack().detach(), observed)
 
     def _density(self, height: int, width: int) -> torch.Tensor | None:
         """How often each timestep is drawn: the family's own share times the credit scheme's."""
@@ -186,11 +213,15 @@ class Trainer(TrainingRun[TrainConfig]):
             return len(self.data)
         return available_pairs(len(self.data), step, chunks=plan.chunks, every=plan.every)
 
-    def _loss(self, seen: DenoisingErrors) -> torch.Tensor:
-        """Weighted sum of the configured losses, shape [pairs]."""
+    def _loss(self, errors: DenoisingErrors, seen: DenoisingErrors) -> torch.Tensor:
+        """Weighted sum of the configured losses, shape [pairs].
+
+        The margin and its penalty are log-ratios of whole images, estimated with credit; a loss of
+        the chosen error alone is a regression at this timestep, and sees the error as it is.
+        """
         inputs = {
             "margin": penalised(seen, self.config.guards.chosen_penalty),
-            "chosen_error": seen.policy_chosen,
+            "chosen_error": errors.policy_chosen,
         }
         terms = [weight * loss(inputs[looks_at]) for weight, looks_at, loss in self.losses]
         return torch.stack(terms).sum(0)

@@ -33,5 +33,8 @@ def examples_of(
 
 
 def seed_dropout(config: OptimisationConfig, examples: range) -> None:
-    """Seed the dropout of all adapters by the batch's first example."""
+    """Seed the dropout of all adapters by the batch's first example.
+
+    One mask is drawn for a whole batch: here alone the cut into batches enters.
+    """
     torch.manual_seed(keyed_seed(config.seed, "dropout", examples.start))

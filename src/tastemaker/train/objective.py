@@ -138,10 +138,11 @@ def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -
 def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
     """The margin, less a penalty on a chosen error that has grown: DPO-Positive.
 
-    `margin - penalty * max(0, pol_c - ref_c)`.
+    `margin - penalty * max(0, pol_c - ref_c)`: the chosen image's log-ratio, where it is negative.
 
     Args:
-        errors: What the loss sees.
+        errors: What the margin is made of, so that under a credit scheme the penalty is the same
+            estimate of a log-ratio, in the same units.
         penalty: 0 for the plain margin; 10 kept a curriculum on real images from collapsing.
 
     Returns:
