@@ -133,11 +133,13 @@ def test_groups_come_in_the_order_of_their_first_candidates(
             | {"seed": i, "source": "generated", "source_id": "", "score": 0.5 * i}
             for i, item in enumerate(items)
         ]
-        for index, start in enumerate(range(0, len(rows), shard)):
-            table = pa.Table.from_pylist(rows[start : start + shard])
-            write_table(pool.shard(index), table.drop_columns("score"))
-            write_table(pool.score_file("score", pool.shard(index)), table)
-        Stage(pool.folder / "scores" / "score", "score", {}).finish()
+        stage = Stage(pool.folder / "scores" / "score", "score", {})
+        with stage.claimed():
+            for index, start in enumerate(range(0, len(rows), shard)):
+                table = pa.Table.from_pylist(rows[start : start + shard])
+                write_table(pool.shard(index), table.drop_columns("score"))
+                write_table(pool.score_file("score", pool.shard(index)), table)
+            stage.finish()
         kept = [i for i in range(len(items)) if i not in left_out]
         found = Groups(pool, {str(i) for i in kept})
         expected: dict[int, list[int]] = {}

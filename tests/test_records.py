@@ -57,6 +57,13 @@ def pair_of(chosen: str, rejected: str, margin: float) -> dict[str, Any]:
     return {**texts, **ids, "rule": "best_worst", "margin": margin}
 
 
+def finished(stage: Stage) -> None:
+    """End a stage, unless it has ended."""
+    with stage.claimed() as unfinished:
+        if unfinished:
+            stage.finish()
+
+
 def script(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
@@ -196,34 +203,38 @@ class TestStage:
 
     def test_a_finished_stage_is_known_again_and_hands_on_its_key(self, tmp_path: Path) -> None:
         stage = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
-        assert not stage.begin().finished
-        stage.finish(pairs=12)
+        with stage.claimed() as unfinished:
+            assert unfinished
+            stage.finish(pairs=12)
         again = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
-        assert again.begin().finished
+        with again.claimed() as unfinished:
+            assert not unfinished
         assert finished_key(tmp_path / "pairs") == again.key
         assert read_json(tmp_path / "pairs" / "done.json")["pairs"] == 12
 
     def test_a_stage_that_was_killed_is_taken_up_again(self, tmp_path: Path) -> None:
-        Stage(tmp_path, "train", {"steps": 3}).begin()
-        assert not Stage(tmp_path, "train", {"steps": 3}).begin().finished
+        for _ in range(2):
+            with Stage(tmp_path, "train", {"steps": 3}).claimed() as unfinished:
+                assert unfinished
 
     def test_another_configuration_is_refused_and_the_difference_named(
         self, tmp_path: Path
     ) -> None:
-        Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 500.0}}).begin().finish()
+        finished(Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 500.0}}))
         other = Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 2000.0}})
         with pytest.raises(TastemakerError, match=r"loss\.beta: 500\.0 there, 2000\.0 now"):
-            other.begin()
+            finished(other)
         assert finished_key(tmp_path) != other.key
 
     def test_another_configuration_is_not_finished_here(self, tmp_path: Path) -> None:
-        Stage(tmp_path, "train", {"steps": 3}).begin().finish()
+        finished(Stage(tmp_path, "train", {"steps": 3}))
         assert not Stage(tmp_path, "train", {"steps": 4}).finished
 
     def test_the_input_of_a_room_must_be_finished(self, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match="does not exist"):
             finished_key(tmp_path / "candidates")
-        Stage(tmp_path / "candidates", "generate", {}).begin()
+        with Stage(tmp_path / "candidates", "generate", {}).claimed():
+            pass
         with pytest.raises(TastemakerError, match="is not finished"):
             finished_key(tmp_path / "candidates")
 
@@ -231,11 +242,13 @@ class TestStage:
 class TestPool:
     @staticmethod
     def scored(folder: Path, scorer: str, *shards: tuple[str, ...], end: bool = True) -> None:
-        for index, ids in enumerate(shards):
-            file = Pool(folder).score_file(scorer, Pool(folder).shard(index))
-            write_table(file, table_of(*ids, scorer=scorer))
-        if end:
-            Stage(folder / "scores" / scorer, "score", {}).begin().finish()
+        stage = Stage(folder / "scores" / scorer, "score", {})
+        with stage.claimed():
+            for index, ids in enumerate(shards):
+                file = Pool(folder).score_file(scorer, Pool(folder).shard(index))
+                write_table(file, table_of(*ids, scorer=scorer))
+            if end:
+                stage.finish()
 
     @pytest.fixture
     def pool(self, tmp_path: Path) -> Pool:
@@ -300,7 +313,7 @@ class TestPairSet:
         assert held.write([], []) == 0
         with pytest.raises(TastemakerError, match="no more"):
             held.write(breaking(), [])
-        assert files_in(tmp_path) == ["pools.json"]
+        assert files_in(tmp_path) == []
 
     def test_a_torn_file_is_named(self, tmp_path: Path) -> None:
         held = PairSet(tmp_path)

@@ -101,9 +101,11 @@ def new_pool(
         }
         for number, (prompt, seed) in enumerate(plan)
     ]
-    for index, start in enumerate(range(0, len(rows), SHARD)):
-        write_table(pool.shard(index), candidate_table(rows[start : start + SHARD]))
-    Stage(folder, "generate", {"made": folder.name}).begin().finish()
+    stage = Stage(folder, "generate", {"made": folder.name})
+    with stage.claimed():
+        for index, start in enumerate(range(0, len(rows), SHARD)):
+            write_table(pool.shard(index), candidate_table(rows[start : start + SHARD]))
+        stage.finish()
     return pool
 
 

@@ -66,11 +66,12 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
     }
     settings = config.model_dump(mode="json", exclude={"device"})
     stage = Stage(output, "blend", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
-    items = _plan(config, *pools)
-    _make_missing(config, items, pools, Pool(output))
-    stage.finish(candidates=len(items))
+    with stage.claimed() as unfinished:
+        if unfinished:
+            items = _plan(config, *pools)
+            _make_missing(config, items, pools, Pool(output))
+            Pool(output).require(len(items))
+            stage.finish(candidates=len(items))
     return output
 
 

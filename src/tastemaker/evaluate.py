@@ -218,10 +218,12 @@ def _draw(config: EvaluateConfig, name: str, model: str, prompts: list[str], fol
     settings = config.model_dump(mode="json", exclude={"device", "scorers", "base", "features"})
     inputs = {"model": model_identity(model), "prompts": prompts}
     stage = Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
-    if not stage.begin().finished:
-        items = plan(prompts, config.num_images, config.seed)
-        sample_pool(config, model, items, folder, keep_latents=False, shard_size=SHARD_SIZE)
-        stage.finish(prompts=len(prompts), candidates=len(items))
+    with stage.claimed() as unfinished:
+        if unfinished:
+            items = plan(prompts, config.num_images, config.seed)
+            sample_pool(config, model, items, folder, keep_latents=False, shard_size=SHARD_SIZE)
+            Pool(folder).require(len(items))
+            stage.finish(prompts=len(prompts), candidates=len(items))
     return Pool(folder)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from tqdm import tqdm
 
 from tastemaker.candidates import Rows
+from tastemaker.claims import exclusive
 from tastemaker.comparisons import Comparison, win_shares
 from tastemaker.conversion import HUMAN, TIE
 from tastemaker.data_sections import DataExportConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, read_json, write_json
+from tastemaker.files import config_key, disk_errors, read_record, write_json
 from tastemaker.groups import Groups, score_keys
 from tastemaker.records import PairSet, Pool, finished_key
 from tastemaker.registry import LAYOUTS
@@ -51,23 +52,35 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
     """
     key = config_key(config.model_dump(mode="json"), _source_key(source))
     marker = output / MARKER
-    if marker.is_file() and read_json(marker).get("key") == key:
+    if marker.is_file() and read_record(marker, key=str)["key"] == key:
         return output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise TastemakerError(f"{output} exists and holds something else; choose another folder.")
+    with exclusive(output, output.with_name(f".{output.name}.lock")):
+        unfinished = output.with_name(f".{output.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            number = _write(config, source, unfinished)
+            write_json(unfinished / MARKER, {"key": key, "comparisons": number})
+            with disk_errors(output):
+                if output.is_dir():
+                    output.rmdir()
+                unfinished.rename(output)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return output
+
+
+def _write(config: DataExportConfig, source: Path, folder: Path) -> int:
+    """Write the comparisons of pairs or a pool; returns how many there are."""
     write = LAYOUTS.bind(config.layout.name, config.layout.options)
     any_number = getattr(LAYOUTS.entry(config.layout.name), "any_number", False)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     counted = tqdm(_comparisons(config, source), desc=f"export {source.name}", unit="comparisons")
     comparisons = iter(counted) if any_number else _of_two(counted, config.layout.name)
-    write(comparisons, unfinished)
-    write_json(unfinished / MARKER, {"key": key, "comparisons": counted.n})
-    if output.is_dir():
-        output.rmdir()
-    unfinished.rename(output)
-    return output
+    with disk_errors(folder):
+        folder.mkdir(parents=True)
+        write(comparisons, folder)
+    return int(counted.n)
 
 
 def _source_key(source: Path) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePath
@@ -39,27 +39,44 @@ def atomic(path: Path) -> Iterator[Path]:
         A path in the same folder, for the caller to write.
 
     Raises:
-        TastemakerError: The disk is full or not writable; the half-written file is removed.
+        TastemakerError: The disk is full, not writable or gone; the half-written file is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # Some libraries write for the owner alone.
-        temporary.chmod(0o666 & ~UMASK)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}:
-            raise TastemakerError(
-                f"cannot write {path}: {error.strerror}. Free some space or choose another folder,"
-                " then run the same command again: finished files are kept."
-            ) from error
-        raise
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            # Some libraries write for the owner alone.
+            temporary.chmod(0o666 & ~UMASK)
+            temporary.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system, or safetensors, says of a file that cannot be written into one error.
+
+    Args:
+        path: What is written, for the message.
+
+    Raises:
+        TastemakerError: The block raised an `OSError` or a `SafetensorError`.
+    """
+    try:
+        yield
+    except Exception as error:
+        # By name: safetensors is not imported for it, and its errors have no common base.
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise TastemakerError(
+            f"cannot write {path}: {why}. Free some space or choose another folder,"
+            " then run the same command again: finished files are kept."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +99,40 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), path)
 
 
+def read_record(path: Path, **fields: type) -> dict[str, Any]:
+    """Read a JSON object that this package wrote.
+
+    Args:
+        path: The file.
+        **fields: Keys that it must have, with the type of each value.
+
+    Returns:
+        The object, whatever else it has.
+
+    Raises:
+        TastemakerError: The file is missing, torn, or of another shape.
+    """
+    return _shaped(read_json(path), path, "", fields)
+
+
+def _shaped(data: Any, path: Path, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a JSON object that has the fields."""
+    if not isinstance(data, dict):
+        raise damaged(path, f"{where}not an object but {type(data).__name__}")
+    for name, kind in fields.items():
+        if not isinstance(data.get(name), kind):
+            raise damaged(path, f"{where}no {name!r} of type {kind.__name__}")
+    return data
+
+
+def damaged(path: Path, why: str) -> TastemakerError:
+    """Say what is wrong with a file that this package wrote, and what to do."""
+    return TastemakerError(
+        f"{path} is damaged or not of this program ({why}). Restore it, or delete {path.parent} and"
+        " run the command that made it again."
+    )
+
+
 def leads_out(name: str) -> bool:
     """Whether a file name in somebody's data leads out of the folder or archive that it stands in.
 
@@ -98,23 +149,32 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line.
+def read_json_lines(path: Path, **fields: type) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line that this package wrote.
 
     Args:
         path: The file; missing reads as empty.
+        **fields: Keys that each object must have, with the type of each value.
 
     Returns:
-        The objects; lines that are torn, as a process that was killed leaves its last one, are
-        left out.
+        The objects; a last line that is torn, as a process that was killed leaves it, is left out.
+
+    Raises:
+        TastemakerError: Any other line is torn or of another shape.
     """
     if not path.is_file():
         return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines):  # what follows the last line feed
+                break
+            raise damaged(path, f"line {number}: not JSON") from None
+        rows.append(_shaped(row, path, f"line {number}: ", fields))
+    return rows
 
 
 def write_table(path: Path, table: pa.Table) -> None:

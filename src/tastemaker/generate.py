@@ -36,8 +36,9 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     """
     inputs, items = _planned(config)
     stage = _stage(output, "generate", config, inputs)
-    if not stage.begin().finished:
-        _fill(stage, config, items, prompts=len({item.prompt for item in items}))
+    with stage.claimed() as unfinished:
+        if unfinished:
+            _fill(stage, config, items, prompts=len({item.prompt for item in items}))
     return output
 
 
@@ -69,9 +70,10 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     from tastemaker.backbones.sampling import plan_reconstructions
 
     stage = _stage(output, "reconstruct", config, inputs)
-    if not stage.begin().finished:
-        items = plan_reconstructions(images, config.timesteps, config.seed)
-        _fill(stage, config, items, draw=_from_real(Pool(real)), images=len(images))
+    with stage.claimed() as unfinished:
+        if unfinished:
+            items = plan_reconstructions(images, config.timesteps, config.seed)
+            _fill(stage, config, items, draw=_from_real(Pool(real)), images=len(images))
     return output
 
 
@@ -125,6 +127,7 @@ def _fill(
         shard_size=config.shard_size,
         draw=draw,
     )
+    Pool(stage.folder).require(len(items))
     stage.finish(**counts, candidates=len(items))
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tastemaker.errors import TastemakerError
 
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
+
+Value = TypeVar("Value")
 
 PACKAGES = ("tastemaker", "torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow")
 
@@ -45,14 +46,48 @@ def number_of_processes() -> int:
     return next((int(os.environ[name]) for name in WORLD_SIZES if name in os.environ), 1)
 
 
-@contextlib.contextmanager
-def in_turn() -> Iterator[None]:
-    """Run the block in the main process first, then in the others, which find its work done."""
+def is_main_process() -> bool:
+    """Whether this process is the one, or the first, of its launch."""
+    return number_of_processes() == 1 or processes().is_main_process
+
+
+def from_main_process(make: Callable[[], Value]) -> Value:
+    """Make a value in the main process alone, and hand it to all processes of the launch.
+
+    Args:
+        make: Called in the main process.
+
+    Returns:
+        What it returned there.
+
+    Raises:
+        TastemakerError: In all processes, where it raised one there.
+    """
     if number_of_processes() == 1:
-        yield
-        return
-    with processes().main_process_first():
-        yield
+        return make()
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [None, None]
+    if processes().is_main_process:
+        try:
+            outcome[0] = make()
+        except TastemakerError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise TastemakerError(outcome[1])
+    value: Value = outcome[0]
+    return value
+
+
+def everywhere(here: bool) -> bool:
+    """Whether something is so in every process of the launch."""
+    if number_of_processes() == 1:
+        return here
+    from accelerate.utils import gather_object
+
+    processes()
+    return all(gather_object([here]))
 
 
 def agree(configuration: str) -> None:

@@ -8,6 +8,7 @@ the source `real`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -21,7 +22,7 @@ from tastemaker.conversion import Compared, Photograph
 from tastemaker.data_sections import ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.filters import words_key
-from tastemaker.intake import Intake, left_to_main_process
+from tastemaker.intake import Intake, Total, left_to_main_process
 from tastemaker.records import Pool, Stage
 from tastemaker.registry import CAPTIONED, COMPARISONS
 
@@ -48,19 +49,28 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
     source: ComparedImages = COMPARISONS.bind(choice.name, choice.options)()
     inputs = {**_identity(source.files), **source.identity, "words": words_key(config.filters)}
     stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
-    if stage.begin().finished or left_to_main_process(stage):
-        return output
     convert = Compared.of(config)
-    verdicts = {
-        scorer: Stage(output / "scores" / scorer, f"score {scorer}", {"pool": stage.key}).begin()
-        for scorer in convert.scorers
-    }
-    intake = Intake(Pool(output), "comparison", convert, config.shard_size, scorers=convert.scorers)
-    rows = itertools.islice(source.comparisons, config.limit)
-    total = intake.fill(rows, str(choice.options.get("path", choice.name)))
-    for scorer, each in verdicts.items():
-        each.finish(scorer=scorer)
-    stage.finish(comparisons=total.taken, left_out=total.left_out, dropped=dict(total.filtered))
+    with stage.claimed() as unfinished, contextlib.ExitStack() as claims:
+        if not unfinished:
+            return output
+        verdicts = {
+            scorer: Stage(output / "scores" / scorer, f"score {scorer}", {"pool": stage.key})
+            for scorer in convert.scorers
+        }
+        open_verdicts = {
+            scorer: each
+            for scorer, each in verdicts.items()
+            if claims.enter_context(each.claimed())
+        }
+        if left_to_main_process(stage):
+            return output
+        pool = Pool(output)
+        intake = Intake(pool, "comparison", convert, config.shard_size, scorers=convert.scorers)
+        rows = itertools.islice(source.comparisons, config.limit)
+        total = intake.fill(rows, str(choice.options.get("path", choice.name)))
+        for scorer, each in open_verdicts.items():
+            each.finish(scorer=scorer)
+        stage.finish(comparisons=total.taken, **_counts(total))
     return output
 
 
@@ -87,9 +97,14 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
     images: CaptionedImages = CAPTIONED.bind(choice.name, choice.options)()
     inputs = {**_identity(images.files), "words": words_key(config.filters)}
     stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
-    if stage.begin().finished or left_to_main_process(stage):
-        return output
-    convert = Photograph.of(config)
+    with stage.claimed() as unfinished:
+        if unfinished and not left_to_main_process(stage):
+            _take_images(config, images, stage)
+    return output
+
+
+def _take_images(config: ImagesConfig, images: CaptionedImages, stage: Stage) -> None:
+    output, choice, convert = stage.folder, config.images, Photograph.of(config)
     intake = Intake(Pool(output), "image", convert, config.shard_size, config.limit)
     total = intake.fill(images.images, str(choice.options.get("path", choice.name)))
     if config.limit is not None and total.taken < config.limit:
@@ -98,8 +113,11 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
             f" ({total.left_out} left out, see {Pool(output).left_out})."
             f" Delete {output}, then lower limit or add images."
         )
-    stage.finish(images=total.taken, left_out=total.left_out, dropped=dict(total.filtered))
-    return output
+    stage.finish(images=total.taken, **_counts(total))
+
+
+def _counts(total: Total) -> dict[str, Any]:
+    return {"left_out": total.left_out, "dropped": dict(total.filtered)}
 
 
 def _identity(files: Iterable[Path]) -> dict[str, Any]:

@@ -83,8 +83,6 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     left, right = _Side(chosen), _Side(rejected)
     inputs = {"chosen": left.key, "rejected": right.key}
     stage = Stage(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
-    if stage.begin().finished:
-        return output
     rule = JOINS.bind(config.rule.name, config.rule.options)
 
     def picks() -> Iterator[tuple[Group, Group, Pick | Dropped]]:
@@ -95,16 +93,19 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
                 yield from ((group, other, pick) for pick in rule(group, other))
 
     pools = {pool.folder: pool for pool in (*left.pools, *right.pools)}
-    return finish_pairs(
-        stage,
-        SortedOut(picks(), config.rule.name),
-        list(pools.values()),
-        f"{chosen.name}'s items",
-        lambda dropped: (
-            f"no pair is left of {chosen} against {rejected}{dropped}."
-            " Loosen the rule, or make both from the same images."
-        ),
-    )
+    with stage.claimed() as unfinished:
+        if unfinished:
+            finish_pairs(
+                stage,
+                SortedOut(picks(), config.rule.name),
+                list(pools.values()),
+                f"{chosen.name}'s items",
+                lambda dropped: (
+                    f"no pair is left of {chosen} against {rejected}{dropped}."
+                    " Loosen the rule, or make both from the same images."
+                ),
+            )
+    return output
 
 
 def mix(pairs: Sequence[Path], output: Path) -> Path:
@@ -118,14 +119,14 @@ def mix(pairs: Sequence[Path], output: Path) -> Path:
         `output`.
     """
     stage = Stage(output, "mix", {"inputs": [finished_key(folder) for folder in pairs]})
-    if stage.begin().finished:
-        return output
-    sets = [PairSet(folder) for folder in pairs]
-    rows = (row for each in sets for row in each.rows())
-    pools = {pool.folder: pool for each in sets for pool in each.pools()}
-    number = PairSet(output).write(rows, list(pools.values()))
-    stage.finish(pairs=number)
-    print(f"{number} pairs of {len(sets)} sets")
+    with stage.claimed() as unfinished:
+        if unfinished:
+            sets = [PairSet(folder) for folder in pairs]
+            rows = (row for each in sets for row in each.rows())
+            pools = {pool.folder: pool for each in sets for pool in each.pools()}
+            number = PairSet(output).write(rows, list(pools.values()))
+            stage.finish(pairs=number)
+            print(f"{number} pairs of {len(sets)} sets")
     return output
 
 

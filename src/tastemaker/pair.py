@@ -116,8 +116,13 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
         "words": words_key(config.filters),
     }
     stage = Stage(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
-    if stage.begin().finished:
-        return output
+    with stage.claimed() as unfinished:
+        if unfinished:
+            _pair(config, source, stage)
+    return output
+
+
+def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
     rule = RULES.bind(config.rule.name, config.rule.options)
     found = Groups(source)
     reasons = prompt_reasons(config.filters, config.split)
@@ -130,14 +135,14 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
             yield Dropped(reason)
 
     picks = ((group, group, pick) for group in found for pick in kept(group))
-    return finish_pairs(
+    finish_pairs(
         stage,
         SortedOut(picks, config.rule.name),
         [source],
         f"{len(found)} prompts' candidates",
         lambda dropped: (
-            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in {pool}{dropped}; "
-            + _remedy(config, found)
+            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in"
+            f" {source.folder}{dropped}; " + _remedy(config, found)
         ),
     )
 

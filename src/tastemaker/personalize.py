@@ -46,13 +46,12 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     inputs |= model_identity(config.model)
     settings = config.identity()
     stage = Stage(output, "personalize", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.train.personal_loop import PersonalTrainer
 
-    from tastemaker.train.personal_loop import PersonalTrainer
-
-    PersonalTrainer(config, files, output).run()
-    stage.finish(steps=config.steps, photographs=len(files))
+            PersonalTrainer(config, files, output).run()
+            stage.finish(steps=config.steps, photographs=len(files))
     return output
 
 

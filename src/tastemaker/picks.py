@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tastemaker.data_sections import PairFilters
@@ -167,7 +166,7 @@ class SortedOut:
 
 def finish_pairs(
     stage: Stage, rows: SortedOut, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
-) -> Path:
+) -> None:
     """Write pairs, end their stage, and say how many there are and what was dropped for what.
 
     Args:
@@ -176,9 +175,6 @@ def finish_pairs(
         pools: Where their images lie.
         of: What the pairs were made of, for the message.
         none_left: Turns what was dropped into the message of the error where there is no pair.
-
-    Returns:
-        The stage's folder.
 
     Raises:
         TastemakerError: There is no pair.
@@ -189,4 +185,3 @@ def finish_pairs(
         raise TastemakerError(none_left(why))
     stage.finish(pairs=pairs, dropped=dict(rows.dropped))
     print(f"{pairs} pairs of {of}{why}")
-    return stage.folder

@@ -6,22 +6,29 @@ Every path that a room writes is named here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tastemaker.claims import STAGE_FILE, exclusive, still_held
+from tastemaker.contents import file_content, files_below
 from tastemaker.errors import TastemakerError
 from tastemaker.files import (
     config_key,
+    damaged,
     read_json,
+    read_record,
     read_rows,
     read_table,
+    whole_parquet,
     write_json,
     write_rows,
     write_text,
 )
+from tastemaker.hardware import everywhere, from_main_process, is_main_process
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,49 +55,168 @@ class Stage:
 
     @property
     def finished(self) -> bool:
-        """Whether the room ended here before, with this very configuration."""
-        marker = self.folder / "done.json"
-        return marker.is_file() and read_json(marker).get("key") == self.key
+        """Whether the command ended here before, with this very configuration and all its files."""
+        marker = self.folder / DONE_FILE
+        if not marker.is_file() or read_record(marker, key=str)["key"] != self.key:
+            return False
+        return not _amiss(self.folder, whole=True)
 
-    def begin(self) -> Stage:
-        """Claim the folder; call before anything is written there.
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Have the folder to write in, alone; call before anything is written there.
+
+        A claim is undone where the block ends in an error before it wrote a result: the corrected
+        command then takes the folder. All processes of a launch enter together.
+
+        Yields:
+            Whether there is work to do; False where the command ended here before.
 
         Raises:
-            TastemakerError: The folder holds the work of another configuration.
+            TastemakerError: The folder holds the work of another configuration or of nobody, or
+                another command is writing there.
         """
-        marker = self.folder / "stage.json"
-        if marker.is_file():
-            held = read_json(marker)
-            if held.get("key") != self.key:
+        if from_main_process(self._is_done):
+            yield False
+            return
+        with exclusive(self.folder):
+            from_main_process(self._claim)
+            try:
+                yield True
+            except BaseException:
+                if is_main_process() and not _results(self.folder):
+                    (self.folder / STAGE_FILE).unlink(missing_ok=True)
+                raise
+            everywhere(True)  # a barrier: the next command reads what the main process finished
+
+    def _is_done(self) -> bool:
+        self._refuse_others()
+        return self.finished
+
+    def _refuse_others(self) -> None:
+        marker = self.folder / STAGE_FILE
+        if not marker.is_file():
+            return
+        held = read_record(marker, key=str, config=dict)
+        if held["key"] != self.key:
+            raise TastemakerError(
+                f"{self.folder} was made by another configuration"
+                f" ({_first_difference(held['config'], self.config)})."
+                " Choose another name or output, or delete the folder."
+            )
+
+    def _claim(self) -> None:
+        self._refuse_others()
+        if not (self.folder / STAGE_FILE).is_file():
+            if others := _results(self.folder):
                 raise TastemakerError(
-                    f"{self.folder} was made by another configuration"
-                    f" ({_first_difference(held.get('config', {}), self.config)})."
-                    " Choose another name or output, or delete the folder."
+                    f"{self.folder} holds {others[0].name} and no {STAGE_FILE} that says what it is"
+                    " of; choose another output, or delete the folder."
                 )
-            return self
-        write_json(marker, {"room": self.room, "key": self.key, "config": self.config})
-        return self
+            about = {"room": self.room, "key": self.key, "config": self.config}
+            write_json(self.folder / STAGE_FILE, about)
+        elif (self.folder / DONE_FILE).is_file():
+            for file, why in _amiss(self.folder, whole=True).items():
+                print(f"{file} {why}; it is made again.")
+                file.unlink(missing_ok=True)
+            (self.folder / DONE_FILE).unlink()
 
     def finish(self, **summary: Any) -> None:
-        """Mark the room as ended.
+        """Mark the command as ended, with the size and hash of every file that it made.
 
         Args:
             **summary: Counts worth keeping, JSON-like.
+
+        Raises:
+            TastemakerError: The folder was moved or deleted while the command ran.
         """
-        write_json(self.folder / "done.json", {"room": self.room, "key": self.key, **summary})
+        if not is_main_process():
+            return
+        if not still_held(self.folder):
+            raise TastemakerError(
+                f"{self.folder} was moved, deleted or taken by another command while this one ran;"
+                " put it back, or delete what is there, and run the same command again."
+            )
+        files = {
+            file.relative_to(self.folder).as_posix(): {
+                "bytes": file.stat().st_size,
+                "content": file_content(file),
+            }
+            for file in _results(self.folder)
+            if not MADE_ALONG & set(file.relative_to(self.folder).parts)
+        }
+        held = {"room": self.room, "key": self.key, **summary, "files": files}
+        write_json(self.folder / DONE_FILE, held)
 
 
-def finished_key(folder: Path) -> str:
+DONE_FILE = "done.json"
+
+MADE_ALONG = {
+    "cache.safetensors",
+    "checkpoints",
+    "credit.json",
+    "credit.jsonl",
+    "metrics.jsonl",
+    "validation",
+}
+"""Files and folders that no later command needs: who deletes them has a finished stage still."""
+
+_NO_RESULTS = {STAGE_FILE, DONE_FILE, "left_out.jsonl", "logs"}
+
+
+def _results(folder: Path) -> list[Path]:
+    """The files that a command made in its folder, and with them what others made below it."""
+    if not folder.is_dir():
+        return []
+    return [
+        file
+        for file in files_below(folder)
+        if not _NO_RESULTS & set(file.relative_to(folder).parts) and file.stat().st_size
+    ]
+
+
+def _amiss(folder: Path, *, whole: bool) -> dict[Path, str]:
+    """What is wrong with the files of a finished stage, by file.
+
+    Args:
+        folder: Its folder.
+        whole: Compare contents too, not sizes alone.
+    """
+    wrong = {}
+    held = read_record(folder / DONE_FILE, key=str).get("files", {})
+    for name, about in held.items() if isinstance(held, dict) else ():
+        file = folder / name
+        expected = about if isinstance(about, dict) else {}
+        if not file.is_file():
+            wrong[file] = "is missing"
+        elif file.stat().st_size != expected.get("bytes"):
+            wrong[file] = "is truncated, or not the file that was made here"
+        elif whole and file_content(file) != expected.get("content"):
+            wrong[file] = "is damaged, or not the file that was made here"
+    return wrong
+
+
+def finished_key(folder: Path, *, whole: bool = False) -> str:
     """Return the key of a finished stage, as an input of the next.
 
+    Args:
+        folder: Its folder.
+        whole: Compare the contents of its files too, not their sizes alone; for files without
+            checksums of their own.
+
     Raises:
-        TastemakerError: The folder does not exist or its room did not end.
+        TastemakerError: The folder does not exist, its command did not end, or one of its files is
+            missing or damaged.
     """
-    marker = folder / "done.json"
+    marker = folder / DONE_FILE
     if not marker.is_file():
         state = "is not finished" if folder.is_dir() else "does not exist"
         raise TastemakerError(f"{folder} {state}; run the room that makes it first.")
-    return str(read_json(marker)["key"])
+    for file, why in _amiss(folder, whole=whole).items():
+        raise TastemakerError(
+            f"{file} {why}; run the command that made {folder} again, which makes what is missing,"
+            " or put the file back."
+        )
+    return str(read_record(marker, key=str)["key"])
 
 
 CUTS = {"batch_size", "gradient_accumulation", "device"}
@@ -151,6 +277,31 @@ class Pool:
         """Return the scorers that have scored this pool to the end."""
         folders = sorted((self.folder / "scores").glob("*"))
         return [path.name for path in folders if (path / "done.json").is_file()]
+
+    def require(self, candidates: int) -> None:
+        """Count the rows of all shards.
+
+        Args:
+            candidates: How many there must be.
+
+        Raises:
+            TastemakerError: A shard is missing, or holds more or less than it should.
+        """
+        import pyarrow.parquet as pq
+
+        held = 0
+        for index, shard in enumerate(self.shards()):
+            if shard != self.shard(index):
+                raise TastemakerError(
+                    f"{self.shard(index)} is missing; run the same command again."
+                )
+            with whole_parquet(shard):
+                held += pq.read_metadata(shard).num_rows
+        if held != candidates:
+            raise TastemakerError(
+                f"{self.folder} holds {held} candidates, not {candidates}; do the processes share"
+                " its disk? Delete it and run the same command again."
+            )
 
     def candidates(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read candidates of all shards, in order."""
@@ -214,7 +365,10 @@ class PairSet:
 
     def pools(self) -> list[Pool]:
         """Return the pools that the pairs' images lie in."""
-        names = read_json(self.folder / "pools.json")
+        file = self.folder / "pools.json"
+        names = read_json(file)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise damaged(file, "not a list of folders")
         return [Pool((self.folder / name).resolve()) for name in names]
 
     def write(self, rows: Iterable[Mapping[str, Any]], pools: Sequence[Pool]) -> int:
@@ -231,10 +385,12 @@ class PairSet:
 
         here = self.folder.resolve()
         places = [os.path.relpath(pool.folder.resolve(), here) for pool in pools]
-        write_json(self.folder / "pools.json", places)
         texts = ("pair_id", "prompt_id", "prompt", "chosen_id", "rejected_id", "rule")
         kinds = {**dict.fromkeys(texts, pa.string()), "margin": pa.float64()}
-        return write_rows(self.file, rows, pa.schema(kinds.items()))
+        number = write_rows(self.file, rows, pa.schema(kinds.items()))
+        if number:
+            write_json(self.folder / "pools.json", places)
+        return number
 
 
 @dataclass(frozen=True)
@@ -318,6 +474,29 @@ class RunDir:
         """The page's strips as one picture."""
         return self.folder / "before_after.png"
 
+    @contextlib.contextmanager
+    def claimed(self, config: str, environment: Callable[[], dict[str, Any]]) -> Iterator[None]:
+        """Have the folder for a configuration and this command alone.
+
+        Args:
+            config: The resolved configuration as YAML text.
+            environment: Gives versions and machine, JSON-like.
+
+        Raises:
+            TastemakerError: The folder belongs to another configuration, or another command is
+                writing there.
+        """
+        with exclusive(self.folder):
+            from_main_process(lambda: self.open(config, environment()))
+            try:
+                yield
+            except BaseException:
+                own = {self.config, self.environment}
+                if is_main_process() and own >= set(_results(self.folder)):
+                    for file in own:
+                        file.unlink(missing_ok=True)
+                raise
+
     def open(self, config: str, environment: dict[str, Any]) -> RunDir:
         """Claim the folder for a configuration.
 
@@ -341,7 +520,7 @@ class RunDir:
                     f"{self.folder} holds a run of another configuration ({change})."
                     f" Choose another name (name=...), or delete {self.folder}."
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(files_below(self.folder)):
             raise TastemakerError(f"{self.folder} exists and is no run; choose another name=....")
         else:
             write_text(self.config, config)

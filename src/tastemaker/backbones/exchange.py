@@ -82,17 +82,17 @@ def import_lora(config: LoraImportConfig, output: Path) -> Path:
     tensors, header = read_tensors(file)
     inputs = {"tensors": config_key(sorted(tensors)), "bytes": file.stat().st_size}
     stage = Stage(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
-    if stage.begin().finished:
-        return output
-    known = names(config.model)
-    if any(key.endswith(DOWN) for key in tensors):
-        layers = from_kohya(tensors, known)
-    else:
-        layers = _of_the_denoiser(read_layers(file), known, file)
-        _refuse_others(layers, known, file)
-    write_layers(layers, output, header.get(METADATA) or header.get(KEPT))
-    name_base(config.model, output)
-    stage.finish(layers=len(layers))
+    with stage.claimed() as unfinished:
+        if unfinished:
+            known = names(config.model)
+            if any(key.endswith(DOWN) for key in tensors):
+                layers = from_kohya(tensors, known)
+            else:
+                layers = _of_the_denoiser(read_layers(file), known, file)
+                _refuse_others(layers, known, file)
+            write_layers(layers, output, header.get(METADATA) or header.get(KEPT))
+            name_base(config.model, output)
+            stage.finish(layers=len(layers))
     return output
 
 

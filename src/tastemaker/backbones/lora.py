@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, write_json, write_tensors
+from tastemaker.files import read_record, write_json, write_tensors
 from tastemaker.records import Stage, finished_key
 
 POLICY = "policy"
@@ -145,9 +145,15 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
             learned word.
     """
     stage = Stage(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
-    if stage.begin().finished:
-        return output
-    bases = [read_json(folder / MODEL_FILE) for folder in folders]
+    with stage.claimed() as unfinished:
+        if unfinished:
+            _merge(folders, output)
+            stage.finish(parts=len(folders))
+    return output
+
+
+def _merge(folders: Sequence[Path], output: Path) -> None:
+    bases = [read_record(folder / MODEL_FILE, base=str) for folder in folders]
     layers: dict[str, torch.Tensor] = {}
     metadata: dict[str, Any] = {}
     for folder, base in zip(folders, bases, strict=True):
@@ -166,8 +172,6 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
         layers |= state
     write_tensors(output / LORA_FILE, layers, {"format": "pt", METADATA: json.dumps(metadata)})
     write_json(output / MODEL_FILE, bases[0])
-    stage.finish(parts=len(folders))
-    return output
 
 
 def _flattened(module: Any) -> bool:

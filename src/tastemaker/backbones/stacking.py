@@ -45,12 +45,12 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
         )
     inputs = {"lora": model_identity(str(lora)), "on": model_identity(os.path.abspath(on))}
     stage = Stage(output, "stack", inputs)
-    if stage.begin().finished:
-        return output
-    with atomic(output / LORA_FILE) as temporary:
-        shutil.copyfile(lora / LORA_FILE, temporary)
-    write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
-    stage.finish()
+    with stage.claimed() as unfinished:
+        if unfinished:
+            with atomic(output / LORA_FILE) as temporary:
+                shutil.copyfile(lora / LORA_FILE, temporary)
+            write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
+            stage.finish()
     return output
 
 

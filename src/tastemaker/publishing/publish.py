@@ -10,6 +10,7 @@ import yaml
 from tastemaker.backbones.exchange import export_lora
 from tastemaker.backbones.loading import is_adapter
 from tastemaker.backbones.lora import MODEL_FILE
+from tastemaker.claims import exclusive
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, read_json, write_json, write_text
 from tastemaker.publishing.card import card
@@ -18,6 +19,9 @@ from tastemaker.records import RunDir
 from tastemaker.sections import ExportConfig, PublishConfig
 
 PICTURE = "before_after.png"
+
+NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "stage.json", "done.json", ".*")
+"""Of a trained pipeline's folder: what a training keeps for itself."""
 
 
 def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
@@ -38,7 +42,14 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
     """
     if not run.report_json.is_file():
         raise TastemakerError(f"{run.folder} is no finished run; run its recipe to the end first.")
-    output.mkdir(parents=True, exist_ok=True)
+    with exclusive(output):
+        _fill(config, run, output)
+    if config.push_to_hub is not None:
+        _push(config, output)
+    return output
+
+
+def _fill(config: PublishConfig, run: RunDir, output: Path) -> None:
     if is_adapter(run.policy):
         export_lora(ExportConfig(layout="diffusers"), run.policy, output)
         export_lora(ExportConfig(name=run.folder.name), run.policy, output)
@@ -47,7 +58,7 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
             run.policy,
             output,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("checkpoints", "cache.safetensors", "stage.json"),
+            ignore=shutil.ignore_patterns(*NOT_PUBLISHED),
         )
     if (run.folder / PICTURE).is_file():
         with atomic(output / PICTURE) as temporary:
@@ -59,9 +70,6 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
     settings = without_places(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     write_text(output / run.config.name, yaml.safe_dump(settings, sort_keys=False))
     write_text(output / "README.md", card(config, run, output))
-    if config.push_to_hub is not None:
-        _push(config, output)
-    return output
 
 
 def _push(config: PublishConfig, folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tastemaker import config as configuration
 from tastemaker.choices import Choice
-from tastemaker.hardware import agree, environment, in_turn
+from tastemaker.hardware import agree, environment
 from tastemaker.prompts import load_prompts
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
@@ -33,10 +33,9 @@ def run(config: RunConfig) -> RunDir:
     """
     folder = RunDir(Path(config.output) / config.name)
     agree(configuration.dump(config))
-    with in_turn():
-        folder.open(configuration.dump(config), environment())
     read_prompts(config)
-    RECIPES.entry(config.recipe)(config, folder)
+    with folder.claimed(configuration.dump(config), environment):
+        RECIPES.entry(config.recipe)(config, folder)
     return folder
 
 

@@ -155,7 +155,7 @@ def _metrics(path: Path) -> list[dict[str, float]]:
     """Read the training metrics; of a step written twice (after a resume) the last row counts."""
     rows = {
         float(row["step"]): {name: _number(value) for name, value in row.items()}
-        for row in read_json_lines(path)
+        for row in read_json_lines(path, step=int)
         if "step" in row
     }
     return [rows[step] for step in sorted(rows)]

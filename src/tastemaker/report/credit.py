@@ -87,7 +87,7 @@ def read(folder: Path) -> Credit | None:
     scheme, steps = folder / "credit.json", folder / "credit.jsonl"
     if not scheme.is_file() or not steps.is_file():
         return None
-    held, rows = read_json(scheme), read_json_lines(steps)
+    held, rows = read_json(scheme), read_json_lines(steps, step=int)
     if not isinstance(held, dict) or not rows:
         return None
     names = [name for name in rows[0] if name not in {"step", "correction"}]

@@ -61,16 +61,17 @@ def score_pool(
             config["dtype"] = dtype
         folder = pool.folder / "scores" / choice.column
         stage = Stage(folder, f"score {choice.column}", config)
-        if stage.begin().finished:
-            continue
-        if choice.members:
-            _combine_missing(pool, choice)
-        else:
-            known: dict[bytes, float] = {}
-            for other in reuse:
-                known |= scores_elsewhere(other, choice.column, config)
-            _score_missing(pool, choice, known, batch_size, device, dtype)
-        stage.finish(scorer=choice.column)
+        with stage.claimed() as unfinished:
+            if not unfinished:
+                continue
+            if choice.members:
+                _combine_missing(pool, choice)
+            else:
+                known: dict[bytes, float] = {}
+                for other in reuse:
+                    known |= scores_elsewhere(other, choice.column, config)
+                _score_missing(pool, choice, known, batch_size, device, dtype)
+            stage.finish(scorer=choice.column)
 
 
 def _own(pool: Pool) -> list[Path]:

@@ -31,11 +31,10 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     settings = config.identity()
     inputs |= model_identity(config.model)
     stage = Stage(output, "train", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.train.loop import Trainer
 
-    from tastemaker.train.loop import Trainer
-
-    Trainer(config, PairSet(pairs), output).run()
-    stage.finish(steps=config.steps)
+            Trainer(config, PairSet(pairs), output).run()
+            stage.finish(steps=config.steps)
     return output

@@ -22,7 +22,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        kept = [row for row in read_json_lines(path) if row["step"] <= step]
+        kept = [row for row in read_json_lines(path, step=int) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:

@@ -34,11 +34,10 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
     settings = config.identity()
     inputs = {**model_identity(config.model), "prompts": prompts}
     stage = Stage(output, "align_prop", {**settings, "inputs": inputs})
-    if stage.begin().finished:
-        return output
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.train.reward_loop import RewardTrainer
 
-    from tastemaker.train.reward_loop import RewardTrainer
-
-    RewardTrainer(config, prompts, output).run()
-    stage.finish(steps=config.steps)
+            RewardTrainer(config, prompts, output).run()
+            stage.finish(steps=config.steps)
     return output

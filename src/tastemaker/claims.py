@@ -1,0 +1,177 @@
+"""One command at a time in an output folder, without what killed ones left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+from tastemaker.errors import TastemakerError
+from tastemaker.files import disk_errors
+from tastemaker.hardware import everywhere, from_main_process
+
+LOCK = ".lock"
+
+LEASE_SECONDS = 30.0
+"""A holder on another host that did not renew its lock for so long is taken for dead."""
+
+SEEN_SECONDS = 60.0
+"""Time that a shared file system has to show one process what another one wrote."""
+
+STAGE_FILE = "stage.json"
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.lock\.break\..+")
+
+_tokens: dict[Path, str] = {}
+"""Locks that this command holds: place to token."""
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, lock: Path | None = None) -> Iterator[None]:
+    """Let one command at a time write in a folder, with all the processes of its launch.
+
+    The lock is a file that names process and host. It needs no support by the file system beyond
+    exclusive creation. A lock of a dead process of this host is taken over at once, one of another
+    host when it was not renewed for `LEASE_SECONDS`. Whoever has the lock removes the temporary
+    files of killed commands; folders that were made for the lock go with it where they stay empty.
+
+    Args:
+        folder: The output folder; made where missing.
+        lock: The lock's file; None: `.lock` in the folder. In a block that holds it already,
+            nothing more is done.
+
+    Raises:
+        TastemakerError: Another command writes in the folder, the disk is not writable, or the
+            processes of this launch do not share it.
+    """
+    place = Path(os.path.abspath(lock or folder / LOCK))
+    with contextlib.ExitStack() as stack:
+        token = from_main_process(lambda: stack.enter_context(_locked(folder, place)))
+        if not everywhere(_seen(place, token)):
+            raise TastemakerError(
+                f"the processes of this launch do not share {folder}: some do not see what the main"
+                " process writes there. Choose an output on a disk that all machines share."
+            )
+        yield
+
+
+def still_held(folder: Path) -> bool:
+    """Whether a folder that this command claimed is still where it was, and still its own."""
+    place = Path(os.path.abspath(folder / LOCK))
+    return place in _tokens and _holds(place, _tokens[place])
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, place: Path) -> Iterator[str]:
+    """Hold the lock in this process; yields its token."""
+    if place in _tokens:
+        yield _tokens[place]
+        return
+    with disk_errors(place):
+        made = _make(place.parent)
+    try:
+        with disk_errors(place):
+            lease = _acquired(folder, place)
+        token = _tokens[place] = str(lease.token)
+        try:
+            remove_temporary_files(folder)
+            with _ended_by_sigterm():
+                yield token
+        finally:
+            del _tokens[place]
+            lease.release()
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):  # what was written there stays
+                each.rmdir()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an error would, unless somebody handles it otherwise."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder; returns those that were missing, the innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _acquired(folder: Path, place: Path) -> SoftFileLease:
+    lease = SoftFileLease(place, lease_duration=LEASE_SECONDS, is_singleton=False)
+    for patience in (1.0, 1.5 * LEASE_SECONDS):
+        with contextlib.suppress(Timeout):
+            lease.acquire(timeout=patience, poll_interval=0.2)
+            return lease
+        owner = lease.owner
+        if owner is None or owner.hostname == _host():
+            break
+        if patience == 1.0:
+            print(f"{folder} is locked by host {owner.hostname}; waiting for a sign of life.")
+    who = f"process {owner.pid} on {owner.hostname}" if owner else f"the lock {place}"
+    raise TastemakerError(
+        f"another command is writing in {folder} ({who}); wait until it has ended, or choose"
+        " another output."
+    )
+
+
+def _host() -> str:
+    """This host as locks name it."""
+    with tempfile.TemporaryDirectory() as place, SoftFileLease(Path(place) / LOCK) as lease:
+        assert lease.owner is not None
+        return lease.owner.hostname
+
+
+def _holds(place: Path, token: str) -> bool:
+    try:
+        return token in place.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _seen(place: Path, token: str) -> bool:
+    """Wait until this process sees a lock that the main process wrote."""
+    end = time.monotonic() + SEEN_SECONDS
+    while not _holds(place, token):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):  # listing makes network file systems look again
+            os.listdir(place.parent)
+    return True
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed commands left half-written in a folder that this command has locked.
+
+    Folders inside that other stages claim have locks of their own and are passed over.
+
+    Args:
+        folder: The folder; it may be missing.
+    """
+    for place, folders, files in os.walk(folder):
+        if place != str(folder) and {STAGE_FILE, LOCK} & set(files):
+            folders.clear()
+            continue
+        for name in files:
+            if _TEMPORARY.fullmatch(name):
+                (Path(place) / name).unlink(missing_ok=True)
