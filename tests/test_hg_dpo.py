@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from tastemaker.cli import main
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
+from tastemaker.evaluate import evaluate, summary
 from tastemaker.recipes.runner import run
-from tastemaker.records import PairSet, RunDir
+from tastemaker.records import PairSet, Pool, RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -106,6 +107,10 @@ class TestConfiguration:
             ("normal=null", "hard.rejected: stage 'normal' does not come before hard"),
             ("hard.choosen=real", r"unknown key 'hard.choosen'. Did you mean chosen"),
             ("easy.train.stepps=3", r"unknown key 'easy.train.stepps'. Did you mean steps"),
+            (
+                "evaluate.adapters.eazy.scale=0.5",
+                r"no model 'eazy' is judged; those .* are easy, normal, hard, policy",
+            ),
         ],
     )
     def test_mistakes_are_named(self, file: Path, override: str, message: str) -> None:
@@ -113,6 +118,47 @@ class TestConfiguration:
         overrides = [f"{key}=null" for key in given] if given else [override]
         with pytest.raises(TastemakerError, match=message):
             load(str(file), tuple(overrides))
+
+
+class TestSwitches:
+    """Where a LoRA acts is said for each judged model; `adapter` is the final one's."""
+
+    @pytest.mark.parametrize("switched", ["policy", "easy"])
+    def test_each_model_has_its_own(
+        self, file: Path, finished: RunDir, tmp_path: Path, switched: str
+    ) -> None:
+        option = {"policy": "evaluate.adapter.scale=0", "easy": "evaluate.adapters.easy.scale=0"}
+        config = load(str(file), (option[switched],)).evaluate
+        models = {name: finished.model(name) for name in ("easy", "policy")}
+        report = tmp_path / "report.json"
+        evaluate(config, models, tmp_path, report)
+        drawn = {
+            name: [row["image"]["bytes"] for row in Pool(tmp_path / name).candidates().to_pylist()]
+            for name in ("base", *models)
+        }
+        found = json.loads(report.read_text())["models"]
+        for name in models:
+            assert (drawn[name] == drawn["base"]) == (name == switched)
+            assert found[name].get("drawn_with") == ("its LoRA at 0" if name == switched else None)
+        assert f"{switched} was drawn with its LoRA at 0" in summary(report)
+
+    def test_the_key_of_a_model_holds_its_own_switches_alone(
+        self, file: Path, finished: RunDir, tmp_path: Path
+    ) -> None:
+        """Judged again with another model switched, base and policy stay as they are."""
+        for options in ((), ("evaluate.adapters.easy.scale=0",)):
+            config = load(str(file), options).evaluate
+            models = {"policy": finished.policy}
+            if options:
+                models["easy"] = finished.model("easy")
+            evaluate(config, models, tmp_path, tmp_path / "report.json")
+
+    def test_a_model_without_a_lora_has_none_to_switch(
+        self, file: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        config = load(str(file), ("evaluate.adapter.scale=0.5",)).evaluate
+        with pytest.raises(TastemakerError, match="has no LoRA that could be switched"):
+            evaluate(config, {"policy": tiny_model}, tmp_path, tmp_path / "report.json")
 
 
 class TestRun:

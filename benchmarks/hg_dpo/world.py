@@ -163,7 +163,7 @@ class World:
             `model` and `base`: what the report holds of each, with `quality`.
         """
         judged, file = self.root / part, self.root / part / f"{name}.json"
-        section = {**self.judging(part), "adapter": adapter}
+        section = {**self.judging(part), "adapters": {name: adapter}}
         config = EvaluateConfig.model_validate(section)
         real = self.images.held_out() if part == "test" else self.searched()
         evaluate(config, {name: policy}, judged, file, real)

@@ -46,6 +46,7 @@ def evaluate(
     """
     if "base" in models:
         raise TastemakerError("a judged model cannot be named 'base'; the base is config.base.")
+    config.refuse_switches(list(models))
     prompts = load_prompts(config.prompts)
 
     from tastemaker.scorers.pool import score_pool
@@ -58,6 +59,9 @@ def evaluate(
         score_pool(pool, config.scorers, device=config.device)
     columns = [scorer.column for scorer in config.scorers]
     result = compare(pools, columns, len(prompts))
+    for name in models:
+        if words := config.switches(name).words:
+            result["models"][name]["drawn_with"] = words
     if real is not None:
         add_distances(result, pools, Pool(real), config)
     write_json(report, result)
@@ -213,9 +217,11 @@ def _draw(config: EvaluateConfig, name: str, model: str, prompts: list[str], fol
     from tastemaker.backbones import model_identity
     from tastemaker.backbones.sampling import plan, sample_pool
 
-    if name == "base":  # where the base is a trained model itself, it is drawn as it is
-        config = config.model_copy(update={"adapter": AdapterConfig()})
-    settings = config.model_dump(mode="json", exclude={"device", "scorers", "base", "features"})
+    # Where the base is a trained model itself, it is drawn as it is.
+    own = AdapterConfig() if name == "base" else config.switches(name)
+    config = config.model_copy(update={"adapter": own})
+    around = {"device", "scorers", "base", "features", "adapters"}
+    settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
     stage = Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
     with stage.claimed() as unfinished:
@@ -242,6 +248,9 @@ def summary(report: Path) -> str:
     data = read_json(report)
     counts = f"{data['prompts']} prompts, {data['images']} images a model"
     lines = [f"{counts}; standard errors and 95% intervals clustered by prompt"]
+    for name, model in data["models"].items():
+        if "drawn_with" in model:
+            lines.append(f"  {name} was drawn with {model['drawn_with']}")
     for scorer in data["models"]["base"]["scores"]:
         for name, model in data["models"].items():
             score = model["scores"][scorer]

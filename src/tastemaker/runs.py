@@ -46,6 +46,16 @@ class RunConfig(Section):
     evaluate: EvaluateConfig
     report: ReportConfig = ReportConfig()
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Names of the models that the recipe judges against the base; the last one is final."""
+        return ("policy",)
+
+    @model_validator(mode="after")
+    def _switches_fit(self) -> RunConfig:
+        self.evaluate.refuse_switches(self.judged)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, data: Any) -> Any:
@@ -149,6 +159,13 @@ class RealRun(RunConfig):
         held = {name: getattr(self, name) for name in STAGES}
         return {name: stage for name, stage in held.items() if stage is not None}
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        if self.recipe == "hg_dpo_mixed":
+            return ("policy",)
+        names = list(self.stages)
+        return (*(names if self.text_encoder is not None else names[:-1]), "policy")
+
     @model_validator(mode="after")
     def _stages_fit(self) -> RealRun:
         if not self.stages:
@@ -226,6 +243,10 @@ class PersonalRun(RunConfig):
         if self.rounds > 1 and prompts.options.get("of", 1) > 1:
             raise ValueError("generate.prompts: the rounds set part and of; leave them out")
         return self
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        return (*(f"round_{number}" for number in range(1, self.rounds)), "policy")
 
     def round_prompts(self, number: int) -> Choice:
         """The prompts of a round, counted from 1: its part where there are several."""

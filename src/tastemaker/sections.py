@@ -6,11 +6,13 @@ imported before that.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.choices import Judges, Prompts, Scorers
+from tastemaker.errors import TastemakerError
 from tastemaker.values import Name, Options
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -26,6 +28,8 @@ class Section(Options):
 
 def section_class(annotation: Any) -> type[Section] | None:
     """Return the section that a field holds, also where it may be left out; None for a value."""
+    if get_origin(annotation) is dict:
+        return None
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
@@ -50,6 +54,24 @@ class AdapterConfig(Section):
         if self.text_range is not None and self.text_range[0] >= self.text_range[1]:
             raise ValueError(f"text_range {list(self.text_range)} is empty: low must be below high")
         return self
+
+    @property
+    def words(self) -> str:
+        """The switches as a report writes them; empty where the LoRA acts whole.
+
+        Example:
+            >>> AdapterConfig(scale=0.5, blocks=("up",), text_range=(900, 1000)).words
+            "its LoRA at 0.5, in the up blocks alone, the text encoder's at timesteps 900 to 999"
+        """
+        said = []
+        if self.scale != 1:
+            said.append(f"at {self.scale:g}")
+        if len(set(self.blocks)) < 3:
+            said.append(f"in the {' and '.join(self.blocks)} blocks alone")
+        if self.text_range is not None:
+            low, high = self.text_range
+            said.append(f"the text encoder's at timesteps {low} to {high - 1}")
+        return f"its LoRA {', '.join(said)}" if said else ""
 
 
 class SamplingConfig(Section):
@@ -181,10 +203,37 @@ class EvaluateConfig(SamplingConfig):
     base: str = Field(description="The model to beat: name, hub id or folder.")
     prompts: Prompts = Field(description="Held-out prompts: a file or a named set.")
     num_images: int = Field(1, ge=1, description="Images a prompt and model.")
+    adapter: AdapterConfig = Field(
+        AdapterConfig(), description="Where the LoRA of the final model, `policy`, acts."
+    )
+    adapters: dict[str, AdapterConfig] = Field(
+        {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
+    )
     features: tuple[str, ...] = Field(
         (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
     )
     scorers: Judges = Field(description="Registered scorers.")
+
+    def switches(self, model: str) -> AdapterConfig:
+        """Return where a judged model's LoRA acts: whole, save for `policy` and those named."""
+        return self.adapters.get(model, self.adapter if model == "policy" else AdapterConfig())
+
+    def refuse_switches(self, judged: Collection[str]) -> None:
+        """Refuse switches of a model that is not judged.
+
+        Args:
+            judged: Names of the judged models, the base apart.
+
+        Raises:
+            TastemakerError: A name is not among them.
+        """
+        named = [*self.adapters, *(["policy"] if self.adapter.words else [])]
+        unknown = next((name for name in named if name not in judged), None)
+        if unknown is not None:
+            raise TastemakerError(
+                f"evaluate.adapter{'' if unknown == 'policy' else 's'}: no model {unknown!r} is"
+                f" judged; those whose LoRA can be switched are {', '.join(judged)}."
+            )
 
 
 class ReportConfig(Section):

@@ -193,6 +193,10 @@ class PipelineBackbone(Backbone):
     def switch(self, config: AdapterConfig) -> None:
         adapted = self.pipeline.get_list_adapters()
         if not any(POLICY in names for names in adapted.values()):
+            if config.words:
+                raise TastemakerError(
+                    f"adapter: {self.name} has no LoRA that could be switched; leave adapter out."
+                )
             return
         switch_lora(self.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
         on_text = any(POLICY in adapted.get(name, []) for name in self.text_parts)

@@ -39,6 +39,7 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    report = read_json(run.report_json)
     page: str = environment.get_template("card.md").render(
         header=yaml.safe_dump(_header(config, base, adapter), sort_keys=False).rstrip(),
         name=run.folder.name,
@@ -47,7 +48,12 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         named=base in MODELS,
         adapter=adapter,
         file=f"{run.folder.name}.safetensors",
-        results=_results(read_json(run.report_json)),
+        results=_results(report),
+        drawn_with=[
+            (name, found["drawn_with"])
+            for name, found in report["models"].items()
+            if "drawn_with" in found
+        ],
         pictures=(folder / "before_after.png").is_file(),
         data=config.data or "Not described.",
         license=config.license or "Not given.",

@@ -119,6 +119,7 @@ def _results(contents: Contents) -> dict[str, Any]:
             for scorer in contents.scorers
         },
         "win_rates": figures.win_rates(intervals) if intervals else None,
+        "drawn_with": summary.drawn_with(contents),
         "frechet": summary.frechet(contents),
         "distributions": _distributions(contents, colours),
         "colours": colours,

@@ -123,6 +123,16 @@ def decimals(spread: float) -> int:
     return min(max(1 - math.floor(math.log10(spread)), 0), 6)
 
 
+def drawn_with(contents: Contents) -> list[str]:
+    """Say which models were not drawn with their LoRA acting whole, a sentence each."""
+    models: Mapping[str, Any] = contents.report["models"]
+    return [
+        f"{name} was drawn with {models[name]['drawn_with']}."
+        for name in contents.challengers
+        if "drawn_with" in models[name]
+    ]
+
+
 def frechet(contents: Contents) -> list[tuple[str, str, float, float]]:
     """Return (model, features, distance, distance between real halves) where measured."""
     models: Mapping[str, Any] = contents.report["models"]
