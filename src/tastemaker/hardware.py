@@ -149,6 +149,27 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def check_dtype(device: torch.device, name: str) -> None:
+    """Refuse a precision that a device cannot compute in, by trying.
+
+    Args:
+        device: Where to compute.
+        name: "fp32", "bf16" or "fp16".
+
+    Raises:
+        TastemakerError: The device has no convolution or product of matrices in it.
+    """
+    import torch
+
+    try:
+        one = torch.ones(1, 1, 1, 1, device=device, dtype=torch_dtype(name))
+        torch.nn.functional.conv2d(one, one) @ one
+    except (RuntimeError, TypeError) as error:
+        raise TastemakerError(
+            f"device {device.type!r} does not compute in {name} ({error}); take dtype=fp32."
+        ) from error
+
+
 def memory(name: str) -> int | None:
     """Bytes that a device has for this process.
 

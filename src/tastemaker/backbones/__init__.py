@@ -1,6 +1,7 @@
 """Model families: the only code that knows one diffusers pipeline from another."""
 
 from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.checks import check_drawing, check_model
 from tastemaker.backbones.conditioning import Conditioning, select, stack
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone, model_identity
@@ -11,6 +12,8 @@ __all__ = [
     "Backbone",
     "Conditioning",
     "Drawing",
+    "check_drawing",
+    "check_model",
     "load_backbone",
     "merge_adapters",
     "model_identity",

@@ -46,6 +46,11 @@ class Backbone(ABC):
     def size(self) -> int:
         """Side in pixels of the square that the model was made to draw."""
 
+    @property
+    @abstractmethod
+    def guidance(self) -> float:
+        """Guidance that the family is drawn with where nothing is said: diffusers' own default."""
+
     @abstractmethod
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
         """Shape of one image's latents.
@@ -59,6 +64,21 @@ class Backbone(ABC):
 
         Raises:
             TastemakerError: The family cannot draw that size.
+        """
+
+    takes_negative: bool = True
+    """Whether a negative prompt changes what the family draws."""
+
+    @abstractmethod
+    def check_steps(self, num_inference_steps: int, shape: Sequence[int]) -> None:
+        """Refuse a number of denoising steps that the sampler cannot take.
+
+        Args:
+            num_inference_steps: Steps.
+            shape: Of the latents, which shifts a flow's noise levels.
+
+        Raises:
+            TastemakerError: There are fewer timesteps, or the sampler refuses.
         """
 
     @property

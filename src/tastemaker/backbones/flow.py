@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.pipelines import PipelineBackbone
+from tastemaker.backbones.schedulers import FLOW
 from tastemaker.backbones.switches import OUTSIDE
 from tastemaker.backbones.unet import token_ids
 from tastemaker.errors import TastemakerError
@@ -33,7 +34,7 @@ class FlowBackbone(PipelineBackbone):
     """
 
     part = "transformer"
-    samplers = "FlowMatchEuler"
+    samplers = FLOW
 
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline)
@@ -43,8 +44,8 @@ class FlowBackbone(PipelineBackbone):
 
     @property
     def grain(self) -> int:
-        # Two by two latents are one token.
-        return 2 * int(self.pipeline.vae_scale_factor)
+        # FLUX packs two by two latents into a token before the transformer sees them.
+        return int(self.pipeline.vae_scale_factor * max(self.denoiser.config.patch_size, 2))
 
     def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
         raise self._no_word(name)

@@ -32,6 +32,8 @@ class FluxBackbone(FlowBackbone):
         pipeline: The loaded pipeline, on its device.
     """
 
+    takes_negative = False
+
     @property
     def channels(self) -> int:
         return int(self.pipeline.transformer.config.in_channels) // 4

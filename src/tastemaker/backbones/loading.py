@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.parts import INDEX, check_parts, read_part, variant_of
 from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
-from tastemaker.hardware import torch_device, torch_dtype
+from tastemaker.hardware import check_dtype, torch_device, torch_dtype
 from tastemaker.records import finished_key
 from tastemaker.registry import MODELS
 
@@ -23,6 +25,8 @@ FAMILIES = {
     "StableDiffusion3Pipeline": "tastemaker.backbones.flow:SD3Backbone",
     "FluxPipeline": "tastemaker.backbones.flux:FluxBackbone",
 }
+
+SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
 
 def resolve(model: str) -> str:
@@ -107,25 +111,43 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
 
     hide_bars()
     place = resolve(model)
-    family = _family(model, place)
-    extras = {"safety_checker": None} if family == "StableDiffusionPipeline" else {}
+    family = read_family(model)
+    target = torch_device(device)
+    check_dtype(target, dtype)
+    options: dict[str, Any] = {"dtype": torch_dtype(dtype)}
+    if family == "StableDiffusionPipeline":
+        options["safety_checker"] = None
+    if Path(place).is_dir():
+        options["variant"] = variant_of(Path(place), family)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            pipeline = DiffusionPipeline.from_pretrained(place, dtype=torch_dtype(dtype), **extras)
-    except (OSError, ValueError, KeyError) as error:
-        raise TastemakerError(f"model {model!r} could not be loaded: {error}") from error
-    pipeline.to(torch_device(device))
-    return _class(family)(model, pipeline)
+            pipeline = DiffusionPipeline.from_pretrained(place, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the libraries stumble over in files of others
+        raise unreadable(model, error) from error
+    pipeline.to(target)
+    return backbone_class(model)(model, pipeline)
+
+
+def unreadable(model: str, error: Exception) -> TastemakerError:
+    """The error of a model whose files the libraries cannot read, in one line."""
+    said = " ".join(str(error).split())[:300]
+    return TastemakerError(
+        f"model {model!r} could not be loaded: {type(error).__name__}: {said}. If its files are"
+        " damaged, download or save it again."
+    )
 
 
 def backbone_class(model: str) -> Any:
     """Return the class of a model's family.
 
     Raises:
-        TastemakerError: The model is missing, broken, or of an unknown family.
+        TastemakerError: The model is missing, broken, or not understood.
     """
-    return _class(_family(model, resolve(model)))
+    module, _, name = FAMILIES[read_family(model)].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def hide_bars() -> None:
@@ -137,41 +159,52 @@ def hide_bars() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _class(family: str) -> Any:
-    module, _, name = FAMILIES[family].partition(":")
-    return getattr(importlib.import_module(module), name)
+def read_family(model: str) -> str:
+    """Return the class of a model's pipeline, once its parts are known to be understood.
 
+    Args:
+        model: A registered name, a hub id or a pipeline folder.
 
-def _family(model: str, place: str) -> str:
-    from diffusers import DiffusionPipeline
+    Returns:
+        One of `FAMILIES`.
 
-    folder = Path(place)
-    known = ", ".join(MODELS.names())
-    if folder.is_dir():
-        index = folder / "model_index.json"
-        if not index.is_file():
-            raise TastemakerError(
-                f"{model} is no model: it holds neither model_index.json (a pipeline) nor"
-                f" {LORA_FILE} (a LoRA)."
-            )
-        try:
-            family = str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-        except (json.JSONDecodeError, KeyError) as error:
-            raise TastemakerError(f"{index} is broken: {error!r}; save the model again.") from None
-    elif place.count("/") != 1 or place.startswith((".", "/", "~")):
-        raise TastemakerError(
-            f"model {model!r} does not exist: no such folder, and no hub id has that form."
-            f" Named models: {known}."
-        )
-    else:
-        try:
-            family = str(DiffusionPipeline.load_config(place)["_class_name"])
-        except (OSError, ValueError) as error:
-            raise TastemakerError(
-                f"model {model!r} is neither a folder here nor reachable on the hub: {error}"
-            ) from error
+    Raises:
+        TastemakerError: The model is missing, broken, or not understood; the message says why.
+    """
+    place = resolve(model)
+    _check_place(model, place)
+    index = read_part(place, INDEX)
+    family = index.get("_class_name")
     if family not in FAMILIES:
         raise TastemakerError(
             f"{model} is a {family}; this version knows {', '.join(sorted(FAMILIES))}."
         )
-    return family
+    check_parts(model, place, index)
+    return str(family)
+
+
+def _check_place(model: str, place: str) -> None:
+    """Refuse what is neither a pipeline folder nor can be a hub id, by what it is."""
+    path = Path(place)
+    if path.is_dir():
+        if not (path / INDEX).is_file():
+            raise TastemakerError(
+                f"{model} is no model: it holds neither {INDEX} (a pipeline) nor"
+                f" {LORA_FILE} (a LoRA)."
+            )
+    elif path.is_file() or path.suffix in SINGLE_FILES:
+        if not path.is_file():
+            raise TastemakerError(f"model {model!r} does not exist: no such file.")
+        raise TastemakerError(
+            f"{model} is a single-file checkpoint or a LoRA, and pipeline folders are read. Convert"
+            " a checkpoint once, with its family's class (StableDiffusionPipeline,"
+            " StableDiffusionXLPipeline, ...):"
+            f' python -c "from diffusers import StableDiffusionPipeline as P;'
+            f" P.from_single_file({place!r}).save_pretrained('FOLDER')\"; a LoRA: tastemaker"
+            f" import FOLDER lora={place} model=BASE."
+        )
+    elif place.count("/") != 1 or place.startswith((".", "/", "~")):
+        raise TastemakerError(
+            f"model {model!r} does not exist: no such folder, and no hub id has that form."
+            f" Named models: {', '.join(MODELS.names())}."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.lora import POLICY, load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError, nearest
@@ -45,14 +47,15 @@ class PipelineBackbone(Backbone):
     text_parts: ClassVar[tuple[str, ...]] = (TEXT,)
     """Its names of the text encoders that a LoRA may train on."""
 
-    samplers: ClassVar[str] = ""
-    """How the names of its samplers begin, where not all do."""
+    samplers: ClassVar[tuple[str, ...]]
+    """Classes of its samplers."""
 
     def __init__(self, name: str, pipeline: Any) -> None:
         self.name = name
         self.pipeline = pipeline
         self.text_range: tuple[int, int] | None = None
         self.vae = Autoencoder(name, pipeline.vae)
+        _limit_tokenizers(pipeline)
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -67,7 +70,21 @@ class PipelineBackbone(Backbone):
 
     @property
     def size(self) -> int:
-        return int(self.pipeline.default_sample_size * self.pipeline.vae_scale_factor)
+        return min(self._sides)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """Height and width in pixels of what the model was made to draw."""
+        given = getattr(self.denoiser.config, "sample_size", None)
+        if given is None:
+            given = getattr(self.pipeline, "default_sample_size", None)
+        if given is None:
+            raise TastemakerError(
+                f"{self.name} names no size of its own (sample_size); give height and width."
+            )
+        high, wide = given if isinstance(given, (list, tuple)) else (given, given)
+        factor = self.pipeline.vae_scale_factor
+        return int(high * factor), int(wide * factor)
 
     @property
     def grain(self) -> int:
@@ -75,12 +92,19 @@ class PipelineBackbone(Backbone):
         return int(self.pipeline.vae_scale_factor)
 
     @property
+    def guidance(self) -> float:
+        parameters = inspect.signature(type(self.pipeline).__call__).parameters
+        return float(parameters["guidance_scale"].default)
+
+    @property
     def channels(self) -> int:
         """Channels of the latents."""
         return int(self.denoiser.config.in_channels)
 
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
-        sides = (height or self.size, width or self.size)
+        if height is None or width is None:
+            height, width = height or self._sides[0], width or self._sides[1]
+        sides = (height, width)
         for side in sides:
             if side % self.grain:
                 below = max(side // self.grain, 1) * self.grain
@@ -92,16 +116,12 @@ class PipelineBackbone(Backbone):
         return self.channels, high, wide
 
     def set_scheduler(self, name: str) -> None:
-        known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
-        if name not in known:
-            raise TastemakerError(f"unknown scheduler {name!r}. {nearest(name, known)}")
-        if name.startswith("FlowMatch") != self.samplers.startswith("FlowMatch"):
+        if name not in self.samplers:
             raise TastemakerError(
-                f"scheduler {name} does not belong to {self.name}, which is drawn by"
-                f" {type(self.pipeline.scheduler).__name__}; leave scheduler out."
+                f"scheduler {name!r} is none that {self.name} can be drawn by."
+                f" {nearest(name, self.samplers)} Or leave scheduler out."
             )
-        kind = getattr(diffusers, name)
-        self.pipeline.scheduler = kind.from_config(self.pipeline.scheduler.config)
+        self.pipeline.scheduler = sampler(getattr(diffusers, name), self.pipeline.scheduler)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -151,10 +171,20 @@ class PipelineBackbone(Backbone):
         first = int(self._grid(drawing.num_inference_steps, shape).timesteps[0])
         latents: torch.Tensor = self.pipeline(
             **self._pipeline_arguments(drawing, first),
-            height=height,
-            width=width,
+            height=shape[1] * self.pipeline.vae_scale_factor,
+            width=shape[2] * self.pipeline.vae_scale_factor,
         ).images
         return self._finite(latents)
+
+    def check_steps(self, num_inference_steps: int, shape: Sequence[int]) -> None:
+        said = f"{self.name} has {self.num_timesteps} timesteps"
+        if num_inference_steps <= self.num_timesteps:
+            try:
+                self._grid(num_inference_steps, shape)
+                return
+            except ValueError as error:
+                said = f"{type(self.pipeline.scheduler).__name__}: {error}"
+        raise TastemakerError(f"num_inference_steps={num_inference_steps} is too many: {said}.")
 
     def _finite(self, latents: torch.Tensor) -> torch.Tensor:
         if not torch.isfinite(latents).all():
@@ -308,6 +338,18 @@ class PipelineBackbone(Backbone):
 
     def save_pipeline(self, folder: Path) -> None:
         self.pipeline.save_pretrained(folder)
+
+
+def _limit_tokenizers(pipeline: Any) -> None:
+    """Cut prompts at a CLIP encoder's positions, also where its tokenizer's file has no limit."""
+    for end in ("", "_2"):
+        tokenizer = getattr(pipeline, f"tokenizer{end}", None)
+        encoder = getattr(pipeline, f"{TEXT}{end}", None)
+        positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+        if tokenizer is not None and positions is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    if hasattr(pipeline, "tokenizer_max_length"):
+        pipeline.tokenizer_max_length = pipeline.tokenizer.model_max_length
 
 
 def _adapters(module: Any) -> dict[str, Any]:

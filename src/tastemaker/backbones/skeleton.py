@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import backbone_class, base_of, hide_bars, is_adapter, resolve
+from tastemaker.backbones.loading import (
+    backbone_class,
+    base_of,
+    hide_bars,
+    is_adapter,
+    resolve,
+    unreadable,
+)
 from tastemaker.hardware import torch_dtype
 
 
@@ -41,7 +48,10 @@ def load_skeleton(model: str, dtype: str = "fp32") -> Backbone:
     if dtype != "fp32":
         for network in parts.values():
             network.to(torch_dtype(dtype))
-    pipeline = DiffusionPipeline.from_pretrained(place, **parts)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(place, **parts)
+    except Exception as error:  # whatever the libraries stumble over in files of others
+        raise unreadable(model, error) from error
     backbone: Backbone = kind(model, pipeline)
     return backbone
 

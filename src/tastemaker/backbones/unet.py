@@ -8,12 +8,13 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.pipelines import PipelineBackbone
+from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
 from tastemaker.backbones.tokens import TOKEN_FILE, add_token
 from tastemaker.files import write_tensors
 from tastemaker.noise import NoiseSchedule
@@ -28,17 +29,19 @@ class UNetBackbone(PipelineBackbone):
     """
 
     part = "unet"
+    samplers = DIFFUSION
 
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline)
-        self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = sampler(type(pipeline.scheduler), pipeline.scheduler)
+        self.schedule = noise_schedule_of(name, pipeline.scheduler)
         abar = self.schedule.alphas_cumprod.double()
         self.prediction_type = self.schedule.config.prediction_type
         self.noise_schedule = NoiseSchedule(abar.sqrt(), (1 - abar).sqrt(), self.prediction_type)
 
-    @property
-    def size(self) -> int:
-        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
+    def set_scheduler(self, name: str) -> None:
+        super().set_scheduler(name)
+        noise_schedule_of(self.name, self.pipeline.scheduler)
 
     def _encode(self, prompt: str) -> Conditioning:
         return {"prompt_embeds": self.pipeline.encode_prompt(prompt, self.device, 1, False)[0]}
@@ -71,7 +74,7 @@ class UNetBackbone(PipelineBackbone):
         return self.pipeline.scheduler
 
     def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler = sampler(DDIMScheduler, self.pipeline.scheduler)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         return scheduler
 

@@ -1,0 +1,95 @@
+"""Checks of a model, and of how it shall be drawn, that need no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.loading import base_of, is_adapter, read_family, resolve
+from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
+from tastemaker.errors import TastemakerError
+from tastemaker.hardware import check_dtype, torch_device
+from tastemaker.sections import SamplingConfig
+
+Size = tuple[int | None, int | None]
+"""Height and width in pixels; None for the model's own."""
+
+
+def check_model(model: str, sizes: Iterable[Size] = ()) -> Backbone:
+    """Hold a model against what is understood, from its configuration files alone.
+
+    Args:
+        model: A registered name, a hub id, a pipeline folder or a trained LoRA folder, of which the
+            base is looked at.
+        sizes: Of images that it shall draw or be trained on.
+
+    Returns:
+        The model without weights, as `load_skeleton` gives it.
+
+    Raises:
+        TastemakerError: The model is missing, broken, or not understood; a size is not one of its
+            family's.
+    """
+    from tastemaker.backbones.skeleton import load_skeleton
+
+    place = Path(resolve(root_of(model)))
+    if place.is_dir():
+        variant_of(place, read_family(str(place)))
+    backbone = load_skeleton(model)
+    for height, width in sizes:
+        backbone.latent_shape(height, width)
+    return backbone
+
+
+def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()) -> None:
+    """Refuse what a model cannot be drawn with: size, sampler, steps, device, precision.
+
+    Args:
+        config: Sampling options.
+        model: As of `check_model`.
+        sizes: Of the images, where the options name none.
+
+    Raises:
+        TastemakerError: The model is not understood, or an option does not suit it.
+    """
+    check_dtype(torch_device(config.device), config.dtype)
+    backbone = check_model(model)
+    if config.scheduler:
+        backbone.set_scheduler(config.scheduler)
+    for height, width in tuple(sizes) or ((None, None),):
+        shape = backbone.latent_shape(config.height or height, config.width or width)
+        backbone.check_steps(config.num_inference_steps, shape)
+    if config.negative_prompt and not backbone.takes_negative:
+        raise TastemakerError(
+            f"{model} takes no negative prompt: guidance is one of its inputs; leave"
+            " negative_prompt out."
+        )
+
+
+def student_warning(model: str) -> str | None:
+    """Warn of training a model that was distilled to a few steps.
+
+    Args:
+        model: As of `check_model`.
+
+    Returns:
+        A sentence; None where no sign of distillation is found.
+    """
+    root = root_of(model)
+    place = resolve(root)
+    sign = student(root, place, read_part(place, INDEX))
+    if sign is None:
+        return None
+    return (
+        f"{root} looks like a model distilled to a few steps ({sign}): training on noisy latents"
+        " undoes the distillation, and its few-step images fall apart. Train the model that it was"
+        " distilled from; the LoRA can be stacked on this one."
+    )
+
+
+def root_of(model: str) -> str:
+    """Return the pipeline below a LoRA, and below those that it was put on."""
+    while is_adapter(Path(model)):
+        model = base_of(Path(model))
+    return model

@@ -1,0 +1,157 @@
+"""Schedulers of diffusers: which are understood, and samplers on a model's own noise schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tastemaker.errors import TastemakerError
+
+DIFFUSION = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Those that draw from `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise` at integer timesteps."""
+
+FLOW = ("FlowMatchEulerDiscreteScheduler",)
+"""Those that draw from `x_s = (1 - s) x_0 + s noise` by Euler's method."""
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+REFUSED = {
+    "timestep_type": ("continuous",),
+    "use_flow_sigmas": (True,),
+    "variance_type": ("learned", "learned_range"),
+    "stochastic_sampling": (True,),
+    "invert_sigmas": (True,),
+}
+"""Options that make another process of a known class: training would not follow it."""
+
+SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+"""Options that belong to the model, whichever sampler draws from it."""
+
+ENDS = ("steps_offset", "set_alpha_to_one")
+"""Options that say where a sampler ends; where the model's sampler has them, others follow it."""
+
+LATENTS = {"clip_sample": False, "thresholding": False}
+"""What samplers of latents need: pixels lie in [-1, 1], latents do not."""
+
+
+def sampler(kind: Any, scheduler: Any) -> Any:
+    """Build a sampler of latents on the noise schedule of a model's scheduler.
+
+    diffusers' `from_config` takes the defaults of the new class for all that the model's own file
+    leaves out: other betas where the defaults differ (LCM, Heun), and `clip_sample=True` (DDIM,
+    DDPM), which cuts latents off at 1. Here the noise schedule is the model's also where it is a
+    default, and latents are never clipped.
+
+    Args:
+        kind: A scheduler class of diffusers.
+        scheduler: The model's own scheduler.
+
+    Returns:
+        An instance of `kind`.
+    """
+    config = dict(scheduler.config)
+    defaults = set(config.pop("_use_default_values", ())) - {*SCHEDULE, *ENDS}
+    own = {key: value for key, value in config.items() if key not in defaults}
+    return kind.from_config({"set_alpha_to_one": False, **own, **LATENTS})
+
+
+def check_scheduler(model: str, name: str, config: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a scheduler by its class and options, before it is built.
+
+    Args:
+        model: For the message.
+        name: Class of the model's scheduler.
+        config: Its configuration.
+        known: `DIFFUSION` or `FLOW`.
+
+    Raises:
+        TastemakerError: Class, prediction type or an option is not understood.
+    """
+    remedy = "Take a model that was trained so, or one whose scheduler_config.json says how."
+    if name not in known:
+        raise TastemakerError(
+            f"{model}: its scheduler is a {name}, whose noise schedule is not understood for this"
+            f" family; known: {', '.join(known)}. {remedy}"
+        )
+    prediction = config.get("prediction_type", "epsilon")
+    if known is DIFFUSION and prediction not in PREDICTIONS:
+        raise TastemakerError(
+            f"{model}: prediction_type {prediction!r} of its scheduler is not understood; known:"
+            f" {', '.join(PREDICTIONS)}. {remedy}"
+        )
+    for option, refused in REFUSED.items():
+        if config.get(option) in refused:
+            raise TastemakerError(
+                f"{model}: its scheduler has {option}={config[option]!r}, which is not understood"
+                f" in training. {remedy}"
+            )
+
+
+def noise_schedule_of(model: str, scheduler: Any) -> Any:
+    """Return the `DDPMScheduler` of a model's noise schedule, held against its own scheduler.
+
+    Args:
+        model: For the message.
+        scheduler: A diffusers scheduler of `DIFFUSION`.
+
+    Returns:
+        The scheduler whose `add_noise` and `get_velocity` are those of training.
+
+    Raises:
+        TastemakerError: The schedule does not fall from 1 to 0, has another length than its
+            timesteps, ends in pure noise that a noise prediction tells nothing of, or is not the
+            one that the scheduler draws with.
+    """
+    from diffusers import DDPMScheduler
+
+    schedule = sampler(DDPMScheduler, scheduler)
+    abar, length = schedule.alphas_cumprod, schedule.config.num_train_timesteps
+    levels = torch.cat([abar.new_ones(1), abar]).double()
+    if len(abar) != length or not (levels.diff() < 0).all() or levels[-1] < 0:
+        raise TastemakerError(
+            f"{model}: the betas of its scheduler give no noise schedule of {length} timesteps that"
+            " falls from 1 towards 0; mend beta_start, beta_end or trained_betas in its"
+            " scheduler_config.json."
+        )
+    if abar[-1] == 0 and schedule.config.prediction_type == "epsilon":
+        raise TastemakerError(
+            f"{model}: with rescale_betas_zero_snr its last timestep is pure noise, of which a"
+            " noise prediction (prediction_type epsilon) says nothing; such models predict v. Mend"
+            " its scheduler_config.json."
+        )
+    if not torch.allclose(scheduler.alphas_cumprod.to(abar), abar, atol=1e-6):
+        raise TastemakerError(
+            f"{model}: a {type(scheduler).__name__} does not draw from its noise schedule"
+            f" (beta_schedule {schedule.config.beta_schedule}, rescale_betas_zero_snr"
+            f" {schedule.config.rescale_betas_zero_snr}); name another: scheduler=DDIMScheduler."
+        )
+    return schedule
