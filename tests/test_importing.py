@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker import conversion
 from tastemaker.cli import main
 from tastemaker.config import load, section
 from tastemaker.data_sections import ImagesConfig, ImportConfig, PairConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, read_json, read_json_lines
-from tastemaker.images import decode, encode_png, upright
+from tastemaker.images import CONVERTED, decode, encode_png, upright
 from tastemaker.importing import import_comparisons, import_images
 from tastemaker.pair import pair
 from tastemaker.recipes.runner import run
@@ -202,7 +203,8 @@ def pictures(rows: list[dict[str, Any]]) -> list[Image.Image]:
 
 def left_out(pool: Path) -> dict[str, str]:
     lines = read_json_lines(pool / "left_out.jsonl")
-    assert read_json(pool / "done.json")["left_out"] == len(lines)
+    done = read_json(pool / "done.json")
+    assert done["left_out"] + sum(done["passed_over"].values()) == len(lines)
     return {each["where"]: each["reason"] for each in lines}
 
 
@@ -349,7 +351,7 @@ def test_broken_and_repeated_images_are_left_out(
     reasons = left_out(tmp_path / "pool")
     assert list(reasons) == [f"{name}.png" for name in "bcdefgi"]
     assert "no readable image" in reasons["b.png"]
-    assert reasons["c.png"] == "no readable image (of no format that Pillow knows)"
+    assert reasons["c.png"].startswith("no readable image (of no format that is read: AVIF")
     assert "no readable image" in reasons["d.png"]
     assert reasons["e.png"] == "the same picture as a.png"
     assert reasons["f.png"] == "the caption is empty"
@@ -419,15 +421,15 @@ def test_killed_import_of_images_ends_with_the_same_bytes(
 
     read: list[int] = []
     kill = 0
-    decode_photograph = conversion.decode_photograph
+    read_photograph = conversion.read_photograph
 
     def counted(data: bytes, max_pixels: int) -> Image.Image:
         read.append(len(data))
         if len(read) == kill:
             raise Killed
-        return decode_photograph(data, max_pixels)
+        return read_photograph(data, max_pixels)
 
-    monkeypatch.setattr(conversion, "decode_photograph", counted)
+    monkeypatch.setattr(conversion, "read_photograph", counted)
     for image in (2, 6):
         kill = image
         read.clear()
@@ -506,3 +508,28 @@ def test_of_two_processes_one_imports(source: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("imported") == 1
         assert (tmp_path / output / "done.json").is_file()
+
+
+def test_whatever_lies_in_the_folder_is_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = encoded(noise(0), icc_profile=icc_profile(1.0, SRGB))
+    folder_of(tmp_path / "in", a=picture, b=encode_png(photograph(1)))
+    for name in ("notes.md", ".DS_Store", "c.txt", ".git/config", "sub/d.psd"):
+        put(tmp_path / "in" / name, "x")
+    assert len(taken(tmp_path / "in", tmp_path / "pool", "size=16")) == 2
+    assert left_out(tmp_path / "pool") == {
+        ".DS_Store": "hidden",
+        ".git": "hidden",
+        "c.txt": "a caption without an image",
+        "notes.md": "of another kind",
+        "sub/d.psd": "of another kind",
+    }
+    told = capsys.readouterr().out
+    assert "imported 2 images, left out 0; 2 passed over: hidden; 1 passed over: a caption" in told
+    assert "1 pictures: with colours converted to sRGB" in told
+    done = read_json(tmp_path / "pool" / "done.json")
+    assert done["passed_over"]["of another kind"] == 2
+    assert done["changed"] == {CONVERTED: 1}
+    assert main(["import", "x", f"images={tmp_path / 'in'}", "size=16", "--check"]) == 0
+    assert "2 passed over: hidden" in capsys.readouterr().out

@@ -92,10 +92,8 @@ FOUNDATION = LAYERS["foundation"]
 # Imports between two parts of one layer, each with its reason; anything else is an error.
 SIDEWAYS = {
     ("conversion", "captioned"),  # it turns captioned images into candidates
-    ("formats", "captioned"),  # the endings of pictures' files are listed once
     ("nano", "scorers"),  # its scorers are CLIP models like any other
     ("nano", "captioned"),  # its scenes are captioned images like any other
-    ("photographs", "captioned"),  # the formats of pictures are listed once
     ("memory", "train"),  # it runs a step of the training that is asked for
     ("personalize", "train"),  # one training more, whose loop is put together of train's parts
     ("plane", "groups"),  # its rule sees candidates that compete, like any rule

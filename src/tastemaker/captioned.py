@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,14 @@ from pydantic import Field
 from tastemaker.errors import TastemakerError
 from tastemaker.files import leads_out, printable
 from tastemaker.intake import LeftOut, Refused
-from tastemaker.listing import Listing
-from tastemaker.parquet import image_bytes, parquet_columns, parquet_files, parquet_rows
+from tastemaker.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over, unnamed
+from tastemaker.parquet import (
+    image_bytes,
+    not_parquet,
+    parquet_columns,
+    parquet_files,
+    parquet_rows,
+)
 from tastemaker.reading import json_lines, read_bytes, read_text, require_file
 from tastemaker.registry import CAPTIONED
 
@@ -24,8 +31,6 @@ Box = tuple[int, int, int, int]
 
 CAPTIONS = ("text", "caption", "prompt")
 """Keys and columns in which a caption is looked for, the first that is there."""
-
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 CaptionKey = Annotated[
     str | None, Field(description=f"Where the caption stands; null: in {', '.join(CAPTIONS)}.")
@@ -67,10 +72,12 @@ class CaptionedImages:
         files: What it reads: a file more, or one of another size, makes it another source. Going
             through them refuses what `images` gives as `Refused`, before any image is read.
         images: The images in their order, and in the place of any that the source cannot give, why.
+        passed_over: What lies beside `files` and is not taken, with why.
     """
 
     files: Iterable[Path]
     images: Iterator[Captioned | LeftOut]
+    passed_over: Iterable[LeftOut] = ()
 
 
 @CAPTIONED.register("folder")
@@ -103,13 +110,15 @@ def folder(
     metadata = root / "metadata.jsonl"
     if os.path.lexists(metadata):
         require_file(metadata)
-        return CaptionedImages(_named(metadata), _described(metadata, caption))
+        beside = unnamed(metadata, _names(metadata))
+        return CaptionedImages(_named(metadata), _described(metadata, caption), beside)
     if caption is not None:
         raise TastemakerError(f"caption={caption} is a key of metadata.jsonl, but {path} has none.")
     names = _images(root)
-    images = (root / name for name in names)
+    files = (root / name for name in names)
+    beside = passed_over(root, functools.partial(_no_image, root))
     twins = (twin for name in names if (twin := (root / name).with_suffix(".txt")).is_file())
-    return CaptionedImages(chain(images, twins), _twins(root, names))
+    return CaptionedImages(chain(files, twins), _twins(root, names), beside)
 
 
 @CAPTIONED.register("parquet")
@@ -132,7 +141,7 @@ def parquet(
     """
     files = parquet_files(Path(path))
     columns = [_caption_column(file, caption) for file in files]
-    return CaptionedImages(files, _from_rows(files, columns))
+    return CaptionedImages(files, _from_rows(files, columns), not_parquet(Path(path)))
 
 
 def _named(file: Path) -> Iterator[Path]:
@@ -143,6 +152,20 @@ def _named(file: Path) -> Iterator[Path]:
             raise row.error()
         if (named := file.parent / row["file_name"]).is_file():
             yield named
+
+
+def _names(file: Path) -> Iterator[str]:
+    return (row["file_name"] for row in _metadata(file) if isinstance(row, dict))
+
+
+def _no_image(root: Path, place: str) -> str | None:
+    """Why a file of a folder without metadata.jsonl is not taken."""
+    file = root / place
+    if file.suffix.lower() in SUFFIXES:
+        return None if file.is_file() else OTHER
+    if file.suffix != ".txt":
+        return OTHER
+    return None if any(file.with_suffix(each).is_file() for each in SUFFIXES) else NO_IMAGE
 
 
 def _metadata(file: Path) -> Iterator[dict[str, Any] | Refused]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -54,7 +54,7 @@ def _check_comparisons(config: ImportConfig) -> int:
         return usable
 
     reading = Check("comparison", converted, config.split, _prompt_of_comparison)
-    return reading.run(itertools.islice(source.comparisons, config.limit))
+    return reading.run(itertools.islice(source.comparisons, config.limit), source.passed_over)
 
 
 def _check_images(config: ImagesConfig) -> int:
@@ -62,7 +62,7 @@ def _check_images(config: ImagesConfig) -> int:
     source: CaptionedImages = CAPTIONED.bind(choice.name, choice.options)()
     convert = Photograph.of(config.model_copy(update={"split": None}))
     reading = Check("image", convert, config.split, _prompt_of_image)
-    return reading.run(source.images)
+    return reading.run(source.images, source.passed_over)
 
 
 @dataclass
@@ -81,12 +81,14 @@ class Check(Generic[Item]):
     split: SplitConfig | None
     prompt: Callable[[Item], str]
     pictures: Pictures = field(default_factory=Pictures, init=False)
+    noted: Counter[str] = field(default_factory=Counter, init=False)
 
-    def run(self, items: Iterator[Item | LeftOut]) -> int:
+    def run(self, items: Iterator[Item | LeftOut], passed_over: Iterable[LeftOut] = ()) -> int:
         """Print a line for each problem, and their number in the end.
 
         Args:
             items: The source.
+            passed_over: Files beside those of the items: counted, and no problem.
 
         Returns:
             How many problems there are.
@@ -107,7 +109,11 @@ class Check(Generic[Item]):
         if not problems and read == dropped.total():
             tqdm.write(f"no {self.kind} is left")
             problems = 1
-        print(f"checked {read} {self.kind}s: {problems} problems{told(dropped)}")
+        beside = Counter(each.reason for each in passed_over)
+        print(
+            f"checked {read} {self.kind}s: {problems} problems{told(dropped)}"
+            f"{told(beside, 'passed over')}{told(self.noted, 'pictures')}"
+        )
         return problems
 
     def _problems(self, item: Item | LeftOut) -> list[str]:
@@ -119,6 +125,7 @@ class Check(Generic[Item]):
             raise
         except TastemakerError as error:
             return [str(error)]
+        self.noted.update(usable.notes)
         part = 0 if self.split is None else part_of(self.prompt(item), self.split)
         found = list(self._repeated(usable, part))
         for place, picture in enumerate(usable.pictures):

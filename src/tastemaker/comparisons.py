@@ -71,11 +71,13 @@ class ComparedImages:
         files: What it reads: a file more, or one of another size, makes it another source.
         comparisons: In their order, and in the place of any that the source cannot give, why.
         identity: What else makes it another source, JSON-like.
+        passed_over: What lies beside `files` and is not taken, with why.
     """
 
     files: Iterable[Path]
     comparisons: Iterator[Comparison | LeftOut]
     identity: Mapping[str, Any] = field(default_factory=dict)
+    passed_over: Iterable[LeftOut] = ()
 
 
 def win_shares(scores: Sequence[float]) -> tuple[float, ...]:

@@ -16,8 +16,8 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
 from tastemaker.filters import Reasons, prompt_reasons, size_reason
 from tastemaker.images import (
+    Decoded,
     crop_box,
-    decode_photograph,
     encode_png,
     fit,
     pixel_hash,
@@ -72,7 +72,7 @@ class Compared:
             require_unicode(name, "the name of a model")
         scores = self._scores(comparison)
         decoded = [self._decoded(data, i) for i, data in enumerate(comparison.images)]
-        images = [image for image, _ in decoded]
+        images = [each.image for each in decoded]
         sizes = [image.size for image in images]
         _drop(size_reason(config.filters, sizes))
         pictures = tuple(pixel_hash(image) for image in images)
@@ -85,8 +85,8 @@ class Compared:
         mirrored = config.flip and bool(keyed_seed(0, "flip", comparison.where) & 1)
         as_is = shape is None and not mirrored
         encoded = [
-            data if as_is and plain else _encoded(image, shape, mirrored)
-            for data, (image, plain) in zip(comparison.images, decoded, strict=True)
+            data if as_is and each.as_stored else _encoded(each.image, shape, mirrored)
+            for data, each in zip(comparison.images, decoded, strict=True)
         ]
         rows = tuple(
             {
@@ -102,7 +102,8 @@ class Compared:
             }
             for place, (data, model) in enumerate(zip(encoded, comparison.models, strict=True))
         )
-        return Usable(rows, scores, pictures)
+        notes = tuple(note for each in decoded for note in each.notes)
+        return Usable(rows, scores, pictures, notes=notes)
 
     def _scores(self, comparison: Comparison) -> dict[str, tuple[float, ...]]:
         """The columns of the verdicts, or why ties of this kind are kept out."""
@@ -116,7 +117,7 @@ class Compared:
         tie = float(comparison.tied and comparison.judged)
         return {HUMAN: human, TIE: (tie,) * len(human)}
 
-    def _decoded(self, data: bytes, place: int) -> tuple[Image.Image, bool]:
+    def _decoded(self, data: bytes, place: int) -> Decoded:
         if not data:
             raise TastemakerError(f"image {place}: it is empty")
         try:
@@ -151,7 +152,7 @@ class Photograph:
         """
         config = self.config
         prompt = kept_prompt(captioned.caption, "caption", self.reasons)
-        whole = decode_photograph(captioned.encoded(), config.max_pixels)
+        whole, _, notes = read_photograph(captioned.encoded(), config.max_pixels)
         image = whole if captioned.box is None else crop_box(whole, captioned.box)
         _drop(size_reason(config.filters, [image.size]))
         shape = _shape(config.size, config.buckets, [image.size])
@@ -171,7 +172,7 @@ class Photograph:
             "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
             **sizes_told(whole, captioned.box, width, height),
         }
-        return Usable((row,), pictures=(pixel_hash(image),), once=True)
+        return Usable((row,), pictures=(pixel_hash(image),), once=True, notes=notes)
 
 
 def kept_prompt(text: str, what: str, reasons: Reasons) -> str:

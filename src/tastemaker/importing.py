@@ -22,7 +22,7 @@ from tastemaker.conversion import Compared, Photograph
 from tastemaker.data_sections import ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.filters import words_key
-from tastemaker.intake import Intake, Total, left_to_main_process
+from tastemaker.intake import Intake, left_to_main_process
 from tastemaker.records import Pool, Stage
 from tastemaker.registry import CAPTIONED, COMPARISONS
 
@@ -67,10 +67,11 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
         pool = Pool(output)
         intake = Intake(pool, "comparison", convert, config.shard_size, scorers=convert.scorers)
         rows = itertools.islice(source.comparisons, config.limit)
-        total = intake.fill(rows, str(choice.options.get("path", choice.name)))
+        name = str(choice.options.get("path", choice.name))
+        total = intake.fill(rows, name, source.passed_over)
         for scorer, each in open_verdicts.items():
             each.finish(scorer=scorer)
-        stage.finish(comparisons=total.taken, **_counts(total))
+        stage.finish(comparisons=total.taken, **total.counts())
     return output
 
 
@@ -106,18 +107,15 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
 def _take_images(config: ImagesConfig, images: CaptionedImages, stage: Stage) -> None:
     output, choice, convert = stage.folder, config.images, Photograph.of(config)
     intake = Intake(Pool(output), "image", convert, config.shard_size, config.limit)
-    total = intake.fill(images.images, str(choice.options.get("path", choice.name)))
+    name = str(choice.options.get("path", choice.name))
+    total = intake.fill(images.images, name, images.passed_over)
     if config.limit is not None and total.taken < config.limit:
         raise TastemakerError(
             f"fewer real images than asked: {total.taken} can be used, limit={config.limit}"
             f" ({total.left_out} left out, see {Pool(output).left_out})."
             f" Delete {output}, then lower limit or add images."
         )
-    stage.finish(images=total.taken, **_counts(total))
-
-
-def _counts(total: Total) -> dict[str, Any]:
-    return {"left_out": total.left_out, "dropped": dict(total.filtered)}
+    stage.finish(images=total.taken, **total.counts())
 
 
 def _identity(files: Iterable[Path]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
@@ -84,12 +84,14 @@ class Usable:
         scores: Scorer to one score a candidate, where the source has scores.
         pictures: Hash of each candidate's pixels.
         once: Whether of two items with a picture in common the second is left out.
+        notes: What was done to its pictures that is worth counting, one each time.
     """
 
     rows: tuple[dict[str, Any], ...]
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     once: bool = False
+    notes: tuple[str, ...] = ()
 
 
 Convert = Callable[[Item, int], Usable]
@@ -108,6 +110,7 @@ class Tally:
         taken: How many of them are in the pool.
         images: How many candidates they became.
         filtered: How many an option kept out, by reason.
+        noted: How many of the pictures taken were changed, by what.
         left_out: Those that could not be used, in order.
         pictures: Where each picture that may come once stands in the source, by its hash.
     """
@@ -116,6 +119,7 @@ class Tally:
     taken: int = 0
     images: int = 0
     filtered: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     pictures: dict[str, str] = field(default_factory=dict)
 
@@ -128,12 +132,16 @@ class Total:
         taken: How many items are in the pool.
         left_out: How many could not be used.
         filtered: How many an option kept out, by reason.
+        noted: How many of the pictures taken were changed, by what.
+        passed_over: How many files lie beside the source's, by kind.
         first: The first that could not be used.
     """
 
     taken: int = 0
     left_out: int = 0
     filtered: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
     first: LeftOut | None = None
 
     def add(self, part: Tally) -> None:
@@ -141,8 +149,18 @@ class Total:
         self.taken += part.taken
         self.left_out += len(part.left_out)
         self.filtered.update(part.filtered)
+        self.noted.update(part.noted)
         if self.first is None and part.left_out:
             self.first = part.left_out[0]
+
+    def counts(self) -> dict[str, Any]:
+        """What became of all that is not taken as it stands, JSON-like."""
+        return {
+            "left_out": self.left_out,
+            "dropped": dict(self.filtered),
+            "passed_over": dict(self.passed_over),
+            "changed": dict(self.noted),
+        }
 
     def __str__(self) -> str:
         """`2 left out, the first a.png: no caption; 3 dropped: ties`."""
@@ -172,12 +190,15 @@ class Intake(Generic[Item]):
     total: Total = field(default_factory=Total, init=False)
     pictures: Pictures = field(default_factory=Pictures, init=False)
 
-    def fill(self, items: Iterator[Item | LeftOut], source: str) -> Total:
+    def fill(
+        self, items: Iterator[Item | LeftOut], source: str, passed_over: Iterable[LeftOut] = ()
+    ) -> Total:
         """Write the shards that are missing, and `left_out.jsonl`.
 
         Args:
             items: The source in its order, the same every time.
             source: Its path or name, for messages.
+            passed_over: Files that lie beside those of the items: listed, and counted by reason.
 
         Returns:
             What became of the whole source.
@@ -201,6 +222,9 @@ class Intake(Generic[Item]):
                 self._count(tally, lines)
                 if tally.images < self.shard_images or self.total.taken == self.limit:
                     break
+            for other in passed_over:
+                self.total.passed_over[other.reason] += 1
+                lines.write(f"{json.dumps(asdict(other))}\n")
             lines.seek(0)
             with (
                 atomic(self.pool.left_out) as temporary,
@@ -210,8 +234,11 @@ class Intake(Generic[Item]):
         self.pictures.close()
         if not self.total.taken:
             raise TastemakerError(f"{source} gave no usable {self.kind} ({self.total}).")
-        why = told(self.total.filtered)
-        print(f"imported {self.total.taken} {self.kind}s, left out {self.total.left_out}{why}")
+        print(
+            f"imported {self.total.taken} {self.kind}s, left out {self.total.left_out}"
+            f"{told(self.total.filtered)}{told(self.total.passed_over, 'passed over')}"
+            f"{told(self.total.noted, 'pictures')}"
+        )
         return self.total
 
     def _held(self, index: int) -> Tally | None:
@@ -249,6 +276,7 @@ class Intake(Generic[Item]):
             rows += usable.rows
             for scorer, column in scores.items():
                 column += usable.scores[scorer]
+            tally.noted = dict(Counter(tally.noted) + Counter(usable.notes))
             tally.taken += 1
             tally.images = len(rows)
             if tally.images >= self.shard_images or self.total.taken + tally.taken == self.limit:
@@ -302,14 +330,14 @@ class Intake(Generic[Item]):
             write_table(self.pool.score_file(scorer, shard), pa.table(columns))
 
 
-def told(dropped: Mapping[str, int]) -> str:
-    """Say how many were dropped for what, to append to a message.
+def told(counts: Mapping[str, int], what: str = "dropped") -> str:
+    """Say how many were dropped, or something else, for what, to append to a message.
 
     Example:
         >>> told({"ties": 3})
         '; 3 dropped: ties'
     """
-    return "".join(f"; {number} dropped: {reason}" for reason, number in dropped.items())
+    return "".join(f"; {number} {what}: {reason}" for reason, number in counts.items())
 
 
 def left_to_main_process(stage: Stage) -> bool:

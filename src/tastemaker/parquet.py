@@ -8,6 +8,8 @@ from typing import Any
 
 from tastemaker.errors import TastemakerError
 from tastemaker.files import whole_parquet
+from tastemaker.intake import LeftOut
+from tastemaker.listing import OTHER, passed_over
 from tastemaker.reading import require_file
 
 ROWS_AT_ONCE = 16
@@ -30,6 +32,11 @@ def parquet_files(path: Path) -> list[Path]:
     if not files:
         raise TastemakerError(f"{path} holds no .parquet file.")
     return files
+
+
+def not_parquet(path: Path) -> Iterator[LeftOut]:
+    """What lies beside the parquet files of a folder."""
+    return passed_over(path, lambda place: None if place.endswith(".parquet") else OTHER, False)
 
 
 def parquet_columns(file: Path) -> list[str]:

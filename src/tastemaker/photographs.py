@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
 
-from tastemaker.captioned import SUFFIXES
 from tastemaker.errors import TastemakerError
-from tastemaker.images import decode_photograph
+from tastemaker.images import Decoded, read_photograph
+from tastemaker.listing import SUFFIXES
+from tastemaker.reading import read_bytes, say_counts
 from tastemaker.registry import SUBJECTS
 
 
 def photograph_files(folder: str) -> list[Path]:
     """List the photographs of a subject in order of their names.
 
-    Hidden files, files of other kinds and folders inside are not looked at: a folder holds one
-    subject.
+    Hidden files, files of other kinds and folders inside are passed over and counted aloud: a
+    folder holds one subject.
 
     Args:
         folder: Where they lie, 3 to 6 are usual; or a registered subject (`nano_fish`).
@@ -33,9 +35,10 @@ def photograph_files(folder: str) -> list[Path]:
             f"folder of photographs {folder!r} does not exist; check the path."
             f" Subjects by name: {', '.join(SUBJECTS.names())}."
         )
+    held = list(root.iterdir())
     files = sorted(
         file
-        for file in root.iterdir()
+        for file in held
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
     )
     if not files:
@@ -43,6 +46,8 @@ def photograph_files(folder: str) -> list[Path]:
             f"{folder!r} holds no photograph (looked for {', '.join(sorted(SUFFIXES))}); put those"
             " of the subject into it."
         )
+    others = len(held) - len(files)
+    say_counts(folder, len(files), len(held), (others, "hidden, folders or of another kind"))
     return files
 
 
@@ -58,13 +63,27 @@ def photographs(folder: str) -> list[Image.Image]:
     Raises:
         TastemakerError: No such folder, no photograph in it, or one that cannot be read.
     """
-    return [_read(file) for file in photograph_files(folder)]
+    files = photograph_files(folder)
+    decoded = [_decoded(file) for file in files]
+    notes = Counter(note for each in decoded for note in each.notes)
+    counts = ((number, note) for note, number in notes.items())
+    say_counts(folder, len(files), len(files), *counts)
+    return [each.image for each in decoded]
 
 
-def _read(file: Path) -> Image.Image:
+def photograph(file: Path) -> Image.Image:
+    """Read one photograph as `photographs` does.
+
+    Raises:
+        TastemakerError: It cannot be read.
+    """
+    return _decoded(file).image
+
+
+def _decoded(file: Path) -> Decoded:
     try:
-        return decode_photograph(file.read_bytes())
-    except (OSError, TastemakerError) as error:
+        return read_photograph(read_bytes(file))
+    except TastemakerError as error:
         raise TastemakerError(
             f"photograph {str(file)!r}: {error}; mend it or take it out of the folder."
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic
 from tastemaker.formats.image_files import FolderPath, ImageFolder, image_at
 from tastemaker.intake import LeftOut, Refused
-from tastemaker.reading import json_lines
+from tastemaker.listing import unnamed
+from tastemaker.reading import json_lines, require_file
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 METADATA = "metadata.jsonl"
@@ -44,9 +46,8 @@ def folder(*, path: FolderPath) -> ComparedImages:
         TastemakerError: There is no `metadata.jsonl`.
     """
     file = Path(path) / METADATA
-    if not file.is_file():
-        raise TastemakerError(f"{file} does not exist; it must name the images, a line a pair.")
-    return ComparedImages([file], _comparisons(file))
+    require_file(file)
+    return ComparedImages([file], _comparisons(file), passed_over=unnamed(file, _names(file)))
 
 
 @LAYOUTS.register("folder")
@@ -95,6 +96,14 @@ def _comparisons(file: Path) -> Iterator[Comparison | LeftOut]:
     else:
         if empty:
             yield Refused(METADATA, "is empty; add a line a pair")
+
+
+def _names(file: Path) -> Iterator[object]:
+    """What the lines name; lines that are torn are said when they are read as comparisons."""
+    with contextlib.suppress(TastemakerError):
+        for _, row in json_lines(file):
+            if isinstance(row, dict):
+                yield from (row.get("chosen"), row.get("rejected"))
 
 
 def _comparison(where: str, root: Path, row: Any) -> Comparison:

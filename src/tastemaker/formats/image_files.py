@@ -9,10 +9,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tastemaker.captioned import SUFFIXES
 from tastemaker.errors import TastemakerError
 from tastemaker.files import leads_out
-from tastemaker.listing import Listing
+from tastemaker.listing import SUFFIXES, Listing
 from tastemaker.reading import read_bytes
 
 IN_A_FOLDER = 1000

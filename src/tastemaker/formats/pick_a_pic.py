@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from tastemaker.comparisons import (
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic
 from tastemaker.intake import LeftOut, Refused
-from tastemaker.parquet import image_bytes, parquet_files, parquet_rows
+from tastemaker.parquet import image_bytes, not_parquet, parquet_files, parquet_rows
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
 NEEDED = ("jpg_0", "jpg_1", "label_0", "caption")
@@ -53,13 +54,13 @@ def pick_a_pic(
     References:
         Kirstain et al., Pick-a-Pic, arXiv 2305.01569.
     """
-    if not Path(path).exists():
+    if not os.path.lexists(path):
         known = ", ".join(COMPARISONS.names())
         raise TastemakerError(
             f"{path} does not exist, and is no format of compared images ({known})."
         )
     files = parquet_files(Path(path))
-    return ComparedImages(files, _rows(files))
+    return ComparedImages(files, _rows(files), passed_over=not_parquet(Path(path)))
 
 
 @LAYOUTS.register("pick_a_pic")

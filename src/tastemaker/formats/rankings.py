@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from tastemaker.files import atomic
 from tastemaker.formats.image_files import ImageFolder, image_at
 from tastemaker.formats.json_items import json_items
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.listing import unnamed
 from tastemaker.reading import require_file
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
@@ -64,7 +66,8 @@ def rankings(
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     require_file(file)
     root = Path(images) if images else file.parent
-    return ComparedImages([file], _comparisons(file, root))
+    beside = unnamed(file, _names(file)) if root == Path(path) else ()
+    return ComparedImages([file], _comparisons(file, root), passed_over=beside)
 
 
 @LAYOUTS.register("rankings")
@@ -110,6 +113,14 @@ def _comparisons(file: Path, root: Path) -> Iterator[Comparison | LeftOut]:
             yield or_left_out(where, functools.partial(_comparison, where, root, item))
     except TastemakerError as error:
         yield Refused(file.name, str(error))
+
+
+def _names(file: Path) -> Iterator[object]:
+    """What the items name; where the file is torn is said when they are read as comparisons."""
+    with contextlib.suppress(TastemakerError):
+        for _, item in json_items(file):
+            found = (item.get(key) for key in IMAGES) if isinstance(item, dict) else ()
+            yield from next((names for names in found if isinstance(names, list)), ())
 
 
 def _comparison(where: str, root: Path, item: Any) -> Comparison:

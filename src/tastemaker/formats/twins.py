@@ -22,7 +22,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import printable
 from tastemaker.formats.image_files import FolderPath, by_stem, suffix_of
 from tastemaker.intake import LeftOut
-from tastemaker.listing import Listing
+from tastemaker.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over
 from tastemaker.reading import decode_text, read_bytes
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
@@ -64,7 +64,8 @@ def twins(*, path: FolderPath) -> ComparedImages:
             *_texts(root, stem),
         )
     )
-    return ComparedImages(files, _comparisons(root, sides))
+    beside = passed_over(root, functools.partial(_no_twin, root))
+    return ComparedImages(files, _comparisons(root, sides), passed_over=beside)
 
 
 @LAYOUTS.register("twins")
@@ -95,6 +96,18 @@ def write_twins(comparisons: Iterator[Comparison], folder: Path) -> None:
 def _texts(root: Path, stem: str) -> list[Path]:
     places = (root / name / f"{stem}.txt" for name in ("captions", *SIDES, "labels"))
     return [place for place in places if place.is_file()]
+
+
+def _no_twin(root: Path, place: str) -> str | None:
+    """Why a file is neither an image of a pair nor a caption or label of one."""
+    folder, _, name = place.rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    if folder in SIDES and suffix.lower() in SUFFIXES:
+        return None
+    if suffix != ".txt" or folder not in {*SIDES, "captions", "labels"}:
+        return OTHER
+    images = (root / side / f"{stem}{end}" for side in SIDES for end in SUFFIXES)
+    return None if any(map(os.path.lexists, images)) else NO_IMAGE
 
 
 def _stems(sides: Sequence[Listing]) -> Iterator[str]:

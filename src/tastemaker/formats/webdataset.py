@@ -16,7 +16,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tastemaker.batching import streamed
-from tastemaker.captioned import SUFFIXES
 from tastemaker.comparisons import (
     BOTH_BAD,
     ComparedImages,
@@ -31,6 +30,7 @@ from tastemaker.comparisons import (
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, leads_out, printable
 from tastemaker.intake import LeftOut, Refused
+from tastemaker.listing import OTHER, SUFFIXES, passed_over
 from tastemaker.reading import MOST_BYTES, decode_text, parse_json, require_file
 from tastemaker.registry import COMPARISONS, LAYOUTS
 
@@ -101,7 +101,9 @@ def webdataset(
         TastemakerError: No such file, or no tar in the folder.
     """
     files = _tars(Path(path))
-    return ComparedImages(files, _comparisons(files))
+    names = {file.name for file in files}
+    beside = passed_over(Path(path), lambda place: None if place in names else OTHER, False)
+    return ComparedImages(files, _comparisons(files), passed_over=beside)
 
 
 @LAYOUTS.register("webdataset")

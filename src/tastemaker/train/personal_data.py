@@ -13,8 +13,9 @@ from tqdm import tqdm
 from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table
-from tastemaker.images import decode_photograph, square, to_pixels
+from tastemaker.images import square, to_pixels
 from tastemaker.personal_sections import PersonalizeConfig
+from tastemaker.photographs import photograph
 from tastemaker.records import Pool
 from tastemaker.seeding import keyed_generator
 from tastemaker.train.buckets import Latents, pair_index
@@ -134,7 +135,7 @@ def subject_batch(
 
 def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the latents of the middle square, [channels, h, w]."""
-    image = decode_photograph(file.read_bytes())
+    image = photograph(file)
     if min(image.size) < size:
         tqdm.write(
             f"enlarged: {file.name} has {image.width} x {image.height} pixels, fewer than"
