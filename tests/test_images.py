@@ -22,9 +22,9 @@ def test_pixels_are_what_their_profile_says(mode: str) -> None:
         image = Image.new("RGB", (4, 4), (value, value, value))
         if mode == "I;16":
             image = Image.fromarray(np.full((4, 4), value * 257, np.uint16))
-        # Conversion to a palette would dither.
-        held = {"P": image.quantize, "I;16": image.copy}.get(mode, lambda: image.convert(mode))()
-        given = encoded(held, icc_profile=profile)
+        else:  # conversion to a palette would dither
+            image = image.quantize() if mode == "P" else image.convert(mode)
+        given = encoded(image, icc_profile=profile)
         picture = read_photograph(given)
         assert picture.notes == (images.CONVERTED,)
         assert not picture.as_stored
