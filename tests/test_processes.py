@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import DynamoBackend
 from safetensors.torch import load_file
 
+from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora import LORA_FILE
 from tastemaker.cli import main
 from tastemaker.config import load
-from tastemaker.hardware import WORLD_SIZES, number_of_processes
+from tastemaker.hardware import IGNORED, WORLD_SIZES, number_of_processes, torch_device
 from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
+from tastemaker.train.optimisation import accelerator_for
+from tastemaker.training_sections import OptimisationConfig
 
 
 def launch(processes: int, words: list[str]) -> str:
@@ -164,3 +168,57 @@ def test_every_launcher_says_how_many_processes_there_are(
     assert number_of_processes() == 1
     monkeypatch.setenv(launcher, "3")
     assert number_of_processes() == 3
+
+
+def test_processes_that_nobody_launched_are_refused(tmp_path: Path) -> None:
+    """A variable left over from a batch system: keys would count processes that do not exist."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from tastemaker.hardware import processes; processes()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert "2 processes were launched, but this one knows of 1" in done.stderr
+    assert "(WORLD_SIZE)" in done.stderr
+
+
+def test_a_launchers_settings_do_not_change_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = OptimisationConfig(model="nano", gradient_accumulation=2, device="cpu")
+    accelerator = accelerator_for(config, tmp_path)
+    assert accelerator.gradient_accumulation_steps == 2
+    assert accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+    assert accelerator.mixed_precision == "no"
+
+
+def test_arithmetic_is_torchs_own_whatever_a_plugin_set() -> None:
+    default = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    torch_device("cpu")
+    assert (torch.get_default_dtype(), torch.get_float32_matmul_precision()) == default
+    assert default == (torch.float32, "highest")
+
+
+def test_variables_that_change_results_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in IGNORED:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert not set(IGNORED) & set(os.environ)
+
+
+def test_a_folder_does_not_hide_a_model_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "nano"
+    folder.mkdir()
+    (folder / LORA_FILE).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert load_backbone("nano", device="cpu").name == "nano"

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from tastemaker import __version__, config
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
+from tastemaker.hardware import ignore_environment
 from tastemaker.sections import Section, section_class
 from tastemaker.verbs import (
     ROOMS,
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 where a check found problems, 2 on a mistake that the user can mend, 130
         when interrupted.
     """
+    ignore_environment()
     # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
     # the text encoder alone, as ours do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

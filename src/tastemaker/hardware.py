@@ -24,6 +24,29 @@ WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 """Where launchers say how many processes there are: torchrun, accelerate, and those of MPI."""
 
 
+IGNORED = ("DIFFUSERS_ATTN_BACKEND", "NVIDIA_TF32_OVERRIDE")
+"""Variables by which libraries would compute otherwise, and that no stage's key holds."""
+
+
+def ignore_environment() -> None:
+    """Forget variables that change results, before the libraries that read them are loaded."""
+    for name in IGNORED:
+        os.environ.pop(name, None)
+
+
+def fix_arithmetic() -> None:
+    """Set what of torch changes the precision of results, as torch has it by itself.
+
+    float32 by default and in products of matrices, TF32 in cuDNN's convolutions alone. A plugin or
+    library that set it otherwise would make other numbers under the same stage key.
+    """
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
 def processes() -> PartialState:
     """The processes of this run and which one this is, also where they share CPUs alone.
 
@@ -32,13 +55,29 @@ def processes() -> PartialState:
 
     Returns:
         accelerate's state, the same object at every call.
+
+    Raises:
+        TastemakerError: The environment speaks of processes that nobody launched.
     """
     import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=on_cpu)
+    launched = number_of_processes()
+    said = ", ".join(name for name in WORLD_SIZES if name in os.environ)
+    try:
+        state = PartialState(cpu=on_cpu)
+        known = state.num_processes
+    except ValueError:  # it was told of others, and not how to reach them
+        known = 1
+    if known != launched:
+        raise TastemakerError(
+            f"the environment says that {launched} processes were launched, but this one knows of"
+            f" {known}: start them by `accelerate launch` or torchrun, or unset what says so"
+            f" ({said})."
+        )
+    return state
 
 
 def number_of_processes() -> int:
@@ -119,7 +158,7 @@ def agree(configuration: str) -> None:
 
 
 def torch_device(name: str) -> torch.device:
-    """Turn a configured device into a torch device.
+    """Turn a configured device into a torch device, on which arithmetic is as torch has it.
 
     Args:
         name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
@@ -132,6 +171,7 @@ def torch_device(name: str) -> torch.device:
     """
     import torch
 
+    fix_arithmetic()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((kind for kind, found in there.items() if found), "cpu")

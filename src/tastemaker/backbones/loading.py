@@ -70,7 +70,7 @@ def load_backbone(
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
     backbone: Backbone
-    folder = Path(model)
+    folder = Path(resolve(model))  # a folder here does not hide a registered model of its name
     if is_adapter(folder):
         backbone = load_backbone(base_of(folder), device=device, dtype=dtype)
         backbone.fuse_adapters()

@@ -39,8 +39,8 @@ def load_skeleton(model: str, dtype: str = "fp32") -> Backbone:
     """
     from diffusers import DiffusionPipeline
 
-    while is_adapter(Path(model)):
-        model = base_of(Path(model))
+    while is_adapter(Path(resolve(model))):
+        model = base_of(Path(resolve(model)))
     kind = backbone_class(model)
     place = resolve(model)
     hide_bars()

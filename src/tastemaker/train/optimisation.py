@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import processes, torch_device
@@ -48,7 +49,9 @@ def accelerator_for(
         accelerator = Accelerator(
             cpu=config.device == "cpu",
             mixed_precision=MIXED[config.precision],
-            gradient_accumulation_steps=config.gradient_accumulation,
+            # Said by plugins: accelerate would prefer what a launch put into the environment.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(config.gradient_accumulation),
+            dynamo_plugin=TorchDynamoPlugin(backend="no"),
             log_with=tracker,
             project_dir=str(output),
         )
