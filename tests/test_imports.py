@@ -48,6 +48,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "seeding",
         "splits",
         "templates",
+        "trained_prompts",
         "training_sections",
         "values",
     ),

@@ -13,6 +13,11 @@ import pytest
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.prompts import load_prompts
+from tastemaker.trained_prompts import (
+    number_trained_on,
+    shared_prompts,
+    write_trained_prompts,
+)
 
 PROMPTS = ["a cat, sitting", "ein Hund – groß", "日本の猫"]
 
@@ -146,3 +151,22 @@ def test_half_a_character_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text('{"prompt": "x"}\n{"prompt": "cut \\ud83d end"}\n', encoding="utf-8")
     with pytest.raises(TastemakerError, match=r"a\.jsonl, line 2: the prompt is not valid Unicode"):
         load(path)
+
+
+def test_prompts_are_compared_without_case_spaces_and_full_stop() -> None:
+    trained = ["A  photo of\ta Cat.", "a dog", "ﬁsh"]
+    judged = ["a photo of a cat", "a dog!", "fish", "a catfish"]
+    assert shared_prompts(judged, trained) == ["a photo of a cat", "fish"]
+    assert shared_prompts(judged, []) == []
+
+
+def test_a_model_knows_the_prompts_of_all_its_trainings(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_trained_prompts(first, ["a cat", "a dog"], ["nano"])
+    write_trained_prompts(second, ["A pig."], [str(first)])
+    judged = ["a cat", "a pig", "a hen"]
+    assert number_trained_on(judged, [first]) == 1
+    assert number_trained_on(judged, [tmp_path / "unknown", second]) == 2
+    assert number_trained_on(["a hen"], [second]) == 0
+    assert number_trained_on(judged, [tmp_path / "unknown"]) is None
+    assert "cat" not in (second / "trained_prompts.json").read_text()

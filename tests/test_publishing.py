@@ -51,6 +51,9 @@ def test_folder_loads_and_says_what_was_measured(
     rate = json.loads(finished.report_json.read_text())["models"]["policy"]["scores"]["tiny"]
     assert f"{100 * rate['win_rate']:.1f} %" in text
     assert "Four prompts of a test." in text
+    assert "None of the prompts is among those of training." in text
+    assert "decided in training" in text
+    assert "| policy | tiny* |" in text
     assert "A LoRA for `pipeline`" in text  # the base's folder, without the way to it
     assert (place / "config.yaml").read_text().rstrip() in text
     for file in place.glob("*.[jmy]*"):
@@ -64,6 +67,18 @@ def test_folder_loads_and_says_what_was_measured(
     pipeline = StableDiffusionPipeline.from_pretrained(str(tiny_model))
     pipeline.load_lora_weights(str(place), weight_name="pytorch_lora_weights.safetensors")
     assert pipeline.get_active_adapters()
+
+
+def test_card_says_how_many_prompts_were_trained_on(run_file: Path, tmp_path: Path) -> None:
+    held_out = run_file.parent / "held_out.txt"
+    held_out.write_text("A  cat.\na moon\n", encoding="utf-8")
+    finished = run(load(str(run_file)))
+    assert json.loads(finished.report_json.read_text())["prompts_trained_on"] == 1
+    assert "1 of 2 prompts of the evaluation are trained on" in finished.report_html.read_text()
+    assert main(["publish", str(finished.folder), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "1 of the prompts were trained on" in card
+    assert "None of the prompts" not in card
 
 
 def test_unfinished_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

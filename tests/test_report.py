@@ -25,7 +25,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import write_json, write_table, write_text
 from tastemaker.records import PairSet, Pool, RunDir
 from tastemaker.report import report
-from tastemaker.report.contents import read
+from tastemaker.report.contents import read, training_scorers
 from tastemaker.report.figures import model_colours, moving_average
 from tastemaker.report.health import warnings
 from tastemaker.report.images import thumbnail
@@ -342,8 +342,45 @@ def test_large_images_shrink_and_small_ones_stay_lossless() -> None:
         thumbnail(b"no image")
 
 
+JUDGED = {"scorers": ["nano_preference", {"name": "clip", "model": "x", "label": "judge"}]}
+OF = {"name": "mean", "label": "both", "of": ["clip", "sharpness"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "learnt"),
+    [
+        ({"pair": {"rule": {"name": "best_worst", "scorer": "a"}}}, ["a"]),
+        ({"pair": {"rule": {"name": "threshold", "scorer": {"a": 1, "b": 2}}}}, ["a", "b"]),
+        ({"pair": {"rule": {"name": "angle", "fidelity": "a", "prompt": "b"}}}, ["a", "b"]),
+        ({"scorer": "a", "score": {"scorers": ["a", "b"]}}, ["a"]),
+        ({"train": {"scorer": {"name": "nano_preference"}}}, ["nano_preference"]),
+        # The same scorer under the label of a judge, also inside an ensemble.
+        (
+            {
+                "score": {"scorers": [{"name": "clip", "model": "x"}, "sharpness", OF]},
+                "pair": {"rule": {"name": "best_worst", "scorer": "both"}},
+                "evaluate": JUDGED,
+            },
+            ["both", "clip", "sharpness", "judge"],
+        ),
+        ({"score": {"scorers": ["sharpness"]}, "evaluate": JUDGED}, ["sharpness"]),
+    ],
+)
+def test_scorers_of_training(config: dict[str, Any], learnt: list[str]) -> None:
+    assert training_scorers(config) == learnt
+
+
 class TestWarnings:
     """Each warning comes when it should, and only then."""
+
+    def test_no_judge_but_the_training_scorers(self) -> None:
+        (warning,) = warnings([], GOOD, SCORERS, 40)
+        assert "Add another to evaluate.scorers" in warning
+
+    def test_prompts_trained_on(self) -> None:
+        (warning,) = warnings([], GOOD | {"prompts_trained_on": 3}, ["nano_preference"], 40)
+        assert warning.startswith("3 of 40 prompts")
+        assert warnings([], GOOD | {"prompts_trained_on": 0}, ["nano_preference"], 40) == []
 
     def test_healthy_run_has_none(self) -> None:
         assert warnings(metrics_rows(), GOOD, ["nano_preference"], 40) == []

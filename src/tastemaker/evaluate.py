@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_table, write_json
 from tastemaker.images import decode
@@ -15,6 +17,7 @@ from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
 from tastemaker.sections import AdapterConfig, EvaluateConfig
+from tastemaker.trained_prompts import number_trained_on, shared_warning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +32,7 @@ def evaluate(
     report: Path,
     real: Path | None = None,
 ) -> Path:
-    """Draw every model's images of the held-out prompts, score them, compare them with the base's.
+    """Draw images of equal prompts and seeds by every model, score them, compare with the base.
 
     Args:
         config: Base model, prompts, scorers and sampling options.
@@ -48,6 +51,9 @@ def evaluate(
         raise TastemakerError("a judged model cannot be named 'base'; the base is config.base.")
     config.refuse_switches(list(models))
     prompts = load_prompts(config.prompts)
+    shared = number_trained_on(prompts, models.values())
+    if warning := shared_warning(shared or 0, len(prompts)):
+        tqdm.write(f"warning: {warning}")
 
     from tastemaker.scorers.pool import score_pool
 
@@ -58,7 +64,7 @@ def evaluate(
     for pool in pools.values():
         score_pool(pool, config.scorers, device=config.device)
     columns = [scorer.column for scorer in config.scorers]
-    result = compare(pools, columns, len(prompts))
+    result = compare(pools, columns, len(prompts)) | {"prompts_trained_on": shared}
     for name in models:
         if words := config.switches(name).words:
             result["models"][name]["drawn_with"] = words
@@ -247,6 +253,9 @@ def summary(report: Path) -> str:
     """
     data = read_json(report)
     counts = f"{data['prompts']} prompts, {data['images']} images a model"
+    shared = data.get("prompts_trained_on")
+    if shared is not None:
+        counts += f", {shared or 'none'} of the prompts trained on"
     lines = [f"{counts}; standard errors and 95% intervals clustered by prompt"]
     for name, model in data["models"].items():
         if "drawn_with" in model:

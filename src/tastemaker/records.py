@@ -363,6 +363,11 @@ class PairSet:
         """Read one pair after the other."""
         return read_rows(self.file)
 
+    def prompts(self) -> list[str]:
+        """Read every pair's prompt."""
+        prompts: list[str] = read_table(self.file, ("prompt",))["prompt"].to_pylist()
+        return prompts
+
     def pools(self) -> list[Pool]:
         """Return the pools that the pairs' images lie in."""
         file = self.folder / "pools.json"

@@ -201,7 +201,9 @@ class EvaluateConfig(SamplingConfig):
     """Room 5: policy against base, same prompts and seeds."""
 
     base: str = Field(description="The model to beat: name, hub id or folder.")
-    prompts: Prompts = Field(description="Held-out prompts: a file or a named set.")
+    prompts: Prompts = Field(
+        description="Prompts that training does not see: a file or a named set."
+    )
     num_images: int = Field(1, ge=1, description="Images a prompt and model.")
     adapter: AdapterConfig = Field(
         AdapterConfig(), description="Where the LoRA of the final model, `policy`, acts."

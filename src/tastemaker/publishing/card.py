@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tastemaker.files import read_json
 from tastemaker.publishing.places import without_places
 from tastemaker.records import RunDir
 from tastemaker.registry import MODELS
+from tastemaker.report.contents import training_scorers
 from tastemaker.sections import PublishConfig
 
 
@@ -32,6 +34,7 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
     settings = without_places(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     adapter = (folder / LORA_FILE).is_file()
     base = read_json(folder / MODEL_FILE)["base"] if adapter else str(settings["model"])
+    report, learnt = read_json(run.report_json), training_scorers(settings)
     environment = Environment(
         loader=PackageLoader("tastemaker.publishing", "."),
         undefined=StrictUndefined,
@@ -39,7 +42,6 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    report = read_json(run.report_json)
     page: str = environment.get_template("card.md").render(
         header=yaml.safe_dump(_header(config, base, adapter), sort_keys=False).rstrip(),
         name=run.folder.name,
@@ -48,7 +50,10 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         named=base in MODELS,
         adapter=adapter,
         file=f"{run.folder.name}.safetensors",
-        results=_results(report),
+        results=_results(report, learnt),
+        learnt=learnt,
+        prompts=report["prompts"],
+        shared=report.get("prompts_trained_on"),
         drawn_with=[
             (name, found["drawn_with"])
             for name, found in report["models"].items()
@@ -79,8 +84,8 @@ def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
     return header
 
 
-def _results(report: dict[str, Any]) -> list[str]:
-    """Rows of the table: every model under every scorer."""
+def _results(report: dict[str, Any], learnt: Collection[str]) -> list[str]:
+    """Rows of the table: every model under every scorer; a star marks those of training."""
     rows = []
     for model, found in report["models"].items():
         for scorer, score in found["scores"].items():
@@ -90,7 +95,8 @@ def _results(report: dict[str, Any]) -> list[str]:
                 low, high = (100 * score[f"win_rate_{end}"] for end in ("low", "high"))
                 wins = f"{100 * score['win_rate']:.1f} % [{low:.1f}, {high:.1f}]"
             mean = _with_error(score["mean"], score["stderr"])
-            rows.append(f"| {model} | {scorer} | {mean} | {difference} | {wins} |")
+            mark = "*" if scorer in learnt else ""
+            rows.append(f"| {model} | {scorer}{mark} | {mean} | {difference} | {wins} |")
         for features, distance in found.get("frechet", {}).items():
             value = f"{distance['value']:.4g} (real to real {distance['real_to_real']:.4g})"
             rows.append(f"| {model} | Frechet distance, {features} | {value} | | |")

@@ -17,10 +17,11 @@ from tastemaker.publishing.card import card
 from tastemaker.publishing.places import without_places
 from tastemaker.records import RunDir
 from tastemaker.sections import ExportConfig, PublishConfig
+from tastemaker.trained_prompts import FILE
 
 PICTURE = "before_after.png"
 
-NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "stage.json", "done.json", ".*")
+NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "stage.json", "done.json", FILE, ".*")
 """Of a trained pipeline's folder: what a training keeps for itself."""
 
 

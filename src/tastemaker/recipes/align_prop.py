@@ -18,7 +18,7 @@ def align_prop(config: RewardRun, run: RunDir) -> None:
        anew at each optimizer step.
     2. Score them, and propagate `loss = -reward_scale * mean(score)` back through scorer, decoder
        and the K steps to a LoRA.
-    3. Judge policy against base on prompts that were not trained on, and show the result.
+    3. Judge policy against base on other prompts, count those trained on, and show the result.
 
     Args:
         config: The run.

@@ -21,7 +21,7 @@ def diffusion_dpo(config: PreferenceRun, run: RunDir) -> None:
     2. Score them.
     3. Pair the candidates of a prompt by a rule.
     4. Train the policy with the base as reference: `-logsigmoid(0.5 * beta * margin)`.
-    5. Judge policy against base on prompts that were not trained on, and show the result.
+    5. Judge policy against base on other prompts, count those trained on, and show the result.
 
     Args:
         config: The run.

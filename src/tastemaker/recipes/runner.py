@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+from tqdm import tqdm
 
 from tastemaker import config as configuration
 from tastemaker.choices import Choice
@@ -13,6 +16,7 @@ from tastemaker.registry import RECIPES
 from tastemaker.report import report
 from tastemaker.runs import RunConfig
 from tastemaker.sections import ReportConfig, Section
+from tastemaker.trained_prompts import shared_prompts, shared_warning
 
 
 def run(config: RunConfig) -> RunDir:
@@ -33,27 +37,38 @@ def run(config: RunConfig) -> RunDir:
     """
     folder = RunDir(Path(config.output) / config.name)
     agree(configuration.dump(config))
-    read_prompts(config)
+    judged, trained = read_prompts(config)
+    if warning := shared_warning(len(shared_prompts(judged, trained)), len(judged)):
+        tqdm.write(f"warning: {warning}")
     with folder.claimed(configuration.dump(config), environment):
         RECIPES.entry(config.recipe)(config, folder)
     return folder
 
 
-def read_prompts(section: Section) -> None:
+def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
     """Load all prompt sets of a run: what is wrong with the last room's shows before the first.
 
     Args:
-        section: The run, or a section of it.
+        config: The run.
+
+    Returns:
+        The prompts of the evaluation, and those of all other sections; captions of images that the
+        run imports are not known yet.
 
     Raises:
         TastemakerError: A set is missing, empty, or not what its room takes.
     """
+    others = config.model_copy(update={"evaluate": None})
+    return load_prompts(config.evaluate.prompts), list(_prompts(others))
+
+
+def _prompts(section: Section) -> Iterator[str]:
     for name in type(section).model_fields:
         value = getattr(section, name)
         if name == "prompts" and isinstance(value, Choice):
-            load_prompts(value)
+            yield from load_prompts(value)
         elif isinstance(value, Section):
-            read_prompts(value)
+            yield from _prompts(value)
 
 
 def report_again(run: RunDir) -> Path:

@@ -77,17 +77,8 @@ class Contents:
 
     @property
     def training_scorers(self) -> list[str]:
-        """The scorers that decided which image was chosen, or whose gradient was followed."""
-        followed = self.setting("train", "scorer")
-        if followed is not None:
-            return columns([followed])
-        rule = self.setting("pair", "rule")
-        if isinstance(rule, Mapping):
-            if isinstance(rule.get("scorer"), str):
-                return [rule["scorer"]]
-            if isinstance(rule.get("weights"), Mapping):
-                return [str(name) for name in rule["weights"]]
-        return columns(self.setting("score", "scorers"))
+        """The scorers that decided what training took for better; see `training_scorers`."""
+        return training_scorers(self.config)
 
     def setting(self, *path: str) -> Any:
         """Look up a value of the configuration, or None where it has none."""
@@ -101,6 +92,62 @@ class Contents:
         theirs = self.scores.get(model, {})
         ours = self.scores.get(self.base, {})
         return [(row, theirs[key]) for key, row in ours.items() if key in theirs]
+
+
+def training_scorers(config: Mapping[str, Any]) -> list[str]:
+    """Name the scorers that decided which image was chosen, or whose gradient was followed.
+
+    Args:
+        config: A run's resolved configuration as plain values.
+
+    Returns:
+        Columns of scores, with the members of ensembles, and the judges of the evaluation that are
+        the same scorers under another label or ensembles of them.
+    """
+    train, pair, score, judging = (
+        config.get(name) or {} for name in ("train", "pair", "score", "evaluate")
+    )
+    taken = {column: entry for entry, column in _entries(score.get("scorers"))}
+    if train.get("scorer") is not None:
+        taken = {column: entry for entry, column in _entries([train["scorer"]])}
+        learnt = dict.fromkeys(taken)
+    elif isinstance(config.get("scorer"), str):
+        learnt = {config["scorer"]: None}
+    else:
+        learnt = dict.fromkeys(_deciding(pair.get("rule")) or taken)
+    for name in list(learnt):
+        learnt |= dict.fromkeys(_members(taken.get(name), taken))
+    known = [_identity(taken[name]) for name in learnt if name in taken]
+    judges = _entries(judging.get("scorers"))
+    entries = {column: entry for entry, column in judges}
+    for entry, column in judges:
+        if _identity(entry) in known or set(_members(entry, entries)) & set(learnt):
+            learnt[column] = None
+    return list(learnt)
+
+
+def _entries(scorers: Any) -> list[tuple[Any, str]]:
+    return list(zip(scorers, columns(scorers), strict=True)) if isinstance(scorers, list) else []
+
+
+def _deciding(rule: Any) -> list[str]:
+    """The columns that a pair rule looks at."""
+    if not isinstance(rule, Mapping):
+        return []
+    named = [rule[key] for key in ("scorer", "weights", "fidelity", "prompt") if key in rule]
+    return [name for each in named for name in ([each] if isinstance(each, str) else each)]
+
+
+def _members(entry: Any, entries: Mapping[str, Any]) -> list[str]:
+    """The columns of an ensemble and of the ensembles among them; a scorer has none."""
+    of = list(entry.get("of") or ()) if isinstance(entry, Mapping) else []
+    return [*of, *(inner for name in of for inner in _members(entries.get(name), entries))]
+
+
+def _identity(entry: Any) -> dict[str, Any]:
+    """What a scorer computes: its name and options without the label."""
+    given = entry if isinstance(entry, Mapping) else {"name": entry}
+    return {key: value for key, value in given.items() if key != "label" and value is not None}
 
 
 def columns(scorers: Any) -> list[str]:

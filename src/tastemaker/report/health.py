@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from tastemaker.trained_prompts import shared_warning
+
 ENOUGH_IMAGES = 32
 """Below this many images the 95% interval of a win rate near one half is over 30 points wide."""
 
@@ -41,6 +43,8 @@ def warnings(
         *_chosen_error_grew(metrics),
         *_reward_hacking(report, training_scorers),
         *_lost(report),
+        *_trained_on(report),
+        *_no_other_judge(report, training_scorers),
         *_few_images(count),
     ]
 
@@ -100,6 +104,21 @@ def _lost(report: Mapping[str, Any]) -> Iterator[str]:
                 " of the win rate lies below 50%. Lower the learning rate, raise beta if there is"
                 " one, train for fewer steps, or check what training took for better."
             )
+
+
+def _trained_on(report: Mapping[str, Any]) -> Iterator[str]:
+    warning = shared_warning(report.get("prompts_trained_on") or 0, int(report.get("prompts", 0)))
+    if warning:
+        yield warning
+
+
+def _no_other_judge(report: Mapping[str, Any], training: Collection[str]) -> Iterator[str]:
+    measured = {name for _, scores in _challengers(report) for name in scores}
+    if measured and measured <= set(training):
+        yield (
+            "Every scorer of the evaluation decided in training what is better: nothing here shows"
+            " that the gain is more than that scorer's taste. Add another to evaluate.scorers."
+        )
 
 
 def _few_images(count: int) -> Iterator[str]:

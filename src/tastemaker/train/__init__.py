@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.records import PairSet, Stage, finished_key
+from tastemaker.trained_prompts import write_trained_prompts
 from tastemaker.training_sections import TrainConfig
 
 
@@ -36,5 +37,7 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
             from tastemaker.train.loop import Trainer
 
             Trainer(config, PairSet(pairs), output).run()
+            before = [model for model in (config.model, config.start) if model is not None]
+            write_trained_prompts(output, PairSet(pairs).prompts(), before)
             stage.finish(steps=config.steps)
     return output

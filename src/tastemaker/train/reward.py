@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Stage
+from tastemaker.trained_prompts import write_trained_prompts
 from tastemaker.training_sections import RewardTrainConfig
 
 
@@ -39,5 +40,6 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
             from tastemaker.train.reward_loop import RewardTrainer
 
             RewardTrainer(config, prompts, output).run()
+            write_trained_prompts(output, prompts, [config.model])
             stage.finish(steps=config.steps)
     return output
