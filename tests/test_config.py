@@ -264,3 +264,16 @@ class TestDump:
         held = yaml.safe_load(dump(load(run_file)))
         assert set(held) == set(PreferenceRun.model_fields)
         assert set(held["train"]) == set(TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize("plugins", ["5", "{a: b}", "[5]", "true"])
+def test_plugins_are_files(plugins: str) -> None:
+    with pytest.raises(TastemakerError, match=r"plugins = .*name Python files"):
+        load("demo", (f"plugins={plugins}",))
+
+
+def test_keys_are_names(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("1: x\n", encoding="utf-8")
+    with pytest.raises(TastemakerError, match=r"run\.yaml: the key 1 is no name"):
+        load(str(file))

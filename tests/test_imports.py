@@ -85,7 +85,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "train",
     ),
     "recipes": ("recipes",),
-    "command line": ("__main__", "cli", "verbs"),
+    "command line": ("__main__", "cli", "endings", "verbs"),
 }
 ORDER = {part: level for level, parts in enumerate(LAYERS.values()) for part in parts}
 FOUNDATION = LAYERS["foundation"]
@@ -106,6 +106,7 @@ SIDEWAYS = {
     ("report", "plane"),  # it draws differences as its rule sees them
     ("scorers", "photographs"),  # one scorer compares with photographs of a subject
     ("__main__", "cli"),
+    ("cli", "endings"),
     ("cli", "verbs"),
 }
 

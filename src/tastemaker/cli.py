@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tastemaker import __version__, config
 from tastemaker.choices import Choice
-from tastemaker.errors import TastemakerError
+from tastemaker.endings import status_of
 from tastemaker.hardware import ignore_environment
 from tastemaker.sections import Section, section_class
 from tastemaker.verbs import (
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `tastemaker`; None takes the process's own.
 
     Returns:
-        0 on success, 1 where a check found problems, 2 on a mistake that the user can mend, 130
-        when interrupted.
+        0 on success, 1 where a check found problems, 2 on a mistake that the user can mend, 70 on
+        a fault that is not theirs, 130 when interrupted, 141 where nobody reads the output.
     """
     ignore_environment()
     # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
@@ -45,17 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Line by line, so that prints and progress bars come in order when output goes to a file.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
-            stream.reconfigure(line_buffering=True)
+            # Names of files may be no valid text.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     parsed = _parsed(arguments)
-    try:
-        status: int | None = parsed.command(parsed)
-    except TastemakerError as error:
-        print(f"tastemaker: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("tastemaker: interrupted; run the same command again to go on.", file=sys.stderr)
-        return 130
-    return status or 0
+    return status_of(functools.partial(parsed.command, parsed))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

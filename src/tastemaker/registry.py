@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError, create_model
 
 from tastemaker.errors import TastemakerError, nearest
+from tastemaker.reading import require_file
 from tastemaker.seeding import keyed_seed
 from tastemaker.values import Options, shown
 
@@ -223,9 +225,11 @@ def load_plugins(files: tuple[str, ...]) -> None:
         TastemakerError: A file is missing or fails to import.
     """
     for file in files:
+        try:
+            require_file(Path(file))
+        except TastemakerError as error:
+            raise TastemakerError(f"plugin {file!r}: {error}") from None
         path = Path(file).resolve()
-        if not path.is_file():
-            raise TastemakerError(f"plugin {file!r} does not exist; check `plugins:` in the run.")
         name = f"tastemaker_plugin_{path.stem}_{keyed_seed(str(path)):x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
@@ -236,5 +240,15 @@ def load_plugins(files: tuple[str, ...]) -> None:
             spec.loader.exec_module(module)
         except TastemakerError:
             raise
+        except SystemExit as error:
+            raise TastemakerError(
+                f"plugin {file!r} ends the program when it is imported (sys.exit({error.code!r}));"
+                ' put what is to run as a program under `if __name__ == "__main__":`.'
+            ) from error
         except Exception as error:
-            raise TastemakerError(f"plugin {file!r} failed to import: {error}") from error
+            lines = traceback.extract_tb(error.__traceback__)
+            place = [f", line {each.lineno}," for each in lines if each.filename == str(path)]
+            raise TastemakerError(
+                f"plugin {file!r}{place[-1] if place else ''} failed to import:"
+                f" {type(error).__name__}: {error}"
+            ) from error
