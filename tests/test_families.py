@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -109,6 +110,33 @@ def test_text_encoders_make_the_cached_embeddings(backbone: Backbone, drawing: D
     assert set(live) == set(cached)
     for name, value in live.items():
         assert torch.allclose(value, cached[name], atol=1e-5)
+
+
+def test_the_last_layer_computes_in_fp32(model: Path, drawing: Drawing) -> None:
+    """In training with bf16: what the loss sees has more digits than bf16, in a copy as well."""
+    backbone = load_backbone(str(model), device="cpu", dtype="bf16")
+    shape = (len(PROMPTS), *backbone.latent_shape(SIZE, SIZE))
+    noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    def predict(denoiser: torch.nn.Module) -> torch.Tensor:
+        timesteps = torch.tensor([100, 900])
+        with torch.autocast("cpu", torch.bfloat16):
+            return backbone.predict(denoiser, noisy, timesteps, drawing.conditioning).detach()
+
+    rounded = predict(backbone.denoiser).float()
+    backbone.prepare_training()
+    copied = copy.deepcopy(backbone.denoiser)
+    fine = predict(backbone.denoiser)
+    assert fine.dtype == torch.float32
+    assert (fine != fine.bfloat16()).float().mean() > 0.9
+    assert torch.allclose(fine, rounded, rtol=0.05, atol=0.05)
+    for parameter in getattr(backbone.denoiser, backbone.last).parameters():
+        parameter.data.zero_()
+    assert torch.equal(predict(copied), fine)
+    assert not predict(backbone.denoiser).any()
+    negative = stack([backbone.encode_negative("")] * len(PROMPTS))
+    sheet = Drawing(backbone.encode_prompts(PROMPTS), negative, SEEDS, **HOW)
+    assert torch.isfinite(backbone.sample(sheet, **SIDES)).all()  # outside of autocast
 
 
 def test_target_gives_the_latents_back(backbone: Backbone) -> None:

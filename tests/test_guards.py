@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tastemaker.train.credit import Credit
 from tastemaker.train.guards import DivergenceWatch, safe_share, scale_gradient
-from tastemaker.train.objective import DenoisingErrors, penalised
+from tastemaker.train.objective import DenoisingErrors, credited, penalised
 
 
 @given(st.integers(0, 10**6), st.floats(0, 0.9), st.floats(-1, 3))
@@ -45,6 +46,25 @@ def test_penalty_by_hand() -> None:
     assert penalised(errors, 2.0).item() == pytest.approx(0.2)
     fell = DenoisingErrors(*(torch.tensor([value]) for value in (0.4, 1.5, 0.5, 1.0)))
     assert penalised(fell, 2.0).item() == pytest.approx(fell.margin.item())
+
+
+def test_penalty_under_credit_is_in_the_units_of_the_margin() -> None:
+    """Chosen error grew by 0.1: with scale 10 and corrections 3 and 2 its log-ratio fell by 2."""
+
+    class Fixed(Credit):
+        def __init__(self) -> None:
+            pass
+
+        def scale(self, timesteps: torch.Tensor) -> torch.Tensor:
+            return torch.full((1,), 10.0)
+
+        def correction(self, timesteps: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[3.0], [0.0], [2.0], [0.0]])
+
+    errors = DenoisingErrors(*(torch.tensor([value]) for value in (0.6, 1.5, 0.5, 1.0)))
+    seen = credited(errors, Fixed(), torch.tensor([0]))
+    assert penalised(seen, 0.0).item() == pytest.approx(-2.0 + 5.0)
+    assert penalised(seen, 4.0).item() == pytest.approx(-2.0 + 5.0 - 4 * 2.0)
 
 
 def test_watch_warns_once_when_both_grow() -> None:

@@ -18,7 +18,7 @@ from tastemaker.records import PairSet
 from tastemaker.train import train
 from tastemaker.train.adapters import add_lora, trainable
 from tastemaker.train.buckets import pair_index
-from tastemaker.train.data import cache_data, noisy_batch
+from tastemaker.train.data import EMPTY, cache_data, dropped_prompts, noisy_batch
 from tastemaker.train.objective import errors_of, residuals_of
 from tastemaker.train.reference import AdaptersOff, FrozenCopy, mean_square, residual
 from tastemaker.training_sections import TrainConfig
@@ -187,6 +187,48 @@ def test_posterior_is_sampled_apart(pairs: Path, tiny_model: Path, tmp_path: Pat
     assert not torch.equal(*difference.chunk(2))
 
 
+def test_dropped_prompts_are_the_empty_prompt(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """For both images and both models, from cache and tokens; nothing else of a pair changes."""
+    backbone = load_backbone(str(tiny_model), device="cpu")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    data = data.with_tokens(backbone)
+    assert data.texts[0] == EMPTY
+    plain, half, every = (
+        noisy_batch(data, backbone, range(8), seed=1, sample_posterior=True, prompt_dropout=share)
+        for share in (0.0, 0.5, 1.0)
+    )
+    dropped = dropped_prompts(range(8), 0.5, seed=1)
+    assert 0 < dropped.sum() < 8
+    for name, kept, some, none, empty in (
+        (
+            "prompt_embeds",
+            *(each.conditioning["prompt_embeds"] for each in (plain, half, every)),
+            backbone.encode_prompts([""])["prompt_embeds"],
+        ),
+        (
+            "input_ids",
+            *(each.tokens["input_ids"] for each in (plain, half, every)),
+            backbone.tokenize([""])["input_ids"],
+        ),
+    ):
+        assert torch.equal(none, empty.expand_as(none)), name
+        where = torch.cat([dropped, dropped]).view(-1, *[1] * (kept.dim() - 1))
+        assert torch.equal(some, torch.where(where, empty, kept)), name
+        assert not torch.equal(some, kept), name
+    assert torch.equal(plain.noisy_latents, every.noisy_latents)
+    assert torch.equal(plain.timesteps, every.timesteps)
+    again = [dropped_prompts([draw], 0.5, seed=1) for draw in range(8)]
+    assert torch.equal(torch.cat(again), dropped)
+
+
+def test_a_fifth_of_the_prompts_is_dropped() -> None:
+    dropped = dropped_prompts(range(4000), 0.2, seed=0)
+    # Four standard deviations of a binomial.
+    assert abs(dropped.float().mean().item() - 0.2) < 4 * (0.2 * 0.8 / 4000) ** 0.5
+
+
 def test_each_epoch_sees_every_pair_once() -> None:
     for epoch in range(3):
         seen = [pair_index(epoch * 7 + i, 7, seed=5) for i in range(7)]
@@ -331,6 +373,7 @@ def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path)
         {"credit": "discounted"},
         {"credit": {"name": "window", "low": 200, "high": 700}},
         {"guards": {"safeguard": 0.1, "chosen_penalty": 10}},
+        {"prompt_dropout": 0.5, "text_lora": {"rank": 2}},
     ],
     ids=str,
 )

@@ -181,6 +181,13 @@ class TrainConfig(OptimisationConfig):
         True,
         description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
     )
+    prompt_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of pairs trained with the empty prompt, both images and the reference"
+        " alike; 0.2 in the reference implementation of Diffusion-DPO (proportion_empty_prompts).",
+    )
     validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
     tracker: str | None = Field("tensorboard", description="Any accelerate tracker, or null.")
 

@@ -341,7 +341,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def prepare_training(self, device: torch.device | None = None) -> None:
-        """Choose the implementation of attention that trains fastest.
+        """Choose what trains best: the fastest attention, and the last layer in fp32.
 
         Args:
             device: Where it will train; None: where the model is.

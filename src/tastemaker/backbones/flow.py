@@ -34,6 +34,7 @@ class FlowBackbone(PipelineBackbone):
     """
 
     part = "transformer"
+    last = "proj_out"
     samplers = FLOW
 
     def __init__(self, name: str, pipeline: Any) -> None:
@@ -123,9 +124,6 @@ class FlowBackbone(PipelineBackbone):
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         return noise - latents
-
-    def prepare_training(self, device: torch.device | None = None) -> None:
-        """Leave attention as it is: these transformers know the fused one alone."""
 
     def predict(
         self,

@@ -22,6 +22,7 @@ from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.lora import POLICY, load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
@@ -43,6 +44,9 @@ class PipelineBackbone(Backbone):
 
     part: ClassVar[str]
     """The pipeline's name of the network that is trained."""
+
+    last: ClassVar[str]
+    """That network's name of its last layer."""
 
     text_parts: ClassVar[tuple[str, ...]] = (TEXT,)
     """Its names of the text encoders that a LoRA may train on."""
@@ -277,6 +281,9 @@ class PipelineBackbone(Backbone):
             dtype=drawing.dtype,
         )
         return noise.float()
+
+    def prepare_training(self, device: torch.device | None = None) -> None:
+        keep_in_fp32(getattr(self.denoiser, self.last))
 
     def release_encoders(self, *, keep_text: bool = False) -> None:
         self.pipeline.vae = None

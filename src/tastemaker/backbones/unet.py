@@ -29,6 +29,7 @@ class UNetBackbone(PipelineBackbone):
     """
 
     part = "unet"
+    last = "conv_out"
     samplers = DIFFUSION
 
     def __init__(self, name: str, pipeline: Any) -> None:
@@ -127,6 +128,7 @@ class UNetBackbone(PipelineBackbone):
         return latents if self.prediction_type == "sample" else noise
 
     def prepare_training(self, device: torch.device | None = None) -> None:
+        super().prepare_training(device)
         # On a CPU the backward pass of fused attention costs more than all the rest of a small
         # network; plain attention gives the same numbers up to rounding.
         if (device or self.device).type == "cpu":

@@ -176,6 +176,7 @@ class Trainer(TrainingRun[TrainConfig]):
             examples,
             seed=config.seed,
             sample_posterior=config.sample_posterior,
+            prompt_dropout=config.prompt_dropout,
             density=self._density,
             step=config.examples_a_step(self.accelerator.num_processes),
             available=self._available(step),

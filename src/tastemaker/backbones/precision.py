@@ -1,0 +1,31 @@
+"""A layer that computes in fp32 where its network does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def keep_in_fp32(layer: torch.nn.Module) -> None:
+    """Let a layer of one input hold its weights and compute in fp32, under autocast too.
+
+    For the last layer of a denoiser: preference losses compare errors that differ in their fourth
+    digit, and multiply what is left by thousands; bf16 keeps three digits. Under autocast the
+    result stays in fp32, elsewhere it has the input's type.
+
+    Args:
+        layer: Changed in place; a copy of the network keeps what this does.
+    """
+    kind = type(layer)
+    layer.__class__ = type(f"{kind.__name__}InFP32", (_InFP32, kind), {})
+    layer.float()
+
+
+class _InFP32:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        device = inputs.device.type
+        layer: Any = super()
+        with torch.autocast(device, enabled=False):
+            outputs: torch.Tensor = layer.forward(inputs.float())
+        return outputs if torch.is_autocast_enabled(device) else outputs.to(inputs.dtype)
