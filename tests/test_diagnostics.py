@@ -78,7 +78,11 @@ def test_corrections_are_kept_and_drawn(pairs: Path, tiny_model: Path, tmp_path:
     assert (credit.corrections[3][:, -1] == 0).all()
     assert (credit.corrections[3][:, 0] > 0).all()
     drawn = figures(out)
-    assert list(drawn) == ["kappa", "correction", "convergence", "weight", "margin", "accuracy"]
+    bands = ["weight", "margin", "accuracy", "gradient"]
+    assert list(drawn) == ["kappa", "correction", "convergence", *bands]
+    (shares,) = drawn["gradient"].axes
+    expected = credit.sums["gradient"][2] / credit.sums["gradient"][2].sum()
+    assert shares.lines[2].get_ydata() == pytest.approx(100 * expected)
     (axes,) = drawn["correction"].axes
     assert axes.lines[0].get_ydata() == pytest.approx(credit.corrections[3][0])
     (kappa,) = drawn["kappa"].axes
@@ -95,7 +99,7 @@ def test_schemes_without_arrays_have_no_correction(
 ) -> None:
     window = {"name": "window", "low": 200, "high": 700}
     out = train(train_config(tiny_model, credit=window), pairs, tmp_path / "out")
-    assert list(figures(out)) == ["kappa", "weight", "margin", "accuracy"]
+    assert list(figures(out)) == ["kappa", "weight", "margin", "accuracy", "gradient"]
     counts = [sum(each) for each in zip(*(row["count"] for row in rows(out)), strict=True)]
     assert sum(counts) == 12
     assert counts[:2] == [0, 0]

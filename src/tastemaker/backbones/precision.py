@@ -26,6 +26,11 @@ class _InFP32:
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         device = inputs.device.type
         layer: Any = super()
-        with torch.autocast(device, enabled=False):
-            outputs: torch.Tensor = layer.forward(inputs.float())
-        return outputs if torch.is_autocast_enabled(device) else outputs.to(inputs.dtype)
+        outputs: torch.Tensor
+        # `meta` has no autocast.
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                outputs = layer.forward(inputs.float())
+            return outputs
+        outputs = layer.forward(inputs.float())
+        return outputs.to(inputs.dtype)

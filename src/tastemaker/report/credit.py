@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,14 @@ MEANINGS = {
     " chosen at this noise level.",
 }
 
+THIRDS = "One line a third of the training, from early (faint) to late (solid)."
+
+SHARE = (
+    "In which tenth of the timesteps the loss's gradient lies, as shares of its squared norm at the"
+    " network's output. Even: every tenth teaches alike. Most of it in one tenth: the others hardly"
+    " count."
+)
+
 # The page's text is not parsed for mathematics, in which the default labels of decades are written.
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -39,6 +48,8 @@ SMALL_CORRECTION = 0.01
 """Below this the axis of corrections is linear, above it logarithmic: they span decades."""
 
 Palette = Mapping[str, str]
+Rows = npt.NDArray[np.intp]
+"""Places of optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,9 @@ def figures(folder: Path | str) -> dict[str, Figure]:
         folder: The trained model's folder, for instance `runs/dde-nano/policy`.
 
     Returns:
-        Name to matplotlib figure: `kappa`, `weight`, `margin`, `accuracy`, and with a scheme that
-        keeps arrays `correction` and `convergence`. Save one with `figure.savefig("kappa.pdf")`.
+        Name to matplotlib figure: `kappa`, `weight`, `margin`, `accuracy`, `gradient`, and with a
+        scheme that keeps arrays `correction` and `convergence`. Save one with
+        `figure.savefig("kappa.pdf")`.
 
     Raises:
         TastemakerError: The folder holds no training.
@@ -176,8 +188,14 @@ def _drawings(credit: Credit, palette: Palette) -> dict[str, Drawing]:
     for name, meaning in MEANINGS.items():
         drawings[name] = Drawing(
             f"{name.capitalize()} by timestep",
-            f"{meaning} One line a third of the training, from early (faint) to late (solid).",
+            f"{meaning} {THIRDS}",
             functools.partial(_bands, credit=credit, name=name, palette=palette),
+        )
+    if "gradient" in credit.sums:  # not in trainings of earlier versions
+        drawings["gradient"] = Drawing(
+            "Share of the gradient by timestep",
+            f"{SHARE} {THIRDS}",
+            lambda axes: _shares(axes, credit, palette),
         )
     return drawings
 
@@ -226,27 +244,47 @@ def _convergence(axes: Axes, credit: Credit, palette: Palette) -> None:
 
 
 def _bands(axes: Axes, credit: Credit, name: str, palette: Palette) -> None:
-    count = credit.sums["count"]
-    bands = count.shape[1]
-    middle = (np.arange(bands) + 0.5) * credit.length / bands
-    parts = min(3, len(count))
-    for place, rows in enumerate(np.array_split(np.arange(len(count)), parts)):
-        drawn = count[rows].sum(0)
+    """Means over the pairs of each band."""
+
+    def mean(rows: Rows) -> Array:
+        drawn = credit.sums["count"][rows].sum(0)
         total = credit.sums[name][rows].sum(0)
-        mean = np.divide(total, drawn, out=np.full(bands, np.nan), where=drawn > 0)
+        return np.divide(total, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+
+    _thirds(axes, credit, mean, palette)
+    level = {"accuracy": 0.5, "margin": 0.0}.get(name)
+    if level is not None:
+        axes.axhline(level, color=palette["muted"], linewidth=1.0, dashes=(4, 3))
+    _finish(axes, name)
+
+
+def _shares(axes: Axes, credit: Credit, palette: Palette) -> None:
+    """What each band has of the whole."""
+
+    def share(rows: Rows) -> Array:
+        total = credit.sums["gradient"][rows].sum(0)
+        return 100 * total / max(total.sum(), np.finfo(np.float64).tiny)
+
+    _thirds(axes, credit, share, palette)
+    axes.set_ylim(bottom=0)
+    _finish(axes, "percent of the squared gradient")
+
+
+def _thirds(axes: Axes, credit: Credit, value: Callable[[Rows], Array], palette: Palette) -> None:
+    """Draw a value a band, of the steps of each third of the training."""
+    steps, bands = credit.sums["count"].shape
+    middle = (np.arange(bands) + 0.5) * credit.length / bands
+    parts = min(3, steps)
+    for place, rows in enumerate(np.array_split(np.arange(steps), parts)):
         axes.plot(
             middle,
-            mean,
+            value(rows),
             "o-",
             markersize=3,
             color=palette["policy"],
             alpha=(place + 1) / parts,
             label=f"steps {rows[0] + 1} to {rows[-1] + 1}",
         )
-    level = {"accuracy": 0.5, "margin": 0.0}.get(name)
-    if level is not None:
-        axes.axhline(level, color=palette["muted"], linewidth=1.0, dashes=(4, 3))
-    _finish(axes, name)
 
 
 def _finish(axes: Axes, label: str) -> None:
