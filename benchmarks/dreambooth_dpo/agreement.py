@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rules import AXES, ROWS
 
-from tastemaker.groups import groups
+from tastemaker.groups import Groups
 from tastemaker.records import Pool
 
 POOL = "16-images-round-1-of-1"
@@ -52,7 +52,7 @@ def _spreads(folder: Path) -> dict[str, list[float]]:
     """Every candidate's scores in their spread over the pool, by its id."""
     return {
         candidate: [group.scores[axis][place] / group.deviations[axis] for axis in AXES]
-        for group in groups(Pool(folder))
+        for group in Groups(Pool(folder))
         for place, candidate in enumerate(group.candidate_ids)
     }
 
@@ -71,7 +71,7 @@ def _mean_pair(folder: Path, name: str, scores: dict[str, list[float]]) -> list[
 def _correlation(folder: Path, first: str, second: str) -> float:
     """Of two scores of one prompt's candidates, over the pool."""
     apart: tuple[list[float], list[float]] = ([], [])
-    for group in groups(Pool(folder / "pools" / POOL)):
+    for group in Groups(Pool(folder / "pools" / POOL)):
         for values, axis in zip(apart, (first, second), strict=True):
             mean = statistics.fmean(group.scores[axis])
             values += [score - mean for score in group.scores[axis]]

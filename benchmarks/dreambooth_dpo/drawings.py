@@ -11,7 +11,7 @@ from characters import characters
 from PIL import Image, ImageDraw
 from rules import AXES, BALANCED, IS, JUDGE, ROWS, TS
 
-from tastemaker.groups import groups
+from tastemaker.groups import Groups
 from tastemaker.images import decode
 from tastemaker.photographs import photographs
 from tastemaker.plane import Difference, differences
@@ -66,14 +66,24 @@ def _table(results: Results, before: dict[str, dict[str, Any]]) -> str:
         found = [gains(results, name, axis) for axis in AXES]
         pairs = statistics.fmean(each[name]["pairs"] for each in results.values() if name in each)
         both = sum(a > 0 and b > 0 for a, b in zip(found[2], found[3], strict=True))
-        cells = [f"{statistics.fmean(values):+.1f} ± {_error(values):.1f}" for values in found]
+        cells = [
+            f"{statistics.fmean(values):+.1f} ± {error(results, name, axis):.1f}"
+            for values, axis in zip(found, AXES, strict=True)
+        ]
         lines.append(f"| {name} | {pairs:.0f} | {' | '.join(cells)} | {both} of {len(found[0])} |")
     return "\n".join(lines) + "\n"
 
 
-def _error(values: list[float]) -> float:
-    """Standard error over characters and seeds."""
-    return statistics.stdev(values) / len(values) ** 0.5
+def error(results: Results, name: str, axis: str) -> float:
+    """Standard error over characters: the seeds of one share its pictures and prompts."""
+    runs: dict[str, list[str]] = {}
+    for run in results:
+        runs.setdefault(run.rpartition("-s")[0], []).append(run)
+    means = [
+        statistics.fmean(gains({run: results[run] for run in same}, name, axis))
+        for same in runs.values()
+    ]
+    return float(statistics.stdev(means) / len(means) ** 0.5)
 
 
 def _draw_plane(results: Results, file: Path) -> None:
@@ -90,8 +100,8 @@ def _draw_plane(results: Results, file: Path) -> None:
             axes.errorbar(
                 statistics.fmean(across),
                 statistics.fmean(up),
-                _error(up),
-                _error(across),
+                error(results, name, y),
+                error(results, name, x),
                 fmt="o" if name.startswith("angle") else "s",
                 color=colours(number),
                 markersize=5,
@@ -120,7 +130,7 @@ def _draw_clouds(folders: list[Path], file: Path) -> None:
     )
     for column, folder in enumerate(folders):
         clouds: list[list[Difference]] = [[], []]
-        for group in groups(Pool(folder / "pools" / POOL)):
+        for group in Groups(Pool(folder / "pools" / POOL)):
             for cloud, axes in zip(clouds, ((IS, TS), JUDGE), strict=True):
                 cloud += differences(group, *axes, zscored=True)
         kept = [
