@@ -69,7 +69,7 @@ class CaptionedImages:
     """A source of captioned images.
 
     Args:
-        files: What it reads: a file more, or one of another size, makes it another source. Going
+        files: What it reads: a file more, or one of other content, makes it another source. Going
             through them refuses what `images` gives as `Refused`, before any image is read.
         images: The images in their order, and in the place of any that the source cannot give, why.
         passed_over: What lies beside `files` and is not taken, with why.

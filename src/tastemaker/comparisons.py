@@ -68,7 +68,7 @@ class ComparedImages:
     """A source of compared images.
 
     Args:
-        files: What it reads: a file more, or one of another size, makes it another source.
+        files: What it reads: a file more, or one of other content, makes it another source.
         comparisons: In their order, and in the place of any that the source cannot give, why.
         identity: What else makes it another source, JSON-like.
         passed_over: What lies beside `files` and is not taken, with why.

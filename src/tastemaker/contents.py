@@ -58,16 +58,16 @@ def contents(files: Iterable[Path]) -> dict[str, Any]:
 
     Returns:
         Their number, bytes, and one hash, JSON-like.
-
-    Raises:
-        TastemakerError: As for `file_content`.
     """
     digest = hashlib.blake2b(digest_size=16)
     number = size = 0
     for file in files:
-        content = file_content(file)
+        try:
+            content, held = file_content(file), file.stat().st_size
+        except TastemakerError:  # a FIFO, or not readable: whoever takes the files says so
+            content, held = "", 0
         digest.update(f"{os.fsencode(file).hex()} {content}\n".encode())
-        number, size = number + 1, size + file.stat().st_size
+        number, size = number + 1, size + held
     return {"files": number, "bytes": size, "content": digest.hexdigest()}
 
 
@@ -90,9 +90,34 @@ def folder_content(folder: Path, names: Iterable[str] | None = None) -> str:
     return digest.hexdigest()
 
 
-def path_content(path: Path) -> str:
-    """Hash the content of a file or of a folder."""
-    return folder_content(path) if path.is_dir() else file_content(path)
+def weights_content(name: str, marker: str, path: str | None = None) -> dict[str, str]:
+    """Describe weights by a hash of what is here, or by their commit on the hub.
+
+    Args:
+        name: A path, or a repository of the hub.
+        marker: A file that the repository has; it is fetched where it is not here.
+        path: The name as a path, where it is another.
+
+    Returns:
+        `content` or `revision`; empty where there is neither: what loads them says so.
+
+    Raises:
+        TastemakerError: A file cannot be read.
+    """
+    here = Path(path or name).expanduser()
+    if here.exists():
+        return {"content": folder_content(here) if here.is_dir() else file_content(here)}
+    if name.count("/") != 1:
+        return {}
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(name, marker))
+    # Of several libraries: no network, no such repository, no such file in it.
+    except Exception:
+        return {}
+    # snapshots/COMMIT/marker, where the marker may lie in folders of its own
+    return {"revision": file.parents[marker.count("/")].name}
 
 
 def files_below(folder: Path, names: Iterable[str] | None = None) -> Iterator[Path]:

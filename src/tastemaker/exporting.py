@@ -50,7 +50,9 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
         TastemakerError: The folder holds something else, the pool has no such column, or the format
             has no place for more than two images.
     """
-    key = config_key(config.model_dump(mode="json"), _source_key(source))
+    key = config_key(
+        config.model_dump(mode="json"), _source_key(source), LAYOUTS.code(config.layout.name)
+    )
     marker = output / MARKER
     if marker.is_file() and read_record(marker, key=str)["key"] == key:
         return output

@@ -9,15 +9,12 @@ the source `real`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tastemaker.captioned import CaptionedImages
 from tastemaker.comparisons import ComparedImages
+from tastemaker.contents import contents
 from tastemaker.conversion import Compared, Photograph
 from tastemaker.data_sections import ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
@@ -47,7 +44,12 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
     """
     choice = config.comparisons
     source: ComparedImages = COMPARISONS.bind(choice.name, choice.options)()
-    inputs = {**_identity(source.files), **source.identity, "words": words_key(config.filters)}
+    inputs = {
+        "source": {"path": choice.options.get("path"), **contents(source.files)},
+        **source.identity,
+        "words": words_key(config.filters),
+        "code": COMPARISONS.code(choice.name),
+    }
     stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
     convert = Compared.of(config)
     with stage.claimed() as unfinished, contextlib.ExitStack() as claims:
@@ -96,7 +98,11 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
     """
     choice = config.images
     images: CaptionedImages = CAPTIONED.bind(choice.name, choice.options)()
-    inputs = {**_identity(images.files), "words": words_key(config.filters)}
+    inputs = {
+        "source": {"path": choice.options.get("path"), **contents(images.files)},
+        "words": words_key(config.filters),
+        "code": CAPTIONED.code(choice.name),
+    }
     stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished and not left_to_main_process(stage):
@@ -116,14 +122,3 @@ def _take_images(config: ImagesConfig, images: CaptionedImages, stage: Stage) ->
             f" Delete {output}, then lower limit or add images."
         )
     stage.finish(images=total.taken, **total.counts())
-
-
-def _identity(files: Iterable[Path]) -> dict[str, Any]:
-    """The files of a source as an input of a stage: any number in one line, one in memory."""
-    digest = hashlib.blake2b(digest_size=8)
-    number = size = 0
-    for file in files:
-        held = file.stat().st_size
-        digest.update(json.dumps([str(file), held]).encode())
-        number, size = number + 1, size + held
-    return {"files": number, "bytes": size, "key": digest.hexdigest()}

@@ -81,7 +81,7 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
         TastemakerError: A score is missing, or no pair is left.
     """
     left, right = _Side(chosen), _Side(rejected)
-    inputs = {"chosen": left.key, "rejected": right.key}
+    inputs = {"chosen": left.key, "rejected": right.key, "code": JOINS.code(config.rule.name)}
     stage = Stage(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
     rule = JOINS.bind(config.rule.name, config.rule.options)
 

@@ -114,6 +114,7 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
         "pool": finished_key(pool),
         "scores": score_keys(source),
         "words": words_key(config.filters),
+        "code": RULES.code(config.rule.name),
     }
     stage = Stage(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
     with stage.claimed() as unfinished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tastemaker.contents import file_content
 from tastemaker.errors import TastemakerError
 from tastemaker.images import pixel_hash
 from tastemaker.personal_sections import PersonalizeConfig
@@ -37,13 +38,13 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
         Gal et al. (textual inversion), arXiv 2208.01618: `token`.
     """
     files = _usable(config)
-    inputs: dict[str, Any] = {"photographs": [[file.name, file.stat().st_size] for file in files]}
+    inputs: dict[str, Any] = {"photographs": {file.name: file_content(file) for file in files}}
     if config.prior is not None:
         inputs["prior"] = finished_key(Path(config.prior.pool))
 
     from tastemaker.backbones import model_identity
 
-    inputs |= model_identity(config.model)
+    inputs["model"] = model_identity(config.model)
     settings = config.identity()
     stage = Stage(output, "personalize", {**settings, "inputs": inputs})
     with stage.claimed() as unfinished:

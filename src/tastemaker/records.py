@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,8 +236,11 @@ def _first_difference(old: Any, new: Any, where: str = "") -> str:
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
                 path = f"{where}.{name}" if where else name
+                if name in {"content", "revision"} and old.get(name) and new.get(name):
+                    what = new.get("model") or new.get("path") or where
+                    return f"{where}: the {name} of {what} is another than before"
                 return _first_difference(old.get(name), new.get(name), path)
-    return f"{where or 'key'}: {old!r} there, {new!r} now"
+    return f"{where or 'key'}: {reprlib.repr(old)} there, {reprlib.repr(new)} now"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from tastemaker.contents import file_content
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.reading import require_file
 from tastemaker.seeding import keyed_seed
@@ -135,6 +136,22 @@ class Table:
             default = "required" if field.is_required() else repr(field.default)
             options.append(f"\n      {key} ({default}): {field.description}")
         return text + "".join(options)
+
+    def code(self, *names: str) -> dict[str, str]:
+        """Hash the files that entries from outside this package come from.
+
+        Args:
+            *names: Registered names.
+
+        Returns:
+            Name to hash of each such entry: another code under its name is another entry.
+        """
+        files = {
+            name: getattr(sys.modules.get(self.entry(name).__module__), "__file__", None)
+            for name in names
+            if self.entry(name).__module__.partition(".")[0] != __package__
+        }
+        return {name: file_content(Path(file)) for name, file in files.items() if file}
 
     def _load(self) -> None:
         if self._loaded:

@@ -11,8 +11,9 @@ from tastemaker.backbones.loading import base_of, is_adapter, load_backbone, res
 from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base
 from tastemaker.backbones.skeleton import networks
 from tastemaker.backbones.tokens import TOKEN_FILE, refuse_token
+from tastemaker.contents import file_content
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, read_json, write_tensors
+from tastemaker.files import read_json, write_tensors
 from tastemaker.records import Stage
 from tastemaker.sections import ExportConfig, LoraImportConfig
 
@@ -80,7 +81,7 @@ def import_lora(config: LoraImportConfig, output: Path) -> Path:
     """
     file = Path(config.lora)
     tensors, header = read_tensors(file)
-    inputs = {"tensors": config_key(sorted(tensors)), "bytes": file.stat().st_size}
+    inputs = {"lora": {"path": config.lora, "content": file_content(file)}}
     stage = Stage(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished:

@@ -16,7 +16,6 @@ from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
 from tastemaker.hardware import check_dtype, torch_device, torch_dtype
-from tastemaker.records import finished_key
 from tastemaker.registry import MODELS
 
 FAMILIES = {
@@ -32,21 +31,6 @@ SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 def resolve(model: str) -> str:
     """Turn a registered model name into its folder; leave hub ids and folders alone."""
     return str(MODELS.entry(model)()) if model in MODELS else model
-
-
-def model_identity(model: str) -> dict[str, str]:
-    """Describe a model for the key of a stage, so that a retrained folder is not mistaken.
-
-    Args:
-        model: Name, hub id or folder.
-
-    Returns:
-        Its name, and the key of the stage that trained it where this package did.
-    """
-    folder = Path(model)
-    if (folder / "done.json").is_file():
-        return {"model": model, "key": finished_key(folder)}
-    return {"model": model}
 
 
 def load_backbone(

@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from tastemaker.backbones.loading import base_of, is_adapter, model_identity
+from tastemaker.backbones.identity import model_identity
+from tastemaker.backbones.loading import base_of, is_adapter
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError

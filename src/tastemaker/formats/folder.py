@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tastemaker.comparisons import (
 )
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic
-from tastemaker.formats.image_files import FolderPath, ImageFolder, image_at
+from tastemaker.formats.image_files import FolderPath, ImageFolder, image_at, named_images
 from tastemaker.intake import LeftOut, Refused
 from tastemaker.listing import unnamed
 from tastemaker.reading import json_lines, require_file
@@ -47,7 +48,8 @@ def folder(*, path: FolderPath) -> ComparedImages:
     """
     file = Path(path) / METADATA
     require_file(file)
-    return ComparedImages([file], _comparisons(file), passed_over=unnamed(file, _names(file)))
+    files = chain([file], named_images(file.parent, _names(file)))
+    return ComparedImages(files, _comparisons(file), passed_over=unnamed(file, _names(file)))
 
 
 @LAYOUTS.register("folder")

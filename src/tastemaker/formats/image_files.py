@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,15 @@ def image_at(root: Path, name: object) -> bytes:
             " there"
         )
     return read_bytes(root / name)
+
+
+def named_images(root: Path, names: Iterable[object]) -> Iterator[Path]:
+    """The files that a line names as images, where they are such as `image_at` reads."""
+    for name in names:
+        if name and isinstance(name, str) and not leads_out(name):
+            file = root / name
+            if file.is_file():
+                yield file
 
 
 def by_stem(folder: Path) -> Listing:

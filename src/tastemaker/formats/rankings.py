@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from tastemaker.comparisons import (
 )
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic
-from tastemaker.formats.image_files import ImageFolder, image_at
+from tastemaker.formats.image_files import ImageFolder, image_at, named_images
 from tastemaker.formats.json_items import json_items
 from tastemaker.intake import LeftOut, Refused
 from tastemaker.listing import unnamed
@@ -66,8 +67,9 @@ def rankings(
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     require_file(file)
     root = Path(images) if images else file.parent
+    files = chain([file], named_images(root, _names(file)))
     beside = unnamed(file, _names(file)) if root == Path(path) else ()
-    return ComparedImages([file], _comparisons(file, root), passed_over=beside)
+    return ComparedImages(files, _comparisons(file, root), passed_over=beside)
 
 
 @LAYOUTS.register("rankings")

@@ -65,6 +65,11 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Marks an option that names a folder of photographs, or a registered subject."""
+
+
+@dataclass(frozen=True)
 class Needs:
     """Marks an option some of whose values need a package that is not always installed.
 

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 from tastemaker.errors import TastemakerError
 from tastemaker.photographs import photographs
 from tastemaker.registry import SCORERS
-from tastemaker.scorers.base import Needs, Weights
+from tastemaker.scorers.base import Needs, Subject, Weights
 from tastemaker.scorers.embedding import Encoder
 from tastemaker.scorers.encoders import image_encoder
 from tastemaker.scorers.likeness import Likeness
@@ -62,7 +62,7 @@ class Identity(Likeness):
     def __init__(
         self,
         *,
-        images: Annotated[str, Field(description="Folder of the person's photographs.")],
+        images: Annotated[str, Subject(), Field(description="Folder of the person's photographs.")],
         model: Annotated[
             str,
             Weights(),

@@ -21,6 +21,7 @@ from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
 from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere
+from tastemaker.scorers.inputs import scorer_inputs
 
 ITEM = ("candidate_id", "prompt_id", "source", "source_id")
 """Columns that say which candidates compete."""
@@ -53,7 +54,11 @@ def score_pool(
     """
     pool_key = finished_key(pool.folder)
     for choice in scorers:
-        config = {**choice.model_dump(mode="json"), "pool": pool_key}
+        config = {
+            **choice.model_dump(mode="json"),
+            "pool": pool_key,
+            "inputs": scorer_inputs(choice),
+        }
         if choice.members:
             keys = {name: finished_key(pool.folder / "scores" / name) for name in choice.members}
             config["members"] = keys

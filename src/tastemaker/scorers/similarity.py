@@ -13,7 +13,7 @@ from pydantic import Field
 from tastemaker.errors import TastemakerError
 from tastemaker.photographs import photographs
 from tastemaker.registry import SCORERS
-from tastemaker.scorers.base import Weights
+from tastemaker.scorers.base import Subject, Weights
 from tastemaker.scorers.encoders import clip_scorer, image_encoder
 from tastemaker.scorers.likeness import Likeness
 from tastemaker.templates.articles import takes_an
@@ -49,7 +49,9 @@ class ImageSimilarity(Likeness):
     def __init__(
         self,
         *,
-        images: Annotated[str, Field(description="Folder of the subject's photographs.")],
+        images: Annotated[
+            str, Subject(), Field(description="Folder of the subject's photographs.")
+        ],
         model: Annotated[
             str,
             Weights(),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tastemaker.records import PairSet, Stage, finished_key
+from tastemaker.registry import CREDITS, LOSSES
 from tastemaker.trained_prompts import write_trained_prompts
 from tastemaker.training_sections import TrainConfig
 
@@ -25,12 +27,18 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
         TastemakerError: No pairs, no such model, a folder of another configuration, a loss or
             gradient that is not finite, a full disk.
     """
-    inputs = {"pairs": finished_key(pairs)}
+    losses = (config.loss.name, *(each.name for each in config.extra_losses))
+    inputs: dict[str, Any] = {
+        "pairs": finished_key(pairs),
+        "code": {**LOSSES.code(*losses), **CREDITS.code(config.credit.name)},
+    }
 
     from tastemaker.backbones import model_identity
 
     settings = config.identity()
-    inputs |= model_identity(config.model)
+    inputs["model"] = model_identity(config.model)
+    if config.start is not None:
+        inputs["start"] = model_identity(config.start)
     stage = Stage(output, "train", {**settings, "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished:

@@ -33,7 +33,13 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
     from tastemaker.backbones import model_identity
 
     settings = config.identity()
-    inputs = {**model_identity(config.model), "prompts": prompts}
+    from tastemaker.scorers.inputs import scorer_inputs
+
+    inputs = {
+        "model": model_identity(config.model),
+        "prompts": prompts,
+        "scorer": scorer_inputs(config.scorer),
+    }
     stage = Stage(output, "align_prop", {**settings, "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished:

@@ -1,0 +1,43 @@
+"""Identity of a model by its weights, for the keys of what is made with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tastemaker.backbones.loading import base_of, is_adapter, resolve
+from tastemaker.backbones.lora import LORA_FILE
+from tastemaker.backbones.tokens import TOKEN_FILE
+from tastemaker.contents import folder_content, weights_content
+from tastemaker.records import DONE_FILE, MADE_ALONG, finished_key
+
+INDEX = "model_index.json"
+
+
+def model_identity(model: str) -> dict[str, Any]:
+    """Describe a model for the key of a stage: another one in its place is another input.
+
+    Args:
+        model: Name, hub id, pipeline folder or adapter's folder.
+
+    Returns:
+        Its name; the hash of its content, or the commit of a hub id; and below an adapter `base`.
+        JSON-like.
+
+    Raises:
+        TastemakerError: The model is of a command that did not end, or a file of it is damaged or
+            missing.
+    """
+    folder = Path(resolve(model))
+    if not folder.is_dir():
+        return {"model": model, **weights_content(model, INDEX)}
+    if (folder / DONE_FILE).is_file():
+        finished_key(folder, whole=True)
+    if is_adapter(folder):
+        files = [name for name in (LORA_FILE, TOKEN_FILE) if (folder / name).is_file()]
+        base = model_identity(base_of(folder))
+        return {"model": model, "content": folder_content(folder, files), "base": base}
+    # A pipeline's parts are folders; what lies beside them is not read.
+    parts = {each.name for each in folder.iterdir() if each.is_dir()} - MADE_ALONG
+    names = sorted({*parts, INDEX} - {"logs"})
+    return {"model": model, "content": folder_content(folder, names)}
