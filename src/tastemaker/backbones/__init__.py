@@ -4,7 +4,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.checks import check_drawing, check_model
 from tastemaker.backbones.conditioning import Conditioning, select, stack
 from tastemaker.backbones.drawing import Drawing
-from tastemaker.backbones.identity import model_identity
+from tastemaker.backbones.identity import adapter_identity, model_identity
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora import merge_adapters
 from tastemaker.backbones.stacking import stack_adapter
@@ -13,6 +13,7 @@ __all__ = [
     "Backbone",
     "Conditioning",
     "Drawing",
+    "adapter_identity",
     "check_drawing",
     "check_model",
     "load_backbone",

@@ -31,13 +31,33 @@ def model_identity(model: str) -> dict[str, Any]:
     folder = Path(resolve(model))
     if not folder.is_dir():
         return {"model": model, **weights_content(model, INDEX)}
-    if (folder / DONE_FILE).is_file():
-        finished_key(folder, whole=True)
     if is_adapter(folder):
-        files = [name for name in (LORA_FILE, TOKEN_FILE) if (folder / name).is_file()]
-        base = model_identity(base_of(folder))
-        return {"model": model, "content": folder_content(folder, files), "base": base}
+        return {**adapter_identity(model), "base": model_identity(base_of(folder))}
+    _require_whole(folder)
     # A pipeline's parts are folders; what lies beside them is not read.
     parts = {each.name for each in folder.iterdir() if each.is_dir()} - MADE_ALONG
     names = sorted({*parts, INDEX} - {"logs"})
     return {"model": model, "content": folder_content(folder, names)}
+
+
+def adapter_identity(folder: str) -> dict[str, Any]:
+    """Describe a LoRA or a learned word alone, whatever lies below it.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        Its name and the hash of its content.
+
+    Raises:
+        TastemakerError: As for `model_identity`.
+    """
+    place = Path(folder)
+    _require_whole(place)
+    files = [name for name in (LORA_FILE, TOKEN_FILE) if (place / name).is_file()]
+    return {"model": folder, "content": folder_content(place, files)}
+
+
+def _require_whole(folder: Path) -> None:
+    if (folder / DONE_FILE).is_file():
+        finished_key(folder, whole=True)

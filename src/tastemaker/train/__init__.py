@@ -33,12 +33,12 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
         "code": {**LOSSES.code(*losses), **CREDITS.code(config.credit.name)},
     }
 
-    from tastemaker.backbones import model_identity
+    from tastemaker.backbones import adapter_identity, model_identity
 
     settings = config.identity()
     inputs["model"] = model_identity(config.model)
     if config.start is not None:
-        inputs["start"] = model_identity(config.start)
+        inputs["start"] = adapter_identity(config.start)
     stage = Stage(output, "train", {**settings, "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished:
