@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import subprocess
 import sys
 
@@ -12,7 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tastemaker.errors import TastemakerError
-from tastemaker.metrics.frechet import frechet_distance, frechet_images, image_features
+from tastemaker.metrics.frechet import (
+    frechet_distance,
+    frechet_images,
+    frechet_stderr,
+    image_features,
+)
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -98,6 +104,23 @@ def test_few_samples_are_estimated_too_high() -> None:
     few = frechet_distance(normal(20, 8, seed=11), normal(20, 8, seed=12))
     many = frechet_distance(normal(2000, 8, seed=11), normal(2000, 8, seed=12))
     assert few > 10 * many > 0
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_standard_error_is_the_deviation_over_samples(matched: bool) -> None:
+    """Prompts shift their three images together; over 60 samples, within a third."""
+    values, errors = [], []
+    names = [i for i in range(50) for _ in range(3)]
+    for seed in range(60):
+        shifts = normal(50, 3, seed), normal(50, 3, seed if matched else 5000 + seed)
+        a, b = (
+            shift[names] + normal(150, 3, 1000 * (side + 1) + seed)
+            for side, shift in enumerate(shifts)
+        )
+        values.append(frechet_distance(a, b + 1))
+        others = names if matched else [100 + i for i in names]
+        errors.append(frechet_stderr(a, b + 1, names, others, seed=seed))
+    assert statistics.fmean(errors) == pytest.approx(statistics.stdev(values), rel=1 / 3)
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,9 @@ class TestRun:
             (distance,) = model["frechet"].values()
             assert distance["value"] > 0
             assert distance["real_to_real"] > 0
+            assert distance["captions"] == "any"
+            assert distance["name"] == "Frechet distance"
+            assert set(model["kernel"]) == set(model["frechet"])
             assert ("hue_distance" in model) == (name != "base")
         assert held["win_rates"]["tiny"]["hard"]["easy"]["value"] >= 0
         page = finished.report_html.read_text()

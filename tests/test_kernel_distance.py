@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tastemaker.errors import TastemakerError
-from tastemaker.metrics.kernel_distance import KernelDistance, kernel_distance
+from tastemaker.metrics.kernel_distance import kernel_distance
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -21,8 +21,7 @@ def normal(n: int, d: int, seed: int) -> Tensor:
 
 
 def whole(a: Tensor, b: Tensor) -> float:
-    """The distance of sets of equal number, all of them in one subset."""
-    return kernel_distance(a, b, subsets=1, subset_size=len(a)).mean
+    return kernel_distance(a, b).value
 
 
 def by_formula(a: Tensor, b: Tensor) -> float:
@@ -83,34 +82,49 @@ def test_sides_and_rows_may_be_swapped() -> None:
     assert whole(a.flip(0), b) == pytest.approx(whole(a, b), rel=1e-9)
 
 
-def test_subsets_are_drawn_by_their_seed_alone() -> None:
-    a, b = normal(60, 4, seed=10), 1 + normal(40, 4, seed=11)
-
-    def measure(seed: int) -> KernelDistance:
-        return kernel_distance(a, b, subsets=5, subset_size=20, seed=seed)
-
-    torch.manual_seed(1)
-    first, state = measure(0), torch.get_rng_state()
-    torch.manual_seed(2)
-    assert measure(0) == first
-    assert measure(1) != first
-    torch.manual_seed(1)
-    assert torch.equal(torch.get_rng_state(), state)  # the global generator was left alone
-    assert first.std > 0
+def test_numbers_of_images_may_differ() -> None:
+    a, b = torch.tensor([[0.0], [2.0], [1.0]]), torch.tensor([[1.0], [9.0]])
+    within = (1 + 1 + 27) / 3  # k(0, 2), k(0, 1), k(2, 1)
+    across = (1 + 1 + 27 + 19**3 + 8 + 1000) / 6
+    assert whole(a, b) == pytest.approx(within + 1000 - 2 * across, rel=1e-12)
 
 
-def test_the_mean_over_subsets_nears_the_whole() -> None:
-    a, b = normal(60, 4, seed=12), 1 + normal(60, 4, seed=13)
-    parts = kernel_distance(a, b, subsets=400, subset_size=20)
-    assert parts.mean == pytest.approx(whole(a, b), abs=4 * parts.std / math.sqrt(400))
-    assert kernel_distance(a, b, subsets=3, subset_size=60).std == pytest.approx(0, abs=1e-9)
+def test_images_of_a_prompt_are_not_paired() -> None:
+    """Within and across sets, only images of different prompts: by hand, and as without copies."""
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [9.0]])
+    of = ["one", "two"]
+    # k(0, 2) = 1; k(1, 9) = 1000; across k(0, 9) = 1 and k(2, 1) = 27.
+    assert kernel_distance(a, b, of, of).value == pytest.approx(1 + 1000 - 28)
+    wide = normal(20, 4, seed=12), 1 + normal(20, 4, seed=13)
+    thrice = [i for i in range(20) for _ in range(3)]
+    once = kernel_distance(*wide, range(20), range(20))
+    copied = kernel_distance(wide[0][thrice], wide[1][thrice], thrice, thrice)
+    assert copied == (pytest.approx(once.value), pytest.approx(once.stderr))
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_standard_error_is_the_deviation_over_samples(matched: bool) -> None:
+    """Prompts shift their three images together; 200 samples, within a quarter."""
+    found = []
+    for seed in range(200):
+        shifts = normal(60, 4, seed), normal(60, 4, seed if matched else 5000 + seed)
+        names = [[i for i in range(60) for _ in range(3)] for _ in range(2)]
+        noises = normal(180, 4, 1000 + seed), normal(180, 4, 2000 + seed)
+        a, b = (
+            shift[name] + noise for shift, name, noise in zip(shifts, names, noises, strict=True)
+        )
+        if not matched:
+            names[1] = [100 + i for i in names[1]]
+        found.append(kernel_distance(a, b + 1, *names))
+    deviation = np.std([each.value for each in found])
+    assert np.mean([each.stderr for each in found]) == pytest.approx(deviation, rel=0.25)
 
 
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (torch.zeros(3, 2), torch.zeros(4, 2), "3 images has no subset of 4"),
-        (torch.zeros(4, 2), torch.zeros(0, 2), "0 images has no subset of 4"),
+        (torch.zeros(1, 2), torch.zeros(4, 2), "at least 2 images"),
+        (torch.zeros(4, 2), torch.zeros(0, 2), "at least 2 images"),
         (torch.zeros(4), torch.zeros(4), r"shape \[4\]"),
         (torch.zeros(4, 2, 1), torch.zeros(4, 2), r"shape \[4, 2, 1\]"),
         (torch.zeros(4, 2), torch.zeros(4, 3), "width 2 and 3"),
@@ -120,15 +134,14 @@ def test_the_mean_over_subsets_nears_the_whole() -> None:
 )
 def test_bad_features(a: Tensor, b: Tensor, words: str) -> None:
     with pytest.raises(TastemakerError, match=words):
-        kernel_distance(a, b, subset_size=4)
+        kernel_distance(a, b)
 
 
-@pytest.mark.parametrize(("subsets", "subset_size"), [(0, 2), (1, 1), (-1, 4)])
-def test_bad_numbers(subsets: int, subset_size: int) -> None:
-    with pytest.raises(TastemakerError, match="at least 1 and 2"):
-        kernel_distance(
-            torch.zeros(4, 2), torch.ones(4, 2), subsets=subsets, subset_size=subset_size
-        )
+def test_one_prompt_alone() -> None:
+    with pytest.raises(TastemakerError, match="of one prompt"):
+        kernel_distance(normal(4, 2, 0), normal(4, 2, 1), ["a"] * 4, list("abcd"))
+    few = kernel_distance(normal(4, 2, 0), normal(4, 2, 1), list("aabb"), list("aabb"))
+    assert math.isnan(few.stderr)
 
 
 def test_it_warns_of_nothing_and_needs_no_inception() -> None:
@@ -138,7 +151,7 @@ for name in ("torch_fidelity", "torchvision"):
     sys.modules[name] = None
 import torch
 from tastemaker.metrics.kernel_distance import kernel_distance
-print(kernel_distance(torch.zeros(2, 1), torch.ones(2, 1), subsets=1, subset_size=2).mean)
+print(kernel_distance(torch.zeros(2, 1), torch.ones(2, 1)).value)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "7.0", run.stderr[-2000:]

@@ -377,6 +377,13 @@ class TestWarnings:
         (warning,) = warnings([], GOOD, SCORERS, 40)
         assert "Add another to evaluate.scorers" in warning
 
+    def test_fewer_images_than_dimensions(self) -> None:
+        frechet = {"clip": {"value": 1.0, "images": 512, "dimension": 512}}
+        base = {**GOOD["models"]["base"], "frechet": frechet}
+        report = {**GOOD, "models": {**GOOD["models"], "base": base}}
+        (warning,) = warnings([], report, ["nano_preference"], 40)
+        assert "512 images in 512 dimensions" in warning
+
     def test_prompts_trained_on(self) -> None:
         (warning,) = warnings([], GOOD | {"prompts_trained_on": 3}, ["nano_preference"], 40)
         assert warning.startswith("3 of 40 prompts")

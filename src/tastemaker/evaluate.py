@@ -17,7 +17,7 @@ from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
 from tastemaker.sections import AdapterConfig, EvaluateConfig
-from tastemaker.trained_prompts import number_trained_on, shared_warning
+from tastemaker.trained_prompts import normalized_prompt, number_trained_on, shared_warning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,6 +52,8 @@ def evaluate(
     config.refuse_switches(list(models))
     prompts = load_prompts(config.prompts)
     shared = number_trained_on(prompts, models.values())
+    if real is not None and config.features and len(prompts) < 2:
+        raise TastemakerError("distances to real images need images of two prompts or more.")
     if warning := shared_warning(shared or 0, len(prompts)):
         tqdm.write(f"warning: {warning}")
 
@@ -185,31 +187,37 @@ def add_distances(
     """Add how far every model's images lie from real ones, and its colours from the base's.
 
     Args:
-        result: From `compare`; each model gets `frechet` and, but for the base, `hue_distance`.
+        result: From `compare`; each model gets `frechet` and `kernel` and, but for the base,
+            `hue_distance`.
         pools: Model name to pool.
-        real: Held-out real images. Their own two halves give the noise floor.
+        real: Held-out real images.
         config: Which features.
 
     Raises:
         TastemakerError: Unknown features, or too few real images.
     """
+    from tastemaker.metrics.distances import Captions, distances
     from tastemaker.metrics.features import feature_network
-    from tastemaker.metrics.frechet import frechet_distance
     from tastemaker.metrics.hue import hue_distance
 
     models = result["models"]
+    captions = Captions(_captions(pools["base"]), _captions(real), config.seed)
     for name in config.features:
         network = feature_network(name, device=config.device, batch_size=config.batch_size)
         there = network.features(_images(real))
-        floor = frechet_distance(there[::2], there[1::2])
         for model, pool in pools.items():
-            distance = frechet_distance(network.features(_images(pool)), there)
-            entry = {"value": distance, "real_to_real": floor}
-            models[model].setdefault("frechet", {})[network.label] = entry
+            found = distances(network.features(_images(pool)), there, captions, network.label)
+            for kind, entry in found.items():
+                models[model].setdefault(kind, {})[network.label] = entry
     base = list(_images(pools["base"]))
     for model, pool in pools.items():
         if model != "base":
             models[model]["hue_distance"] = hue_distance(_images(pool), base)
+
+
+def _captions(pool: Pool) -> list[str]:
+    prompts = pool.candidates(("prompt",))["prompt"].to_pylist()
+    return [normalized_prompt(prompt) for prompt in prompts]
 
 
 def _images(pool: Pool) -> Iterator[Image.Image]:

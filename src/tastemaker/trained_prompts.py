@@ -55,8 +55,8 @@ def shared_prompts(judged: Iterable[str], trained: Iterable[str]) -> list[str]:
         >>> shared_prompts(["A cat. ", "a dog"], ["a  cat", "a pig"])
         ['A cat. ']
     """
-    seen = {_normalized(prompt) for prompt in trained}
-    return [prompt for prompt in judged if _normalized(prompt) in seen]
+    seen = {normalized_prompt(prompt) for prompt in trained}
+    return [prompt for prompt in judged if normalized_prompt(prompt) in seen]
 
 
 def shared_warning(shared: int, total: int) -> str | None:
@@ -83,8 +83,20 @@ def _read(model: Path) -> set[str] | None:
 
 def _hashed(prompt: str) -> str:
     """A prompt may be private, and a model is shared: its text is not kept."""
-    return hashlib.blake2b(_normalized(prompt).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(normalized_prompt(prompt).encode(), digest_size=8).hexdigest()
 
 
-def _normalized(prompt: str) -> str:
+def normalized_prompt(prompt: str) -> str:
+    """Bring a prompt to the form in which two of them are compared.
+
+    Args:
+        prompt: Any text.
+
+    Returns:
+        It without case, repeated spaces and a full stop at its end.
+
+    Example:
+        >>> normalized_prompt(" A  cat.")
+        'a cat'
+    """
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split()).rstrip(" .")

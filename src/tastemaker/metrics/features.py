@@ -19,6 +19,7 @@ from tastemaker.metrics.frechet import image_features
 from tastemaker.registry import SCORERS
 
 INCEPTION = "inception"
+INCEPTION_LABEL = "Inception pool3"
 TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
 
 
@@ -41,13 +42,13 @@ def feature_network(
 
     | name or path | features | label |
     |---|---|---|
-    | `inception` | the 2048 of Inception's `pool3` by torch-fidelity | `fid (Inception pool3)` |
+    | `inception` | the 2048 of Inception's `pool3` by torch-fidelity | `Inception pool3` |
     | a scorer in CLIP form, by name | its image embedding | the name |
     | a TorchScript file | its output | `torchscript:` and the file's name |
     | folder or hub id of a `CLIPModel` | its image embedding | `clip:` and the folder's name |
 
-    The first that applies is taken. Only `inception` gives what the literature calls FID and KID:
-    its label alone says so. Its weights come from torch hub's folder, or are downloaded to it.
+    The first that applies is taken. Only `inception` gives what the literature calls FID and KID,
+    from 2,048 images on. Its weights come from torch hub's folder, or are downloaded to it.
 
     Args:
         name_or_path: A row of the table. A TorchScript network takes pixels in [0, 1], [n, 3,
@@ -77,7 +78,7 @@ def feature_network(
     where = torch_device(device)
     path = Path(name_or_path).expanduser()
     if name_or_path == INCEPTION:
-        return FeatureNetwork("fid (Inception pool3)", _of_pixels(_inception(), where, batch_size))
+        return FeatureNetwork(INCEPTION_LABEL, _of_pixels(_inception(), where, batch_size))
     if path.is_file() or path.suffix in TORCHSCRIPT:
         return FeatureNetwork(
             f"torchscript:{path.stem}", _of_pixels(_torchscript(path), where, batch_size)

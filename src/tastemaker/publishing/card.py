@@ -97,9 +97,13 @@ def _results(report: dict[str, Any], learnt: Collection[str]) -> list[str]:
             mean = _with_error(score["mean"], score["stderr"])
             mark = "*" if scorer in learnt else ""
             rows.append(f"| {model} | {scorer}{mark} | {mean} | {difference} | {wins} |")
-        for features, distance in found.get("frechet", {}).items():
-            value = f"{distance['value']:.4g} (real to real {distance['real_to_real']:.4g})"
-            rows.append(f"| {model} | Frechet distance, {features} | {value} | | |")
+        for kind in ("kernel", "frechet"):
+            for features, distance in found.get(kind, {}).items():
+                value = _with_error(distance["value"], distance["stderr"])
+                if "real_to_real" in distance:
+                    value += f" (real to real {distance['real_to_real']:.4g})"
+                name = f"{distance['name']}, {features}, {distance['images']} images"
+                rows.append(f"| {model} | {name} | {value} | | |")
     return rows
 
 

@@ -46,6 +46,7 @@ def warnings(
         *_trained_on(report),
         *_no_other_judge(report, training_scorers),
         *_few_images(count),
+        *_fewer_than_dimensions(report),
     ]
 
 
@@ -128,6 +129,17 @@ def _few_images(count: int) -> Iterator[str]:
             f"Only {count} {noun} a model were compared, so the intervals are wide."
             f" Evaluate on {ENOUGH_IMAGES} or more: add prompts, or raise evaluate.num_images."
         )
+
+
+def _fewer_than_dimensions(report: Mapping[str, Any]) -> Iterator[str]:
+    base = report.get("models", {}).get(report.get("base", "base"), {})
+    for features, held in base.get("frechet", {}).items():
+        if held.get("images", math.inf) <= held.get("dimension", 0):
+            yield (
+                f"The Frechet distance of {features} was measured on {held['images']} images in"
+                f" {held['dimension']} dimensions, where its covariances are singular: it tells"
+                " little but an order. Look at the kernel distance, or give more images."
+            )
 
 
 def _challengers(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -133,13 +133,47 @@ def drawn_with(contents: Contents) -> list[str]:
     ]
 
 
-def frechet(contents: Contents) -> list[tuple[str, str, float, float]]:
-    """Return (model, features, distance, distance between real halves) where measured."""
+@dataclass(frozen=True)
+class Distance:
+    """How far a model's images lie from real ones; NaN where `report.json` is silent.
+
+    Args:
+        name: Of the distance and its features.
+        model: The model.
+        value: The distance.
+        stderr: Its standard error.
+        floor: The distance between two halves of the real images; NaN of one without bias.
+        images: Images on either side.
+    """
+
+    name: str
+    model: str
+    value: float
+    stderr: float
+    floor: float
+    images: int
+
+    @property
+    def digits(self) -> int:
+        """How many decimals the distance is printed with."""
+        return decimals(self.stderr)
+
+
+def distances(contents: Contents) -> list[Distance]:
+    """Return every measured distance to real images, those without bias first."""
     models: Mapping[str, Any] = contents.report["models"]
     return [
-        (model, features, _number(held.get("value")), _number(held.get("real_to_real")))
+        Distance(
+            name=f"{held.get('name', 'Frechet distance')}, {features}",
+            model=model,
+            value=_number(held.get("value")),
+            stderr=_number(held.get("stderr")),
+            floor=_number(held.get("real_to_real")),
+            images=int(held.get("images", 0)),
+        )
+        for kind in ("kernel", "frechet")
         for model in (contents.base, *contents.challengers)
-        for features, held in models.get(model, {}).get("frechet", {}).items()
+        for features, held in models.get(model, {}).get(kind, {}).items()
     ]
 
 
