@@ -60,8 +60,14 @@ def sd2(folder: Path) -> StableDiffusionPipeline:
     """Stable Diffusion 2.1: predicts v, linear projections."""
     pipeline = sd1(folder)
     pipeline.unet = unet(use_linear_projection=True)
-    options = {**pipeline.scheduler.config, "prediction_type": "v_prediction"}
-    pipeline.scheduler = DDIMScheduler.from_config(options)
+    # `from_config` would drop the option: the config says that it was left to its default.
+    pipeline.scheduler = DDIMScheduler(
+        **BETAS,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
     return pipeline
 
 

@@ -80,8 +80,8 @@ class SamplingConfig(Section):
     seed: int = Field(0, ge=0, description="Seed that keys every image, with its prompt and draw.")
     batch_size: int = Field(16, ge=1, description="Images denoised together.")
     num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps.")
-    guidance_scale: float = Field(
-        7.5, ge=0, description="Classifier-free guidance; 1 or less turns it off."
+    guidance_scale: float | None = Field(
+        None, ge=0, description="Guidance; 1 or less turns it off; default: the family's own."
     )
     negative_prompt: str = Field("", description="Prompt for the unconditional branch.")
     scheduler: str | None = Field(
@@ -136,9 +136,6 @@ class ReconstructConfig(DrawConfig):
         min_length=1,
         description="One candidate per image and timestep of Stable Diffusion's schedule; for other"
         " models its noise level. 0: the image itself; 999: a sample from noise.",
-    )
-    guidance_scale: float = Field(
-        5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
     )
 
 

@@ -72,7 +72,9 @@ class ValidationConfig(Section):
     every: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
     prompts: tuple[str, ...] = Field((), description="Prompts to draw, one image each.")
     num_inference_steps: int = Field(20, ge=1, le=1000, description="Denoising steps.")
-    guidance_scale: float = Field(7.5, ge=0, description="Classifier-free guidance.")
+    guidance_scale: float | None = Field(
+        None, ge=0, description="Guidance; default: the family's own."
+    )
 
     @model_validator(mode="after")
     def _has_prompts(self) -> ValidationConfig:

@@ -1,7 +1,7 @@
 """Model families: the only code that knows one diffusers pipeline from another."""
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.checks import check_drawing, check_model
+from tastemaker.backbones.checks import check_drawing, check_model, student_warning
 from tastemaker.backbones.conditioning import Conditioning, select, stack
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.identity import adapter_identity, model_identity
@@ -22,4 +22,5 @@ __all__ = [
     "select",
     "stack",
     "stack_adapter",
+    "student_warning",
 ]

@@ -46,10 +46,16 @@ class Backbone(ABC):
     def size(self) -> int:
         """Side in pixels of the square that the model was made to draw."""
 
-    @property
     @abstractmethod
-    def guidance(self) -> float:
-        """Guidance that the family is drawn with where nothing is said: diffusers' own default."""
+    def guidance_scale(self, given: float | None) -> float:
+        """Return the guidance to draw with.
+
+        Args:
+            given: By an option; None for the family's own, the default of its diffusers pipeline.
+
+        Returns:
+            The scale; of a family with a guidance embedding, that embedding's input.
+        """
 
     @abstractmethod
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
@@ -188,22 +194,34 @@ class Backbone(ABC):
     def encode_row(self, row: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a candidate's latents: its own where it keeps them, or through the VAE.
 
+        Latents of a model with another VAE are other numbers of the same shape: they are left
+        aside, and the picture is encoded.
+
         Args:
-            row: Of a pool, with `image` and perhaps `latents`.
+            row: Of a pool, with `image` and perhaps `latents` of the row's `model`.
 
         Returns:
             Mean and standard deviation, float32 on the CPU, [channels, h, w]; latents that a model
             drew have none, 0.
 
         Raises:
-            TastemakerError: The picture is corrupt.
+            TastemakerError: The picture is corrupt, or of a size that the family cannot take.
         """
         own = latents_of(row)
-        if own is not None:
+        if own is not None and self.shares_latents(row["model"]):
             return own, torch.zeros_like(own)
         pixels = to_pixels([decode(row["image"]["bytes"], row["candidate_id"])])
+        self.latent_shape(*pixels.shape[-2:])
         mean, std = self.encode_images(pixels)
         return mean[0].float().cpu(), std[0].float().cpu()
+
+    @abstractmethod
+    def shares_latents(self, model: str) -> bool:
+        """Say whether another model's latents are this one's: whether their VAEs are of one kind.
+
+        Args:
+            model: Name, hub id or folder; one that is no longer there is taken for such a model.
+        """
 
     @abstractmethod
     def decode_latents(self, latents: torch.Tensor) -> list[Image.Image]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import base_of, is_adapter, read_family, resolve
+from tastemaker.backbones.loading import read_family, resolve, root_of
 from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import check_dtype, torch_device
@@ -86,10 +86,3 @@ def student_warning(model: str) -> str | None:
         " undoes the distillation, and its few-step images fall apart. Train the model that it was"
         " distilled from; the LoRA can be stacked on this one."
     )
-
-
-def root_of(model: str) -> str:
-    """Return the pipeline below a LoRA, and below those that it was put on."""
-    while is_adapter(Path(model)):
-        model = base_of(Path(model))
-    return model

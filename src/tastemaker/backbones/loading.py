@@ -55,6 +55,7 @@ def load_backbone(
     """
     backbone: Backbone
     folder = Path(resolve(model))  # a folder here does not hide a registered model of its name
+    root_of(model)
     if is_adapter(folder):
         backbone = load_backbone(base_of(folder), device=device, dtype=dtype)
         backbone.fuse_adapters()
@@ -87,7 +88,28 @@ def base_of(adapter: Path) -> str:
             f"{adapter} is a LoRA without {MODEL_FILE}; write one that names its base:"
             ' {"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}.'
         )
-    return str(read_json(marker)["base"])
+    content = read_json(marker)
+    base = content.get("base") if isinstance(content, dict) else None
+    if not isinstance(base, str):
+        raise TastemakerError(f'{marker} names no base; write the model: {{"base": "NAME"}}.')
+    return base
+
+
+def root_of(model: str) -> str:
+    """Return the pipeline below a LoRA, and below those that it was put on.
+
+    Raises:
+        TastemakerError: A folder names no base, or they name one another.
+    """
+    below = [model]
+    while is_adapter(folder := Path(resolve(below[-1]))):
+        below.append(base_of(folder))
+        if below[-1] in below[:-1]:
+            raise TastemakerError(
+                f"{model} lies on itself ({' on '.join(below)}); name the right base in"
+                f" {below[-1]}/{MODEL_FILE}."
+            )
+    return below[-1]
 
 
 def _load_pipeline(model: str, device: str, dtype: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,22 @@ def _check_autoencoder(model: str, family: str, config: Mapping[str, Any]) -> No
                 f"{model}: {name} in vae/config.json is {value!r}; without that number its latents"
                 " have no scale. Write the one that the model was published with."
             )
+
+
+@cache
+def latent_units(place: str) -> tuple[Any, ...]:
+    """Return what tells one VAE's latents from another's: channels, scale and shift.
+
+    Args:
+        place: Pipeline folder or hub id.
+
+    Raises:
+        TastemakerError: It cannot be read.
+    """
+    config = read_part(place, "vae/config.json")
+    usual = {"latent_channels": 4, "scaling_factor": 0.18215}
+    names = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    return tuple(str(config.get(name, usual.get(name))) for name in names)
 
 
 def _check_unet(model: str, family: str, configs: Mapping[str, Mapping[str, Any]]) -> None:

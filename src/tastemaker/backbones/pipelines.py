@@ -21,7 +21,9 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
 from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.loading import resolve, root_of
 from tastemaker.backbones.lora import POLICY, load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.parts import latent_units
 from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
@@ -95,8 +97,9 @@ class PipelineBackbone(Backbone):
         """Pixels that height and width are multiples of."""
         return int(self.pipeline.vae_scale_factor)
 
-    @property
-    def guidance(self) -> float:
+    def guidance_scale(self, given: float | None) -> float:
+        if given is not None:
+            return given
         parameters = inspect.signature(type(self.pipeline).__call__).parameters
         return float(parameters["guidance_scale"].default)
 
@@ -157,6 +160,14 @@ class PipelineBackbone(Backbone):
 
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.vae.encode(pixels)
+
+    def shares_latents(self, model: str) -> bool:
+        ours, theirs = (resolve(root_of(each)) for each in (self.name, model))
+        if ours == theirs:
+            return True
+        with contextlib.suppress(TastemakerError):
+            return latent_units(ours) == latent_units(theirs)
+        return True
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> list[Image.Image]:

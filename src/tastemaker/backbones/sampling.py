@@ -185,6 +185,8 @@ def sample_pool(
         backbone = load_backbone(
             model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
         )
+        scale = backbone.guidance_scale(config.guidance_scale)
+        config = config.model_copy(update={"guidance_scale": scale})
         backbone.switch(config.adapter)
         texts = {item.prompt for _, part in mine for item in part}
         embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
@@ -237,7 +239,7 @@ def _draw_shard(
             stack([negative] * len(part)),
             [item.seed for item in part],
             num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
+            guidance_scale=backbone.guidance_scale(config.guidance_scale),
         )
         latents = draw(backbone, part, drawing)
         for item, image, latent in zip(

@@ -77,11 +77,18 @@ def sampler(kind: Any, scheduler: Any) -> Any:
 
     Returns:
         An instance of `kind`.
+
+    Raises:
+        TastemakerError: The class needs a package that is missing, or refuses the schedule.
     """
     config = dict(scheduler.config)
     defaults = set(config.pop("_use_default_values", ())) - {*SCHEDULE, *ENDS}
     own = {key: value for key, value in config.items() if key not in defaults}
-    return kind.from_config({"set_alpha_to_one": False, **own, **LATENTS})
+    try:
+        return kind.from_config({"set_alpha_to_one": False, **own, **LATENTS})
+    except (ImportError, NotImplementedError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise TastemakerError(f"{kind.__name__} cannot be built: {said}") from error
 
 
 def check_scheduler(model: str, name: str, config: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ Every operation works out shapes alone, so that a model of any size is looked at
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +13,9 @@ import torch
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.loading import (
     backbone_class,
-    base_of,
     hide_bars,
-    is_adapter,
     resolve,
+    root_of,
     unreadable,
 )
 from tastemaker.hardware import torch_dtype
@@ -39,8 +37,7 @@ def load_skeleton(model: str, dtype: str = "fp32") -> Backbone:
     """
     from diffusers import DiffusionPipeline
 
-    while is_adapter(Path(resolve(model))):
-        model = base_of(Path(resolve(model)))
+    model = root_of(model)
     kind = backbone_class(model)
     place = resolve(model)
     hide_bars()

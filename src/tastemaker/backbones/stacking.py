@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tastemaker.backbones.identity import model_identity
-from tastemaker.backbones.loading import base_of, is_adapter
+from tastemaker.backbones.loading import is_adapter, root_of
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError
@@ -40,9 +40,10 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
     adapted = is_adapter(on)
     if not adapted and not (on / "model_index.json").is_file():
         raise TastemakerError(f"{on} is no model: it is neither a LoRA's folder nor a pipeline's.")
-    if adapted and _root(lora) != _root(on):
+    below, other = root_of(str(lora)), root_of(str(on))
+    if adapted and below != other:
         raise TastemakerError(
-            f"{lora} is a LoRA of {_root(lora)}, {on} of {_root(on)}; stack LoRAs of one base."
+            f"{lora} is a LoRA of {below}, {on} of {other}; stack LoRAs of one base."
         )
     inputs = {"lora": model_identity(str(lora)), "on": model_identity(os.path.abspath(on))}
     stage = Stage(output, "stack", inputs)
@@ -53,9 +54,3 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
             write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
             stage.finish()
     return output
-
-
-def _root(lora: Path) -> str:
-    """The model below a LoRA, and below those that it was put on."""
-    base = base_of(lora)
-    return _root(Path(base)) if is_adapter(Path(base)) else base

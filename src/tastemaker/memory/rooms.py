@@ -51,7 +51,7 @@ def drawing(path: str, config: Any) -> Need:
     """Encoding prompts, denoising and decoding, with all networks in memory."""
     model = config.base if isinstance(config, EvaluateConfig) else config.model
     backbone = load_skeleton(model, config.dtype)
-    images = config.batch_size * (2 if config.guidance_scale > 1 else 1)
+    images = config.batch_size * (2 if backbone.guidance_scale(config.guidance_scale) > 1 else 1)
     shape = backbone.latent_shape(config.height, config.width)
     dtype = torch_dtype(config.dtype)
     with torch.device("meta"), torch.no_grad(), LiveBytes() as live:

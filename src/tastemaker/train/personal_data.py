@@ -65,6 +65,7 @@ def encode_subject(
         TastemakerError: A class image is missing or corrupt, or of another size.
     """
     size = config.size or backbone.size
+    backbone.latent_shape(size, size)
     encoded = [
         _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")
     ]

@@ -9,8 +9,9 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
+from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, load_backbone
+from tastemaker.backbones import Backbone, load_backbone, student_warning
 from tastemaker.train.checkpoint import TrainState, is_due, resume, save_checkpoint
 from tastemaker.train.credit import Credit
 from tastemaker.train.metrics import MetricsFile
@@ -73,6 +74,9 @@ class TrainingRun(ABC, Generic[Config]):
 
         Frozen weights take the training precision; weights that train (`whole`) stay in fp32.
         """
+        warning = student_warning(self.config.model)
+        if warning and self.accelerator.is_main_process:
+            tqdm.write(f"warning: {warning}")
         dtype = "fp32" if whole else self.config.precision
         backbone = load_backbone(self.config.model, device=self.config.device, dtype=dtype)
         backbone.fuse_adapters()

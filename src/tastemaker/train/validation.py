@@ -49,7 +49,7 @@ class ValidationSheets:
             stack([self.backbone.encode_negative("")] * len(prompts)),
             self.seeds,
             num_inference_steps=self.config.num_inference_steps,
-            guidance_scale=self.config.guidance_scale,
+            guidance_scale=self.backbone.guidance_scale(self.config.guidance_scale),
         )
         latents = self.backbone.sample(drawing)
         denoiser.train()
