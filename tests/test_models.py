@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -26,7 +27,7 @@ from tastemaker.backbones import (
     student_warning,
 )
 from tastemaker.backbones.flux import _packed
-from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
+from tastemaker.backbones.schedulers import DIFFUSION, PREDICTIONS, noise_schedule_of, sampler
 from tastemaker.errors import TastemakerError
 from tastemaker.sections import SamplingConfig
 
@@ -130,6 +131,18 @@ class TestSamplers:
         with pytest.raises(TastemakerError, match="pure noise"):
             load_backbone(str(noise), device="cpu")
 
+    @pytest.mark.parametrize("prediction", PREDICTIONS)
+    @pytest.mark.parametrize("name", DIFFUSION)
+    def test_every_sampler_steps_or_is_refused(self, name: str, prediction: str) -> None:
+        try:
+            made = sampler(getattr(diffusers, name), DDIMScheduler(prediction_type=prediction))
+        except TastemakerError:
+            pytest.skip("needs another package")
+        # Noise and v are drawn by all.
+        allowed = contextlib.suppress(*[TastemakerError] * (prediction == "sample"))
+        with allowed:
+            noise_schedule_of("m", made)
+
     @pytest.mark.parametrize("betas", [[0.1, 0.2], [0.1, -0.1, 0.2], [0.1, 0.2, 1.5]])
     def test_betas_must_make_a_schedule(self, betas: list[float]) -> None:
         with pytest.raises(TastemakerError, match="no noise schedule"):
@@ -209,6 +222,16 @@ def test_missing_files_are_named(models: dict[str, Path], tmp_path: Path) -> Non
         (model / file).unlink()
         with pytest.raises(TastemakerError, match="download"):
             check_model(str(model))
+
+
+def test_a_safety_checker_that_was_deleted_is_not_missed(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    file = "model_index.json"
+    model = changed(models["sd1"], tmp_path / "model", file, safety_checker=checker)
+    check_model(str(model))
+    load_backbone(str(model), device="cpu")
 
 
 def test_torn_weights_are_one_line(models: dict[str, Path], tmp_path: Path) -> None:

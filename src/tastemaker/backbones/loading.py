@@ -120,9 +120,7 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     family = read_family(model)
     target = torch_device(device)
     check_dtype(target, dtype)
-    options: dict[str, Any] = {"dtype": torch_dtype(dtype)}
-    if family == "StableDiffusionPipeline":
-        options["safety_checker"] = None
+    options: dict[str, Any] = {"dtype": torch_dtype(dtype), **left_out(place)}
     if Path(place).is_dir():
         options["variant"] = variant_of(Path(place), family)
     try:
@@ -135,6 +133,12 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
         raise unreadable(model, error) from error
     pipeline.to(target)
     return backbone_class(model)(model, pipeline)
+
+
+def left_out(place: str) -> dict[str, None]:
+    """Parts of a pipeline that are not loaded, as `from_pretrained` takes them."""
+    with_checker = read_part(place, INDEX)["_class_name"] == "StableDiffusionPipeline"
+    return {"safety_checker": None} if with_checker else {}
 
 
 def unreadable(model: str, error: Exception) -> TastemakerError:

@@ -62,6 +62,9 @@ ENDS = ("steps_offset", "set_alpha_to_one")
 LATENTS = {"clip_sample": False, "thresholding": False}
 """What samplers of latents need: pixels lie in [-1, 1], latents do not."""
 
+USUAL = {"set_alpha_to_one": False, "skip_prk_steps": True}
+"""Options of Stable Diffusion's samplers, for what a model's file does not say."""
+
 
 def sampler(kind: Any, scheduler: Any) -> Any:
     """Build a sampler of latents on the noise schedule of a model's scheduler.
@@ -85,7 +88,7 @@ def sampler(kind: Any, scheduler: Any) -> Any:
     defaults = set(config.pop("_use_default_values", ())) - {*SCHEDULE, *ENDS}
     own = {key: value for key, value in config.items() if key not in defaults}
     try:
-        return kind.from_config({"set_alpha_to_one": False, **own, **LATENTS})
+        return kind.from_config({**USUAL, **own, **LATENTS})
     except (ImportError, NotImplementedError, ValueError) as error:
         said = " ".join(str(error).split())
         raise TastemakerError(f"{kind.__name__} cannot be built: {said}") from error
@@ -135,8 +138,8 @@ def noise_schedule_of(model: str, scheduler: Any) -> Any:
 
     Raises:
         TastemakerError: The schedule does not fall from 1 to 0, has another length than its
-            timesteps, ends in pure noise that a noise prediction tells nothing of, or is not the
-            one that the scheduler draws with.
+            timesteps, ends in pure noise that a noise prediction tells nothing of, is not the one
+            that the scheduler draws with, or it has no step for what the model predicts.
     """
     from diffusers import DDPMScheduler
 
@@ -155,6 +158,7 @@ def noise_schedule_of(model: str, scheduler: Any) -> Any:
             " noise prediction (prediction_type epsilon) says nothing; such models predict v. Mend"
             " its scheduler_config.json."
         )
+    _try_step(model, scheduler)
     if not torch.allclose(scheduler.alphas_cumprod.to(abar), abar, atol=1e-6):
         raise TastemakerError(
             f"{model}: a {type(scheduler).__name__} does not draw from its noise schedule"
@@ -162,3 +166,18 @@ def noise_schedule_of(model: str, scheduler: Any) -> Any:
             f" {schedule.config.rescale_betas_zero_snr}); name another: scheduler=DDIMScheduler."
         )
     return schedule
+
+
+def _try_step(model: str, scheduler: Any) -> None:
+    """Take a step: some classes find out there that they know no such prediction."""
+    trial = sampler(type(scheduler), scheduler)
+    latents = torch.zeros(1, 4, 8, 8)
+    try:
+        trial.set_timesteps(min(4, trial.config.num_train_timesteps))
+        first = trial.timesteps[0]
+        trial.step(latents, first, trial.scale_model_input(latents, first))
+    except (NotImplementedError, ValueError) as error:
+        raise TastemakerError(
+            f"{model}: a {type(scheduler).__name__} cannot draw from it ({error}); name another:"
+            " scheduler=DDIMScheduler."
+        ) from error

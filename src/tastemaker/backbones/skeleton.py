@@ -14,6 +14,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.loading import (
     backbone_class,
     hide_bars,
+    left_out,
     resolve,
     root_of,
     unreadable,
@@ -41,12 +42,12 @@ def load_skeleton(model: str, dtype: str = "fp32") -> Backbone:
     kind = backbone_class(model)
     place = resolve(model)
     hide_bars()
-    parts = networks(place)
-    if dtype != "fp32":
-        for network in parts.values():
-            network.to(torch_dtype(dtype))
     try:
-        pipeline = DiffusionPipeline.from_pretrained(place, **parts)
+        parts = networks(place)
+        if dtype != "fp32":
+            for network in parts.values():
+                network.to(torch_dtype(dtype))
+        pipeline = DiffusionPipeline.from_pretrained(place, **parts, **left_out(place))
     except Exception as error:  # whatever the libraries stumble over in files of others
         raise unreadable(model, error) from error
     backbone: Backbone = kind(model, pipeline)
@@ -66,7 +67,8 @@ def networks(place: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name, entry in DiffusionPipeline.load_config(place).items():
-        if not isinstance(entry, (list, tuple)) or entry[0] not in ("diffusers", "transformers"):
+        library = entry[0] if isinstance(entry, (list, tuple)) else None
+        if library not in ("diffusers", "transformers") or name in left_out(place):
             continue
         kind = getattr(importlib.import_module(entry[0]), entry[1])
         if not issubclass(kind, torch.nn.Module):
