@@ -1,0 +1,143 @@
+"""Where the gradient lies when a model predicts noise: a twin of the embedded model.
+
+    python benchmarks/credit/noise_twin.py --output runs/noise_twin
+
+`nano` predicts v, so that kappa is at most 1. Its twin predicts noise: the same U-Net, distilled
+from nano's own predictions (`eps = alpha v + sigma x_t`) on nano's own images. Then the uniform
+loss, and DDE's single shot with and without the clip, train on it for some steps, and the diary of
+each says which tenth of the timesteps its gradient lies in. Resumable. Writes noise_twin.json and
+noise_twin.md beside this file.
+"""
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from tastemaker.backbones import Backbone, load_backbone, select
+from tastemaker.config import load
+from tastemaker.files import write_json
+from tastemaker.pair import pair
+from tastemaker.recipes.candidates import scored_candidates
+from tastemaker.records import PairSet, RunDir
+from tastemaker.report.credit import read
+from tastemaker.seeding import keyed_generator
+from tastemaker.train import train
+from tastemaker.train.data import TrainingData, cache_data
+
+HERE = Path(__file__).parent
+STEPS, BATCH, RATE = 600, 32, 5e-4
+COMMON = (
+    "generate.num_candidates=4",
+    "train.steps=40",
+    "train.checkpoint_every=40",
+    "train.tracker=null",
+)
+SCHEMES = {
+    "uniform": "train.credit=uniform",
+    "kappa, not clipped": "train.credit={name: dde_single, kappa_max: null}",
+    "kappa, clipped at 10": "train.credit={name: dde_single, kappa_max: 10}",
+}
+
+
+def distill(data: TrainingData, folder: Path) -> float:
+    """Train a U-Net to predict the noise that nano's v stands for; save its pipeline.
+
+    Args:
+        data: nano's own latents, and its prompts' embeddings.
+        folder: Of the pipeline.
+
+    Returns:
+        Mean squared difference of the two predictions over the last 50 steps.
+    """
+    teacher = load_backbone("nano", device="cpu")
+    teacher.prepare_training()
+    student = copy.deepcopy(teacher.denoiser).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE)
+    losses = []
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (1 - step / STEPS))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = difference(teacher, student, data, step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if step % 50 == 49:
+            print(step + 1, np.mean(losses[-50:]), flush=True)
+    pipeline = load_backbone("nano", device="cpu").pipeline
+    pipeline.unet.load_state_dict(student.state_dict())
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config, prediction_type="epsilon"
+    )
+    pipeline.save_pretrained(folder)
+    return float(np.mean(losses[-50:]))
+
+
+def difference(
+    teacher: Backbone, student: torch.nn.Module, data: TrainingData, step: int
+) -> torch.Tensor:
+    """Mean squared difference of the student's noise and the teacher's, on one keyed batch."""
+    generator = keyed_generator(0, "twin", step)
+    index = torch.randint(len(data.chosen), (BATCH,), generator=generator)
+    side = torch.rand(BATCH, generator=generator) < 0.5
+    clean, _ = data.latents.take(torch.where(side, data.chosen[index], data.rejected[index]))
+    timesteps = torch.randint(teacher.num_timesteps, (BATCH,), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    # The first row is the empty prompt's, by which guidance draws.
+    prompt = data.prompt[index] * (torch.rand(BATCH, generator=generator) < 0.8)
+    noisy, told = teacher.add_noise(clean, noise, timesteps), select(data.prompts, prompt)
+    schedule = teacher.noise_schedule
+    alpha, sigma = (
+        each[timesteps].float()[:, None, None, None] for each in (schedule.alpha, schedule.sigma)
+    )
+    with torch.no_grad():
+        v = teacher.predict(teacher.denoiser, noisy, timesteps, told).float()
+    predicted = teacher.predict(student, noisy, timesteps, told).float()
+    return (predicted - (alpha * v + sigma * noisy)).square().mean()
+
+
+def shares(folder: Path) -> list[float]:
+    """Each tenth's share of the squared gradient over a whole training, in percent."""
+    credit = read(folder)
+    assert credit is not None
+    total = credit.sums["gradient"].sum(0)
+    return [round(float(each), 1) for each in 100 * total / total.sum()]
+
+
+def main() -> None:
+    """Make what is missing, then write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    root = parser.parse_args().output
+    config = load("demo", COMMON)
+    pairs = pair(config.pair, scored_candidates(config, RunDir(root)), root / "pairs")
+    twin, made = root / "twin", root / "distilled.json"
+    if not made.is_file():
+        own = load_backbone("nano", device="cpu")
+        data = cache_data(PairSet(pairs), own, root / "cache.safetensors")
+        write_json(made, {"mean_squared_difference": distill(data, twin)})
+    found = {}
+    for name, option in SCHEMES.items():
+        options = (*COMMON, option, f"train.model={twin}")
+        folder = train(load("demo", options).train, pairs, root / name.replace(" ", "-"))
+        found[name] = shares(folder)
+        print(name, found[name], flush=True)
+    write_json(HERE / "noise_twin.json", {**json.loads(made.read_text()), "shares": found})
+    (HERE / "noise_twin.md").write_text(as_table(found), encoding="utf-8")
+
+
+def as_table(found: dict[str, list[float]]) -> str:
+    """Shares of the squared gradient by tenth of the timesteps, in percent."""
+    tenths = [f"{low}-{low + 100}" for low in range(0, 1000, 100)]
+    lines = ["| scheme | " + " | ".join(tenths) + " |", "|---" * 11 + "|"]
+    lines += [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
