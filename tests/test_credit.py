@@ -274,6 +274,10 @@ def test_infinite_kappa_is_refused() -> None:
     schedule = NoiseSchedule(torch.tensor([0.5, 0.0]), torch.tensor([0.8, 1.0]), "epsilon")
     with pytest.raises(ValueError, match="kappa_max"):
         CREDITS.bind("dde_single", {"kappa_max": None})(schedule)
+    assert CREDITS.bind("dde_single", {})(schedule).scale(torch.tensor([1])).item() == 10
+    for name in ("dde", "dde_step"):
+        with pytest.raises(ValueError, match="pure noise"):
+            CREDITS.bind(name, {"buckets": 0})(schedule)
 
 
 @pytest.mark.parametrize("name", CREDITS.names())

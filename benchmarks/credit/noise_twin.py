@@ -30,7 +30,7 @@ from tastemaker.train import train
 from tastemaker.train.data import TrainingData, cache_data
 
 HERE = Path(__file__).parent
-STEPS, BATCH, RATE = 600, 32, 5e-4
+STEPS, BATCH, RATE = 240, 32, 5e-4
 COMMON = (
     "generate.num_candidates=4",
     "train.steps=40",

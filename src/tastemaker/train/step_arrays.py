@@ -24,6 +24,9 @@ class StepArrays:
         buckets: Number of buckets of timesteps, at most; 0 for one a timestep.
         variance: Variance of a reverse step.
         sign: Where x_{s-1} is put.
+
+    Raises:
+        ValueError: More buckets than timesteps, or a step whose coefficient is infinite.
     """
 
     def __init__(
@@ -33,6 +36,11 @@ class StepArrays:
         if buckets > length:
             raise ValueError(f"{buckets} buckets are more than the {length} timesteps; take fewer")
         coefficient = schedule.step_coefficient(variance)
+        if not torch.isfinite(coefficient).all():
+            raise ValueError(
+                "noise prediction says nothing of x_0 at the last timestep of this schedule, which"
+                " is pure noise; take dde_single or uniform"
+            )
         self.bucket = bucket_timesteps(coefficient, buckets) if buckets else torch.arange(length)
         self.coefficient = -coefficient if sign == "model_mode" else coefficient
         self.ema = ema
