@@ -23,6 +23,7 @@ from tastemaker.backbones import (
     check_drawing,
     check_model,
     load_backbone,
+    model_identity,
     stack,
     student_warning,
 )
@@ -286,8 +287,9 @@ def test_a_lora_on_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"")
     for content, said in (({"base": str(tmp_path)}, "lies on itself"), ([1], "names no base")):
         (tmp_path / "model.json").write_text(json.dumps(content))
-        with pytest.raises(TastemakerError, match=said):
-            load_backbone(str(tmp_path))
+        for read in (load_backbone, check_model, model_identity):
+            with pytest.raises(TastemakerError, match=said):
+                read(str(tmp_path))
 
 
 def test_a_tokenizer_without_limit_takes_the_encoder_s(

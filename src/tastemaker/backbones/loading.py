@@ -55,7 +55,6 @@ def load_backbone(
     """
     backbone: Backbone
     folder = Path(resolve(model))  # a folder here does not hide a registered model of its name
-    root_of(model)
     if is_adapter(folder):
         backbone = load_backbone(base_of(folder), device=device, dtype=dtype)
         backbone.fuse_adapters()
@@ -80,8 +79,13 @@ def base_of(adapter: Path) -> str:
     """Return the model that a LoRA or a learned word was put on.
 
     Raises:
-        TastemakerError: The folder does not say.
+        TastemakerError: The folder does not say, or lies on itself.
     """
+    root_of(str(adapter))
+    return _named_base(adapter)
+
+
+def _named_base(adapter: Path) -> str:
     marker = adapter / MODEL_FILE
     if not marker.is_file():
         raise TastemakerError(
@@ -103,11 +107,11 @@ def root_of(model: str) -> str:
     """
     below = [model]
     while is_adapter(folder := Path(resolve(below[-1]))):
-        below.append(base_of(folder))
+        below.append(_named_base(folder))
         if below[-1] in below[:-1]:
             raise TastemakerError(
                 f"{model} lies on itself ({' on '.join(below)}); name the right base in"
-                f" {below[-1]}/{MODEL_FILE}."
+                f" {folder / MODEL_FILE}."
             )
     return below[-1]
 
