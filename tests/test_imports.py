@@ -68,6 +68,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "report",
         "scorers",
     ),
+    "preflight": ("preflight",),
     "rooms": (
         "blend",
         "checking",

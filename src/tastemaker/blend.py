@@ -18,6 +18,7 @@ from tastemaker.groups import Groups, met, score_keys
 from tastemaker.hardware import processes
 from tastemaker.images import decode, encode_png
 from tastemaker.picks import highest
+from tastemaker.preflight import check, expect
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.sections import BlendConfig
 
@@ -57,6 +58,9 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
     """
     from tastemaker.backbones import model_identity
 
+    check(config)
+    for folder in (real, candidates):
+        expect(folder, "pool")
     pools = Pool(real), Pool(candidates)
     inputs = {
         "model": model_identity(config.model) if config.space == "latents" else {},

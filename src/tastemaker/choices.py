@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from tastemaker import registry
 from tastemaker.errors import TastemakerError, nearest
@@ -22,6 +22,13 @@ class Choice(BaseModel):
         frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False
     )
     name: str
+    _table: registry.Table | None = PrivateAttr(None)
+
+    @property
+    def table(self) -> registry.Table:
+        """Where the name is registered."""
+        assert self._table is not None, "a choice is made by a section's field"
+        return self._table
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,6 +77,16 @@ def _expanded(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _checked(choice: Any, table: registry.Table) -> Any:
+    """The choice with all options of its entry in a table, typed."""
+    try:
+        checked = choice.model_copy(update=table.validate(choice.name, choice.options))
+    except TastemakerError as error:
+        raise ValueError(str(error)) from None
+    checked._table = table
+    return checked
+
+
 def _choice(table: registry.Table, default: str | None = None, kind: type[Choice] = Choice) -> Any:
     """Return the annotated type of a field that names an entry of `table`."""
 
@@ -79,10 +96,7 @@ def _choice(table: registry.Table, default: str | None = None, kind: type[Choice
         return _expanded(value)
 
     def check(choice: Choice) -> Choice:
-        try:
-            return choice.model_copy(update=table.validate(choice.name, choice.options))
-        except TastemakerError as error:
-            raise ValueError(str(error)) from None
+        return _checked(choice, table)
 
     return Annotated[kind, BeforeValidator(expand), AfterValidator(check)]
 
@@ -97,10 +111,8 @@ def _known_scorer(choice: ScorerChoice) -> ScorerChoice:
         raise ValueError(f"a pool has a column {choice.column!r} already; give another label")
     if table is registry.ENSEMBLES and "of" not in table.schema(choice.name).model_fields:
         raise ValueError(f"ensemble {choice.name!r} has no option `of`, which names its members.")
-    try:
-        return choice.model_copy(update=table.validate(choice.name, choice.options))
-    except TastemakerError as error:
-        raise ValueError(str(error)) from None
+    checked: ScorerChoice = _checked(choice, table)
+    return checked
 
 
 def _prompt_source(value: Any) -> Any:

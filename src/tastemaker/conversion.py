@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from tastemaker.candidates import REAL
 from tastemaker.captioned import Captioned
 from tastemaker.comparisons import Comparison
-from tastemaker.data_sections import Bucket, ImagesConfig, ImportConfig
+from tastemaker.data_sections import HUMAN, TIE, Bucket, ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key
 from tastemaker.filters import Reasons, prompt_reasons, size_reason
@@ -27,12 +27,6 @@ from tastemaker.images import (
 from tastemaker.intake import Filtered, Usable
 from tastemaker.reading import require_unicode
 from tastemaker.seeding import keyed_seed
-
-HUMAN = "human"
-"""Column of the verdicts: 1 for the image preferred, 0 for the other, 0.5 for both on a tie."""
-
-TIE = "tie"
-"""Column that labels ties: 1 where people found the images equal, 0 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Compared:
     @property
     def scorers(self) -> tuple[str, ...]:
         """Columns of the verdicts."""
-        return (HUMAN, TIE) if self.config.ties == "labelled" else (HUMAN,)
+        return self.config.scorers
 
     def __call__(self, comparison: Comparison, number: int) -> Usable:
         """Convert a comparison.

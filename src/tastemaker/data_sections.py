@@ -8,12 +8,20 @@ from pydantic import Field, model_validator
 
 from tastemaker.choices import CaptionedSource, Choice, Comparisons, JoinRule, Layout, Rule
 from tastemaker.sections import Section
+from tastemaker.values import Names
 
 Side = Annotated[int, Field(ge=8)]
 Bucket = tuple[Side, Side]
 
 MAX_PIXELS = 89_478_485
 """Of an image: a quarter of a gigabyte once decoded, where Pillow's own warning begins too."""
+
+
+HUMAN = "human"
+"""Column of the verdicts: 1 for the image preferred, 0 for the other, 0.5 for both on a tie."""
+
+TIE = "tie"
+"""Column that labels ties: 1 where people found the images equal, 0 elsewhere."""
 
 
 class SplitConfig(Section):
@@ -37,10 +45,10 @@ class PromptFilters(Section):
 
     min_words: int | None = Field(None, ge=1, description="Words that a prompt has at least.")
     max_words: int | None = Field(None, ge=1, description="Words that a prompt has at most.")
-    without: str | tuple[str, ...] | None = Field(
+    without: Annotated[str | tuple[str, ...] | None, Names("words")] = Field(
         None, description="Words or phrases that no prompt holds: a list, or a file, one a line."
     )
-    having: str | tuple[str, ...] | None = Field(
+    having: Annotated[str | tuple[str, ...] | None, Names("words")] = Field(
         None, description="Words or phrases of which every prompt holds one: a list, or a file."
     )
 
@@ -57,10 +65,10 @@ class ImageFilters(PromptFilters):
 class PairFilters(PromptFilters):
     """What a pair must be like, whatever rule made it."""
 
-    min_score: dict[str, float] = Field(
+    min_score: Annotated[dict[str, float], Names("column")] = Field(
         {}, description="Scorer name to the least score of the chosen image."
     )
-    min_gap: dict[str, float] = Field(
+    min_gap: Annotated[dict[str, float], Names("column")] = Field(
         {}, description="Scorer name to the least lead of the chosen image over the rejected."
     )
 
@@ -98,6 +106,11 @@ class ImportConfig(Section):
     )
     limit: int | None = Field(None, ge=1, description="Take the first so many comparisons.")
     shard_size: int = Field(256, ge=2, description="Images a parquet shard (the unit of resume).")
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """Columns of the verdicts."""
+        return (HUMAN, TIE) if self.ties == "labelled" else (HUMAN,)
 
     @model_validator(mode="after")
     def _one_shape(self) -> ImportConfig:
@@ -161,7 +174,7 @@ class DataExportConfig(Section):
     """Pairs, or a pool with scores, to a format that others read."""
 
     layout: Layout = Field(Choice(name="pick_a_pic"), description="Format, with its options.")
-    scorer: str | None = Field(
+    scorer: Annotated[str | None, Names("column")] = Field(
         None, description="Of a pool: column that gives the verdicts; default: people's, or any."
     )
 

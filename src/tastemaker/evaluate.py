@@ -14,10 +14,12 @@ from tastemaker.files import read_json, read_table, write_json
 from tastemaker.images import decode
 from tastemaker.metrics.clusters import mean_and_stderr
 from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
+from tastemaker.preflight import check
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
 from tastemaker.sections import AdapterConfig, EvaluateConfig
 from tastemaker.trained_prompts import normalized_prompt, number_trained_on, shared_warning
+from tastemaker.values import checked_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,9 +49,10 @@ def evaluate(
     Raises:
         TastemakerError: No prompts, no such model, a score that is NaN, a full disk.
     """
-    if "base" in models:
-        raise TastemakerError("a judged model cannot be named 'base'; the base is config.base.")
+    _check_names(models)
     config.refuse_switches(list(models))
+    check(config)
+    _check_models(models)
     prompts = load_prompts(config.prompts)
     shared = number_trained_on(prompts, models.values())
     if real is not None and config.features and len(prompts) < 2:
@@ -74,6 +77,29 @@ def evaluate(
         add_distances(result, pools, Pool(real), config)
     write_json(report, result)
     return report
+
+
+def _check_names(models: Mapping[str, Path | str]) -> None:
+    """Refuse names of models that cannot be folders beside one another and the base's."""
+    folders = {"base"}
+    for name in models:
+        try:
+            folder = checked_name(name).casefold()
+        except ValueError as error:
+            raise TastemakerError(f"a judged model: {error}.") from None
+        if folder in folders:
+            raise TastemakerError(
+                f"a judged model cannot be named {name!r}: there is such a folder already (the base"
+                " has 'base')."
+            )
+        folders.add(folder)
+
+
+def _check_models(models: Mapping[str, Path | str]) -> None:
+    from tastemaker.backbones import check_model
+
+    for model in models.values():
+        check_model(str(model))
 
 
 def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict[str, Any]:

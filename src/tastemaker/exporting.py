@@ -12,8 +12,7 @@ from tqdm import tqdm
 from tastemaker.candidates import Rows
 from tastemaker.claims import exclusive
 from tastemaker.comparisons import Comparison, win_shares
-from tastemaker.conversion import HUMAN, TIE
-from tastemaker.data_sections import DataExportConfig
+from tastemaker.data_sections import HUMAN, TIE, DataExportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, disk_errors, read_record, write_json
 from tastemaker.groups import Groups, score_keys

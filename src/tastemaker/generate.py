@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tastemaker.candidates import REAL, Rows
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_table
+from tastemaker.preflight import check, expect
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.sections import DrawConfig, GenerateConfig, ReconstructConfig
@@ -34,6 +35,7 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     Raises:
         TastemakerError: No prompts, no such model, a pool of another configuration, a full disk.
     """
+    check(config)
     inputs, items = _planned(config)
     stage = _stage(output, "generate", config, inputs)
     with stage.claimed() as unfinished:
@@ -64,6 +66,8 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
         HG-DPO, arXiv 2405.20216, normal and hard stage. The paper names neither sampler nor
         guidance: those of the configuration are taken.
     """
+    check(config)
+    expect(real, "pool")
     images = _real(real)
     inputs = {"real": finished_key(real)}
 

@@ -12,11 +12,12 @@ from pydantic import Field
 from tastemaker.candidates import item_of
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.records import Pool, finished_key
+from tastemaker.values import Names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ScorerName = Annotated[str, Field(description="Column of the pool's scores.")]
+ScorerName = Annotated[str, Names("column"), Field(description="Column of the pool's scores.")]
 ZScored = Annotated[
     bool, Field(description="Divide scores by their standard deviation over the whole pool.")
 ]

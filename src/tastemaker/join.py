@@ -12,8 +12,10 @@ from tastemaker.data_sections import JoinConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.groups import Group, Groups, met, score_keys
 from tastemaker.picks import Dropped, Pick, SortedOut, finish_pairs, highest, lowest
+from tastemaker.preflight import expect, expect_columns
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
+from tastemaker.values import Names
 
 
 @JOINS.register("best_worst")
@@ -22,7 +24,9 @@ def best_worst(
     rejected: Group,
     *,
     scorer: Annotated[
-        str | None, Field(description="Column of both pools; needed where a side has a choice.")
+        str | None,
+        Names("column"),
+        Field(description="Column of both pools; needed where a side has a choice."),
     ] = None,
     keep_if: Annotated[
         float | None,
@@ -80,7 +84,10 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     Raises:
         TastemakerError: A score is missing, or no pair is left.
     """
+    for folder in (chosen, rejected):
+        expect(folder, "pool", "pairs")
     left, right = _Side(chosen), _Side(rejected)
+    expect_columns([*left.pools, *right.pools], config)
     inputs = {"chosen": left.key, "rejected": right.key, "code": JOINS.code(config.rule.name)}
     stage = Stage(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
     rule = JOINS.bind(config.rule.name, config.rule.options)

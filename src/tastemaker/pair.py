@@ -13,10 +13,16 @@ from tastemaker.data_sections import PairConfig
 from tastemaker.filters import prompt_reasons, words_key
 from tastemaker.groups import Group, Groups, ScorerName, ZScored, score_keys
 from tastemaker.picks import Dropped, Pick, SortedOut, extremes, filtered, finish_pairs, widest
+from tastemaker.preflight import check, expect, expect_columns
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
+from tastemaker.values import Names
 
-Weights = Annotated[dict[str, float], Field(min_length=1, description="Scorer name to weight.")]
+Weights = Annotated[
+    dict[str, float],
+    Names("column"),
+    Field(min_length=1, description="Scorer name to weight."),
+]
 
 
 @RULES.register("best_worst")
@@ -40,7 +46,9 @@ def threshold(
     group: Group,
     *,
     scorer: Annotated[
-        str | Weights, Field(description="Column of the pool's scores, or columns with weights.")
+        str | Weights,
+        Names("column"),
+        Field(description="Column of the pool's scores, or columns with weights."),
     ],
     gap: Annotated[float, Field(ge=0, description="Keep pairs whose score gap exceeds this.")],
     max_pairs: Annotated[
@@ -109,7 +117,10 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     Raises:
         TastemakerError: No score by the rule's scorer, or no pair left after the rule.
     """
+    check(config)
+    expect(pool, "pool")
     source = Pool(pool)
+    expect_columns([source], config)
     inputs = {
         "pool": finished_key(pool),
         "scores": score_keys(source),

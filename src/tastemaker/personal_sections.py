@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.sections import Section
 from tastemaker.templates import as_template, filled
 from tastemaker.training_sections import CheckpointEvery, OptimisationConfig, Steps, TextLoraConfig
+from tastemaker.values import Names
 
 TOKEN = "<[a-z0-9_-]+>"
 """A new word: in any other form, tokenizers would change it or find it inside other words."""
@@ -34,14 +35,16 @@ class TokenConfig(Section):
 class PriorConfig(Section):
     """Prior preservation: images of the class that the model drew before it was personalised."""
 
-    pool: str = Field(description="Folder of class images, from `generate`; turns it on.")
+    pool: Annotated[str, Names("pool")] = Field(
+        description="Folder of class images, from `generate`; turns it on."
+    )
     weight: float = Field(1.0, gt=0, description="Weight of their loss.")
 
 
 class PersonalizeConfig(OptimisationConfig):
     """Photographs of one subject to a model that knows it."""
 
-    photographs: str = Field(
+    photographs: Annotated[str, Names("photographs")] = Field(
         description="Folder of photographs of the subject, 3 to 6 are usual; or a named subject."
     )
     minimum: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")

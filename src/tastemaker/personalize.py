@@ -10,6 +10,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.images import pixel_hash
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.photographs import photograph_files, photographs
+from tastemaker.preflight import check
 from tastemaker.records import Stage, finished_key
 
 
@@ -37,13 +38,16 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
         Ruiz et al. (DreamBooth), arXiv 2208.12242: loss and prior preservation.
         Gal et al. (textual inversion), arXiv 2208.01618: `token`.
     """
+    check(config)
     files = _usable(config)
     inputs: dict[str, Any] = {"photographs": {file.name: file_content(file) for file in files}}
     if config.prior is not None:
         inputs["prior"] = finished_key(Path(config.prior.pool))
 
     from tastemaker.backbones import model_identity
+    from tastemaker.train.checks import check_training
 
+    check_training(config)
     inputs["model"] = model_identity(config.model)
     settings = config.identity()
     stage = Stage(output, "personalize", {**settings, "inputs": inputs})

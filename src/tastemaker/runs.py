@@ -13,10 +13,12 @@ from pydantic import Field, model_validator
 from tastemaker import registry
 from tastemaker.choices import Choice
 from tastemaker.data_sections import ImagesConfig, ImportConfig, PairConfig
+from tastemaker.errors import nearest
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.sections import (
     BlendConfig,
     CandidatesConfig,
+    Column,
     Device,
     DrawConfig,
     EvaluateConfig,
@@ -25,6 +27,7 @@ from tastemaker.sections import (
     ReportConfig,
     ScoreConfig,
     Section,
+    columns,
     section_class,
 )
 from tastemaker.training_sections import RewardTrainConfig, TrainConfig
@@ -67,6 +70,19 @@ class RunConfig(Section):
             down["base"] = down["model"]
         return data | _handed_down(cls, data, down)
 
+    @property
+    def score_columns(self) -> tuple[str, ...] | None:
+        """Columns of scores that the run makes before it pairs; None where it does not say."""
+        return None
+
+    @model_validator(mode="after")
+    def _columns_are_made(self) -> RunConfig:
+        made = self.score_columns
+        for path, name in columns(self):
+            if made is not None and name not in made:
+                raise ValueError(f"{path}: no scorer gives {name!r}. {nearest(name, made)}")
+        return self
+
 
 class PreferenceRun(RunConfig):
     """Five rooms in a row: candidates of the model's own or compared by people, one training."""
@@ -79,12 +95,33 @@ class PreferenceRun(RunConfig):
     pair: PairConfig
     train: TrainConfig
 
+    @property
+    def score_columns(self) -> tuple[str, ...] | None:
+        """People's verdicts, where comparisons are imported, and those of `score`."""
+        verdicts = self.data.scorers if self.data else ()
+        return verdicts + (self.score.columns if self.score else ())
+
     @model_validator(mode="after")
     def _has_candidates(self) -> PreferenceRun:
         if (self.data is None) == (self.generate is None):
             raise ValueError("candidates come from `generate` or from `data`: give one of the two")
         if self.generate is not None and self.score is None:
             raise ValueError("'score' is required: generated candidates have no scores")
+        both = set(self.score.columns if self.score else ()) & set(
+            self.data.scorers if self.data else ()
+        )
+        if both:
+            raise ValueError(f"score: {both.pop()!r} is people's verdicts; give another label")
+        return self
+
+
+class CurriculumRun(PreferenceRun):
+    """A run whose training takes easy pairs first."""
+
+    @model_validator(mode="after")
+    def _has_curriculum(self) -> CurriculumRun:
+        if self.train.curriculum is None:
+            raise ValueError("this recipe needs train.curriculum={chunks: 6, every: 500}")
         return self
 
 
@@ -124,7 +161,7 @@ class RealRun(RunConfig):
     )
     candidates: CandidatesConfig
     score: ScoreConfig
-    scorer: str = Field(description="The column of scores that decides in all stages.")
+    scorer: Column = Field(description="The column of scores that decides in all stages.")
     train: dict[str, Any] = Field({}, description="What the stages' `train` have in common.")
     easy: StageConfig | None = Field(None, description="First stage; null skips it.")
     normal: StageConfig | None = Field(None, description="Second stage; null skips it.")
@@ -152,6 +189,11 @@ class RealRun(RunConfig):
                 stage["blend"] = {"scorer": data.get("scorer")} | (stage.get("blend") or {})
             data[name] = stage
         return data
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """Those of `score`."""
+        return self.score.columns
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -229,6 +271,11 @@ class PersonalRun(RunConfig):
                 section["scorers"] = [_told(each, known) for each in section["scorers"]]
             data[name] = section
         return data
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """Those of `score`."""
+        return self.score.columns
 
     @model_validator(mode="after")
     def _rounds_have_parts(self) -> PersonalRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.preflight import check, expect
 from tastemaker.records import Pool
 from tastemaker.sections import ScoreConfig
 
@@ -22,6 +23,9 @@ def score(config: ScoreConfig, pool: Path) -> Path:
         TastemakerError: No such pool, an unknown model, a corrupt image, a score that is NaN or
             infinite.
     """
+    check(config)
+    expect(pool, "pool")
+
     from tastemaker.scorers.pool import score_pool
 
     score_pool(

@@ -6,16 +6,18 @@ imported before that.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tastemaker.choices import Judges, Prompts, Scorers
+from tastemaker.choices import Choice, Judges, Prompts, Scorers
 from tastemaker.errors import TastemakerError
-from tastemaker.values import Name, Options
+from tastemaker.values import Name, Names, Options
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
+Model = Annotated[str, Names("model")]
+Column = Annotated[str, Names("column")]
 Precision = Literal["fp32", "bf16", "fp16"]
 Bound = Annotated[int, Field(ge=0, le=1000)]
 
@@ -34,6 +36,47 @@ def section_class(annotation: Any) -> type[Section] | None:
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
     return None
+
+
+def sections_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:
+    """Yield a section and all those inside of it, each with its path."""
+    yield prefix.removesuffix("."), section
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from sections_of(value, f"{prefix}{name}.")
+
+
+def marked(section: Section) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what the options of a section and of its choices are marked with, at every depth.
+
+    Args:
+        section: A section, for instance a whole run.
+
+    Yields:
+        Path, mark and value; of a choice itself its table stands in the place of the mark.
+    """
+    for prefix, inside in sections_of(section):
+        for name, field in type(inside).model_fields.items():
+            path, value = f"{prefix}.{name}".removeprefix("."), getattr(inside, name)
+            yield from ((path, mark, value) for mark in field.metadata)
+            for choice in value if isinstance(value, tuple) else (value,):
+                if isinstance(choice, Choice):
+                    yield path, choice.table, choice
+                    yield from _marked_options(path, choice)
+
+
+def columns(section: Section) -> Iterator[tuple[str, str]]:
+    """Yield path and name of every column of scores that a section's options name."""
+    for path, mark, value in marked(section):
+        if mark == Names("column") and value is not None:
+            yield from ((path, name) for name in ((value,) if isinstance(value, str) else value))
+
+
+def _marked_options(path: str, choice: Choice) -> Iterator[tuple[str, Any, Any]]:
+    for option, field in choice.table.schema(choice.name).model_fields.items():
+        for mark in field.metadata:
+            yield f"{path}.{option}", mark, choice.options[option]
 
 
 class AdapterConfig(Section):
@@ -97,7 +140,7 @@ class SamplingConfig(Section):
 class DrawConfig(SamplingConfig):
     """What the rooms that draw candidates have in common."""
 
-    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
     keep_latents: bool = Field(
         True, description="Store final latents, so that training need not encode the images."
     )
@@ -116,7 +159,7 @@ class GenerateConfig(DrawConfig):
     prompts: Prompts | None = Field(
         None, description="A file (txt, jsonl, csv, parquet) or a named set."
     )
-    items: str | None = Field(
+    items: Annotated[str | None, Names("pool")] = Field(
         None, description="In place of prompts, a pool of real images: candidates for each caption."
     )
     num_candidates: int = Field(4, ge=1, description="Images a prompt, or a real image.")
@@ -142,8 +185,8 @@ class ReconstructConfig(DrawConfig):
 class BlendConfig(Section):
     """Room 1, from real images and the best candidate of each: their mixture."""
 
-    model: str = Field(description="Model whose VAE mixes latents; pixels do without.")
-    scorer: str = Field(description="Column of scores that says which candidate is best.")
+    model: Model = Field(description="Model whose VAE mixes latents; pixels do without.")
+    scorer: Column = Field(description="Column of scores that says which candidate is best.")
     alpha: float = Field(0.5, ge=0, le=1, description="Share of the candidate, against the real.")
     space: Literal["pixels", "latents"] = Field("latents", description="Where they are mixed.")
     shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
@@ -155,7 +198,9 @@ class LoraImportConfig(Section):
     """A LoRA file of another tool to a folder that is usable as `model` anywhere."""
 
     lora: str = Field(description="A .safetensors file in kohya's layout or diffusers' form.")
-    model: str = Field(description="The model that it belongs to: name, hub id or pipeline folder.")
+    model: Model = Field(
+        description="The model that it belongs to: name, hub id or pipeline folder."
+    )
 
 
 class ExportConfig(Section):
@@ -186,18 +231,23 @@ class ScoreConfig(Section):
     scorers: Scorers = Field(
         description="Registered scorers, and ensembles of columns before them in the list."
     )
-    reuse: tuple[str, ...] = Field(
+    reuse: Annotated[tuple[str, ...], Names("pool")] = Field(
         (), description="Scored pools whose scores are taken over for equal images and prompts."
     )
     batch_size: int = Field(64, ge=1, description="Images scored together.")
     device: Device = Field("auto", description="Where to compute.")
     dtype: Precision = Field("fp32", description="Precision of the scorers.")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of scores, in order."""
+        return tuple(scorer.column for scorer in self.scorers)
+
 
 class EvaluateConfig(SamplingConfig):
     """Room 5: policy against base, same prompts and seeds."""
 
-    base: str = Field(description="The model to beat: name, hub id or folder.")
+    base: Model = Field(description="The model to beat: name, hub id or folder.")
     prompts: Prompts = Field(
         description="Prompts that training does not see: a file or a named set."
     )
@@ -208,7 +258,7 @@ class EvaluateConfig(SamplingConfig):
     adapters: dict[str, AdapterConfig] = Field(
         {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
     )
-    features: tuple[str, ...] = Field(
+    features: Annotated[tuple[str, ...], Names("features")] = Field(
         (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
     )
     scorers: Judges = Field(description="Registered scorers.")

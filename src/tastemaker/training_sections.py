@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from tastemaker.choices import Choice, Credit, ExtraLoss, Loss, PixelScorer, Prompts
 from tastemaker.hardware import number_of_processes
-from tastemaker.sections import Device, Precision, Section
+from tastemaker.sections import Device, Model, Precision, Section
+from tastemaker.values import Names
 
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
 Target = Annotated[str, Field(pattern=r"\S")]
@@ -100,7 +101,7 @@ class GuardConfig(Section):
 class OptimisationConfig(Section):
     """What every training has in common, whatever it learns from."""
 
-    model: str = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
     lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
     steps: Steps = 2000
     batch_size: int = Field(
@@ -164,7 +165,7 @@ class TrainConfig(OptimisationConfig):
     text_lora: TextLoraConfig | None = Field(
         None, description="Adapters on the text encoders, trained along; method=frozen: alone."
     )
-    start: str | None = Field(
+    start: Annotated[str | None, Names("lora")] = Field(
         None, description="Folder of a trained LoRA of the same base, to be carried on."
     )
     reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(

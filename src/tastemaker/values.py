@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -48,6 +49,19 @@ def checked_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(checked_name)]
 """Text that becomes a file's or a folder's name, or a column's."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Marks an option whose value names something outside of its section.
+
+    `Annotated[str, Names("model")]`: it is looked for before anything is written.
+
+    Attributes:
+        what: What the value, or each of several, is the name of.
+    """
+
+    what: Literal["column", "device", "features", "lora", "model", "photographs", "pool", "words"]
 
 
 class Options(BaseModel):

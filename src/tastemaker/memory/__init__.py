@@ -6,14 +6,12 @@ what is alive is added up. What the libraries themselves take, about half a giga
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tastemaker.hardware import memory
 from tastemaker.memory.rooms import Need, Size, drawing, personalisation, reward, training
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.runs import RunConfig
-from tastemaker.sections import EvaluateConfig, SamplingConfig, Section
-from tastemaker.training_sections import OptimisationConfig, RewardTrainConfig, TrainConfig
+from tastemaker.sections import EvaluateConfig, SamplingConfig, Section, sections_of
+from tastemaker.training_sections import RewardTrainConfig, TrainConfig
 
 LIBRARIES = 500_000_000
 """Bytes of a process that has imported torch, diffusers and transformers."""
@@ -33,7 +31,7 @@ def needs(config: Section) -> list[Need]:
     """
     found = []
     size = _drawn_size(config)
-    for path, section in _sections(config):
+    for path, section in sections_of(config):
         if isinstance(section, TrainConfig):
             found.append(training(path, section, size))
         elif isinstance(section, PersonalizeConfig):
@@ -80,18 +78,9 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _sections(config: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, (OptimisationConfig, SamplingConfig)):
-            yield prefix + name, value
-        elif isinstance(value, Section):
-            yield from _sections(value, f"{prefix}{name}.")
-
-
 def _drawn_size(config: Section) -> Size:
     """Height and width of the images that are trained on, where the run draws them itself."""
-    for _, section in _sections(config):
+    for _, section in sections_of(config):
         if isinstance(section, SamplingConfig) and not isinstance(section, EvaluateConfig):
             return section.height, section.width
     return None, None

@@ -88,11 +88,39 @@ def feature_network(
             return FeatureNetwork(name_or_path, _of_scorer(name_or_path, {}, where, batch_size))
         features = _of_scorer("clip", {"model": name_or_path}, where, batch_size)
     except TastemakerError as error:
-        raise TastemakerError(
-            f"{name_or_path!r} gives no features: name {INCEPTION!r}, a registered scorer in CLIP"
-            f" form, a TorchScript file, or a CLIP's folder or hub id. {error}"
-        ) from error
+        raise _no_features(name_or_path, error) from error
     return FeatureNetwork(f"clip:{path.name}", features)
+
+
+def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
+    """Look for the network of `feature_network`, loading none but a TorchScript file's.
+
+    Args:
+        name_or_path: As of `feature_network`.
+        look_for: Raises where a model's weights are not there, by folder or hub id.
+
+    Raises:
+        TastemakerError: There is no such network, or its scorer has no features.
+    """
+    path = Path(name_or_path).expanduser()
+    if name_or_path == INCEPTION:
+        _inception()
+    elif path.is_file() or path.suffix in TORCHSCRIPT:
+        _torchscript(path)
+    elif name_or_path in SCORERS:
+        SCORERS.validate(name_or_path, {})
+    else:
+        try:
+            look_for(name_or_path)
+        except TastemakerError as error:
+            raise _no_features(name_or_path, error) from error
+
+
+def _no_features(name: str, error: TastemakerError) -> TastemakerError:
+    return TastemakerError(
+        f"{name!r} gives no features: name {INCEPTION!r}, a registered scorer in CLIP form, a"
+        f" TorchScript file, or a CLIP's folder or hub id. {error}"
+    )
 
 
 def _of_pixels(

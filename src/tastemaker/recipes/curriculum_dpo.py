@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from tastemaker.errors import TastemakerError
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
-from tastemaker.runs import PreferenceRun
+from tastemaker.runs import CurriculumRun
 
 
 @RECIPES.register("curriculum_dpo")
-def curriculum_dpo(config: PreferenceRun, run: RunDir) -> None:
+def curriculum_dpo(config: CurriculumRun, run: RunDir) -> None:
     """Align a model from easy pairs to hard ones: wide gaps of score first, narrower ones added.
 
     1. Draw candidates, score them.
@@ -24,12 +23,7 @@ def curriculum_dpo(config: PreferenceRun, run: RunDir) -> None:
         config: The run.
         run: Its folder.
 
-    Raises:
-        TastemakerError: `train.curriculum` is not set.
-
     References:
         Croitoru et al., Curriculum-DPO, arXiv 2405.13637: six parts, the next after 500 steps.
     """
-    if config.train.curriculum is None:
-        raise TastemakerError("curriculum_dpo needs train.curriculum={chunks: 6, every: 500}.")
     diffusion_dpo(config, run)

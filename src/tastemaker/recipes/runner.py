@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tastemaker import config as configuration
+from tastemaker.backbones import check_model
 from tastemaker.choices import Choice
+from tastemaker.errors import TastemakerError
 from tastemaker.hardware import agree, environment
+from tastemaker.preflight import check
 from tastemaker.prompts import load_prompts
 from tastemaker.records import RunDir
 from tastemaker.registry import RECIPES
 from tastemaker.report import report
 from tastemaker.runs import RunConfig
-from tastemaker.sections import ReportConfig, Section
+from tastemaker.sections import ReportConfig, Section, sections_of
+from tastemaker.train.checks import check_training
 from tastemaker.trained_prompts import shared_prompts, shared_warning
+from tastemaker.training_sections import OptimisationConfig
 
 
 def run(config: RunConfig) -> RunDir:
@@ -37,6 +43,7 @@ def run(config: RunConfig) -> RunDir:
     """
     folder = RunDir(Path(config.output) / config.name)
     agree(configuration.dump(config))
+    check_run(config)
     judged, trained = read_prompts(config)
     if warning := shared_warning(len(shared_prompts(judged, trained)), len(judged)):
         tqdm.write(f"warning: {warning}")
@@ -45,8 +52,27 @@ def run(config: RunConfig) -> RunDir:
     return folder
 
 
+def check_run(config: RunConfig) -> None:
+    """Check all sections of a run: what is wrong with the last shows before the first begins.
+
+    Args:
+        config: The run.
+
+    Raises:
+        TastemakerError: Something is missing or does not fit, with the path of its option.
+    """
+    check(config)
+    look = functools.cache(check_model)
+    for path, section in sections_of(config):
+        if isinstance(section, OptimisationConfig):
+            try:
+                check_training(section, look)
+            except TastemakerError as error:
+                raise TastemakerError(f"{path}: {error}") from None
+
+
 def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
-    """Load all prompt sets of a run: what is wrong with the last room's shows before the first.
+    """Load the prompt sets of a run.
 
     Args:
         config: The run.
@@ -54,9 +80,6 @@ def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
     Returns:
         The prompts of the evaluation, and those of all other sections; captions of images that the
         run imports are not known yet.
-
-    Raises:
-        TastemakerError: A set is missing, empty, or not what its room takes.
     """
     others = config.model_copy(update={"evaluate": None})
     return load_prompts(config.evaluate.prompts), list(_prompts(others))

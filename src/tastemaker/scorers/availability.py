@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tastemaker.errors import TastemakerError
 from tastemaker.registry import SCORERS
 from tastemaker.scorers.base import Needs, Weights
 from tastemaker.scorers.checkpoints import hub_place, is_file
@@ -36,7 +37,7 @@ def scorer_states() -> Iterator[tuple[str, list[str]]]:
                     notes.append(_weights(option, default, mark))
                 elif isinstance(mark, Needs) and importlib.util.find_spec(mark.module) is None:
                     notes.append(
-                        f"{mark.what_for} needs the missing extra {mark.extra!r}:"
+                        f"an {mark.suffix} file needs the missing extra {mark.extra!r}:"
                         f" pip install 'tastemaker[{mark.extra}]'"
                     )
         yield name, notes
@@ -51,6 +52,46 @@ def _weights(option: str, name: Any, mark: Weights) -> str:
     place = hub_place(name) if is_file(name) else None
     words = " ".join(place) if place else name
     return f"{option}: {name} is not here; fetched when first used, or: hf download {words}"
+
+
+def refuse_missing(name: str, *, tokenizer: bool = False) -> None:
+    """Look for weights without loading them: by path, in the hub's cache, or else on the hub.
+
+    Args:
+        name: A registered scorer, a file, a folder, a hub id, or `owner/name/file`.
+        tokenizer: Of a folder or hub id, look for its tokenizer alone.
+
+    Raises:
+        TastemakerError: They are not here and cannot be fetched.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        files = TOKENS if tokenizer else WEIGHTS
+        if not any((folder / file).is_file() for file in files):
+            raise TastemakerError(
+                f"{name!r} holds none of {', '.join(files)}; give the folder that a model was saved"
+                " to."
+            )
+    elif name not in SCORERS and not here(name, tokenizer=tokenizer):
+        _refuse_unreachable(name, "tokenizer_config.json" if tokenizer else "config.json")
+
+
+def _refuse_unreachable(name: str, file: str) -> None:
+    """Ask the hub for the address of a file, or of a model by one of its small files."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    place = hub_place(name) if is_file(name) else hub_place(f"{name}/{file}")
+    if place is None or (not is_file(name) and name.count("/") != 1):
+        raise TastemakerError(f"weights {name!r} do not exist; check the path.")
+    try:
+        get_hf_file_metadata(hf_hub_url(*place))
+    # What a client raises where there is no network is of several kinds, not all of them OSErrors.
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TastemakerError(
+            f"weights {name!r} are not here and cannot be fetched ({first}). Download {place[0]}"
+            " where there is a network, and give its path."
+        ) from error
 
 
 def here(name: str, *, tokenizer: bool = False) -> bool:

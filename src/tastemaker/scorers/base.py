@@ -76,9 +76,9 @@ class Needs:
     Attributes:
         module: What is imported.
         extra: The extra that installs it.
-        what_for: Which values need it.
+        suffix: Of the files that need it.
     """
 
     module: str
     extra: str
-    what_for: str
+    suffix: str

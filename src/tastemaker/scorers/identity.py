@@ -21,7 +21,7 @@ from tastemaker.scorers.encoders import image_encoder
 from tastemaker.scorers.likeness import Likeness
 from tastemaker.scorers.pixels import normalised, unit_pixels
 
-ONNX = Needs("onnxruntime", "onnx", "an .onnx file")
+ONNX = Needs("onnxruntime", "onnx", ".onnx")
 TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
 SIDE = 112
 """Of the square that face recognition networks commonly take, pixels."""

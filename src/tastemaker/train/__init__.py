@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tastemaker.preflight import check, expect
 from tastemaker.records import PairSet, Stage, finished_key
 from tastemaker.registry import CREDITS, LOSSES
 from tastemaker.trained_prompts import write_trained_prompts
@@ -27,6 +28,8 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
         TastemakerError: No pairs, no such model, a folder of another configuration, a loss or
             gradient that is not finite, a full disk.
     """
+    check(config)
+    expect(pairs, "pairs")
     losses = (config.loss.name, *(each.name for each in config.extra_losses))
     inputs: dict[str, Any] = {
         "pairs": finished_key(pairs),
@@ -34,7 +37,9 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     }
 
     from tastemaker.backbones import adapter_identity, model_identity
+    from tastemaker.train.checks import check_training
 
+    check_training(config)
     settings = config.identity()
     inputs["model"] = model_identity(config.model)
     if config.start is not None:

@@ -12,13 +12,30 @@ from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora import POLICY
 from tastemaker.errors import TastemakerError
 from tastemaker.seeding import keyed_seed
-from tastemaker.training_sections import LoraConfig
+from tastemaker.training_sections import LoraConfig, TextLoraConfig
 
 ADAPTER = POLICY
 """The LoRA that trains."""
 
 START = "start"
 """A frozen copy of the LoRA that training started from."""
+
+
+def check_targets(module: torch.nn.Module, config: LoraConfig) -> None:
+    """Make sure that a network has the layers that get adapters.
+
+    Raises:
+        TastemakerError: No layer has one of the target names.
+    """
+    section = "text_lora" if isinstance(config, TextLoraConfig) else "lora"
+    names = [each for each, _ in module.named_modules()]
+    for target in config.targets:
+        if not any(each == target or each.endswith(f".{target}") for each in names):
+            raise TastemakerError(
+                f"{section}.targets: no layer of {type(module).__name__} is named {target!r};"
+                " attention layers are to_q, to_k, to_v, to_out.0 in a denoiser, q_proj, k_proj,"
+                " v_proj, out_proj in a text encoder."
+            )
 
 
 def add_lora(
@@ -38,14 +55,7 @@ def add_lora(
     """
     from peft import LoraConfig as PeftLoraConfig
 
-    names = [each for each, _ in module.named_modules()]
-    for target in config.targets:
-        if not any(each == target or each.endswith(f".{target}") for each in names):
-            raise TastemakerError(
-                f"lora.targets: no layer of {type(module).__name__} is named {target!r};"
-                " attention layers are to_q, to_k, to_v, to_out.0 in a denoiser, q_proj, k_proj,"
-                " v_proj, out_proj in a text encoder."
-            )
+    check_targets(module, config)
     module.requires_grad_(False)
     keys = ("lora", part) if part else ("lora",)
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, DistributedType
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
 from tastemaker.errors import TastemakerError
-from tastemaker.hardware import processes, torch_device
+from tastemaker.hardware import processes
 from tastemaker.launch import FSDP2
 from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.training_sections import OptimisationConfig
@@ -37,11 +37,8 @@ def accelerator_for(
         The accelerator.
 
     Raises:
-        TastemakerError: The precision needs another device, accelerate refuses, or it was launched
-            in a way that this training has not.
+        TastemakerError: accelerate refuses, or it was launched in a way that this training has not.
     """
-    if config.precision == "fp16" and torch_device(config.device).type != "cuda":
-        raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
     processes()
     # Precision is a singleton of accelerate's; each training run of a process has its own.
     AcceleratorState._reset_state()

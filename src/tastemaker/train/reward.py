@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.preflight import check
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Stage
 from tastemaker.trained_prompts import write_trained_prompts
@@ -28,10 +29,13 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
     References:
         Prabhudesai et al. (AlignProp), arXiv 2310.03739.
     """
+    check(config)
     prompts = load_prompts(config.prompts)
 
     from tastemaker.backbones import model_identity
+    from tastemaker.train.checks import check_training
 
+    check_training(config)
     settings = config.identity()
     from tastemaker.scorers.inputs import scorer_inputs
 

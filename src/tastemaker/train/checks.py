@@ -1,0 +1,42 @@
+"""What a training needs of machine and model, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tastemaker.backbones import Backbone, check_model
+from tastemaker.errors import TastemakerError
+from tastemaker.hardware import torch_device
+from tastemaker.personal_sections import PersonalizeConfig
+from tastemaker.train.adapters import check_targets
+from tastemaker.train.terms import build_credit, weighted_losses
+from tastemaker.training_sections import OptimisationConfig, TrainConfig
+
+
+def check_training(
+    config: OptimisationConfig, look: Callable[[str], Backbone] = check_model
+) -> None:
+    """Refuse what a training would stop at before its first step, on a model without weights.
+
+    Args:
+        config: On pairs, on photographs or on a scorer's gradient.
+        look: From a model's name to its networks without weights, which are not changed.
+
+    Raises:
+        TastemakerError: The precision needs another device, a target is no layer of the model, or a
+            loss, a credit scheme or a size does not fit.
+    """
+    if config.precision == "fp16" and torch_device(config.device).type != "cuda":
+        raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+    backbone = look(config.model)
+    if getattr(config, "method", "lora") == "lora":
+        check_targets(backbone.denoiser, config.lora)
+    text_lora = getattr(config, "text_lora", None)
+    if text_lora is not None:
+        for encoder in backbone.text_encoders:
+            check_targets(encoder, text_lora)
+    if isinstance(config, TrainConfig):
+        weighted_losses(config)
+        build_credit(config, backbone)
+    if isinstance(config, PersonalizeConfig):
+        backbone.latent_shape(config.size, config.size)

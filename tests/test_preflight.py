@@ -1,0 +1,142 @@
+"""What is wrong with any part of a command or a run is said before the first byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tastemaker.cli import main
+from tastemaker.config import load, shipped_runs
+from tastemaker.errors import TastemakerError
+from tastemaker.evaluate import evaluate
+from tastemaker.preflight import KINDS, LOOKS, expect
+from tastemaker.recipes.runner import check_run
+from tastemaker.registry import LOSSES
+from tastemaker.sections import EvaluateConfig
+
+Says = Callable[..., str]
+
+
+@pytest.fixture
+def says(capsys: pytest.CaptureFixture[str]) -> Says:
+    """Run the command line, expect a refusal, return the message."""
+
+    def refused(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in arguments]) == 2
+        return capsys.readouterr().err
+
+    return refused
+
+
+NOWHERE = "./no/such"
+MISTAKES = {
+    "generate.model": NOWHERE,
+    "train.model": NOWHERE,
+    "evaluate.base": NOWHERE,
+    "generate.prompts": "missing.txt",
+    "evaluate.prompts": "missing.txt",
+    "score.reuse": f"[{NOWHERE}]",
+    "score.scorers": f"[{{name: clip, label: tiny, model: {NOWHERE}}}]",
+    "evaluate.scorers": f"[{{name: clip, model: {NOWHERE}}}]",
+    "evaluate.features": f"[{NOWHERE}]",
+    "pair.filters.without": "missing.txt",
+    "train.start": NOWHERE,
+    "train.precision": "fp16",
+    "train.lora.targets": "[to_nothing]",
+    "train.text_lora.targets": "[to_nothing]",
+    "train.credit": "{name: dde, buckets: 1001}",
+    "generate.scheduler": "DDIMSheduler",
+    "evaluate.scheduler": "FlowMatchEulerDiscreteScheduler",
+    "evaluate.height": "33",
+    "pair.rule.scorer": "tinny",
+    "pair.filters.min_gap": "{tinny: 1}",
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 needs a device that is not here")
+@pytest.mark.parametrize("key", MISTAKES)
+def test_a_run_is_refused_before_it_begins(run_file: Path, says: Says, key: str) -> None:
+    message = says("run", run_file, f"{key}={MISTAKES[key]}")
+    assert all(part in message for part in key.split(".")[:-1])
+    assert "Traceback" not in message
+    assert not (run_file.parent / "runs").exists()
+
+
+def test_a_refused_run_mended_is_the_run_that_was_meant(run_file: Path, says: Says) -> None:
+    assert "evaluate.features" in says("run", run_file, f"evaluate.features=[{NOWHERE}]")
+    assert main(["run", str(run_file), "train.steps=1"]) == 0
+
+
+def test_a_loss_of_a_plugin_that_looks_at_nothing_is_refused(
+    run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LOSSES.names()
+    monkeypatch.setitem(LOSSES._entries, "strange", lambda errors: errors)
+    with pytest.raises(TastemakerError, match="train: loss 'strange'.*name it margin"):
+        check_run(load(str(run_file), ("train.loss=strange",)))
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_runs() if "nano" in name])
+def test_shipped_runs_pass(name: str) -> None:
+    check_run(load(name))
+
+
+@pytest.mark.parametrize("what", sorted(LOOKS))
+@pytest.mark.parametrize("value", ["/no/where", "no", "x" * 300])
+def test_everything_that_an_option_can_name_is_looked_for(what: str, value: str) -> None:
+    if what == "device":
+        value = "cuda"
+        if torch.cuda.is_available():
+            pytest.skip("the device is here")
+    with pytest.raises((TastemakerError, OSError)):
+        LOOKS[what](value)
+
+
+def test_evaluate_looks_for_the_policy_before_it_draws_the_base(
+    tmp_path: Path, tiny_model: Path, tiny_clip: Path, says: Says
+) -> None:
+    words = (f"base={tiny_model}", "prompts={name: texts, prompts: [a]}")
+    scorers = f"scorers=[{{name: clip, model: {tiny_clip}}}]"
+    assert "nowhere" in says("evaluate", "nowhere", tmp_path / "out", *words, scorers)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [["base"], ["Base"], ["a", "A"], ["../x"], [""]])
+def test_judged_models_have_folders_of_their_own(
+    tmp_path: Path, tiny_model: Path, names: list[str]
+) -> None:
+    config = EvaluateConfig(
+        base=str(tiny_model),
+        prompts={"name": "texts", "prompts": ["a"]},
+        scorers=["nano_judge"],
+    )
+    models = dict.fromkeys(names, str(tiny_model))
+    with pytest.raises(TastemakerError, match="a judged model"):
+        evaluate(config, models, tmp_path / "out", tmp_path / "report.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_kind_of_folder_for_another_is_named(pairs: Path, tmp_path: Path, says: Says) -> None:
+    pool = pairs.parent / "pool"
+    train = ("model=nano", "steps=1", "tracker=null")
+    assert "is a pool of candidates; give a folder of pairs" in says(
+        "train", pool, tmp_path / "out", *train
+    )
+    assert "is a folder of pairs; give a pool" in says(
+        "pair", pairs, tmp_path / "out", "rule.scorer=tiny"
+    )
+    assert "is a folder of pairs; give a pool" in says("score", pairs, "scorers=[sharpness]")
+    (tmp_path / "empty").mkdir()
+    assert "empty is not finished" in says("train", tmp_path / "empty", tmp_path / "out", *train)
+    assert "Did you mean tiny" in says("pair", pool, tmp_path / "out", "rule.scorer=tinny")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_nothing_is_told_by_its_state(tmp_path: Path) -> None:
+    assert not any(holds(tmp_path) for holds in KINDS.values())
+    with pytest.raises(TastemakerError, match="does not exist"):
+        expect(tmp_path / "no", "pool")
