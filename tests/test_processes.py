@@ -47,6 +47,28 @@ def lines(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.open()]
 
 
+BETA, KAPPA_MAX = 100, 10
+
+# The sums of one process and of two have other orders: an error of order one, in fp32, may differ
+# by a few units of 2^-24. The margin multiplies four of them, the weight that again by kappa.
+ERROR = 8 * 2**-24
+MARGIN = 0.5 * BETA * KAPPA_MAX * 4 * ERROR
+TOLERANCES = {
+    "step": 0.0,
+    "count": 0.0,
+    "learning_rate": 0.0,
+    "errors": ERROR,
+    "grad_norm": MARGIN,
+    "rewards": MARGIN,
+    "loss": MARGIN,
+    "margin": MARGIN,
+    "saturation": MARGIN,
+    "correction": 16 * ERROR,
+    "weight": KAPPA_MAX * MARGIN,
+    "gradient": KAPPA_MAX**2 * MARGIN,
+}
+
+
 @pytest.mark.timeout(300)
 def test_a_training_that_one_process_began_goes_on_on_two(
     pairs: Path, tiny_model: Path, tmp_path: Path
@@ -57,12 +79,11 @@ def test_a_training_that_one_process_began_goes_on_on_two(
         "steps=3",
         "checkpoint_every=1",
         "gradient_accumulation=2",
-        # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow
-        # up the last digits, in which one sum and two half sums differ.
+        # AdamW divides by the gradient's size, which would blow up the last digits.
         "learning_rate=1e-2",
         "adam_epsilon=1e-2",
-        "loss.beta=100",
-        "credit={name: dde, buckets: 10}",
+        f"loss.beta={BETA}",
+        f"credit={{name: dde, buckets: 10, kappa_max: {KAPPA_MAX}}}",
         "tracker=null",
     ]
     one, two = tmp_path / "1", tmp_path / "2"
@@ -76,14 +97,18 @@ def test_a_training_that_one_process_began_goes_on_on_two(
         for alone, together in zip(lines(one / name), lines(two / name), strict=True):
             assert together.keys() == alone.keys()
             for key, value in alone.items():
-                held = torch.tensor(together[key], dtype=torch.float64)
+                if "accura" in key:  # the margin's sign, which the last digit may turn
+                    continue
+                found = torch.tensor(together[key], dtype=torch.float64)
                 expected = torch.tensor(value, dtype=torch.float64)
-                torch.testing.assert_close(held, expected, rtol=1e-3, atol=5e-4, msg=key)
+                most = TOLERANCES[key.partition("/")[0]]
+                torch.testing.assert_close(found, expected, rtol=most, atol=most, msg=key)
     checkpoint = "checkpoints/step-000003.safetensors"
     alone, together = load_file(one / checkpoint), load_file(two / checkpoint)
     assert alone["credit.visited"].equal(together["credit.visited"])
     assert alone["credit.visited"].any()
-    torch.testing.assert_close(together["credit.values"], alone["credit.values"])
+    arrays = (each["credit.values"] for each in (together, alone))
+    torch.testing.assert_close(*arrays, rtol=ERROR, atol=ERROR)
     for name in (name for name in alone if name.startswith("weights.")):
         torch.testing.assert_close(together[name], alone[name], rtol=1e-2, atol=1e-4)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.claims import STAGE_FILE, exclusive, still_held
+from tastemaker.claims import LOCK, STAGE_FILE, exclusive, still_held
 from tastemaker.contents import file_content, files_below
 from tastemaker.errors import TastemakerError
 from tastemaker.files import (
@@ -77,6 +77,9 @@ class Stage:
                 another command is writing there.
         """
         if from_main_process(self._is_done):
+            if from_main_process(lambda: (self.folder / LOCK).exists()):
+                with exclusive(self.folder):  # killed between its last file and its end
+                    pass
             yield False
             return
         with exclusive(self.folder):
