@@ -29,6 +29,7 @@ from tastemaker.files import (
 )
 from tastemaker.listing import Listing
 from tastemaker.records import PairSet, Pool, RunDir, Stage, finished_key
+from tastemaker.registry import LOSSES, load_plugins
 
 
 def files_in(folder: Path) -> list[str]:
@@ -237,6 +238,36 @@ class TestStage:
             pass
         with pytest.raises(TastemakerError, match="is not finished"):
             finished_key(tmp_path / "candidates")
+
+
+class TestPluginCode:
+    CODE = """
+from tastemaker.registry import LOSSES
+@LOSSES.register("mine_for_keys")
+def mine_for_keys(margin):
+    return margin * {factor}
+"""
+
+    @pytest.fixture(autouse=True)
+    def forgotten(self) -> Iterator[None]:
+        yield
+        LOSSES._entries.pop("mine_for_keys", None)
+
+    def stage(self, folder: Path, factor: int, loss: str) -> Stage:
+        file = folder / "my_losses.py"
+        file.write_text(self.CODE.format(factor=factor), encoding="utf-8")
+        load_plugins((str(file),))
+        return Stage(folder / "out", "train", {"loss": {"name": loss}, "steps": 3})
+
+    def test_other_code_is_another_stage(self, tmp_path: Path) -> None:
+        stage = self.stage(tmp_path, 2, "mine_for_keys")
+        edited = self.stage(tmp_path, 3, "mine_for_keys")
+        assert stage.key != edited.key
+        assert list(edited.config["plugins"]) == ["loss mine_for_keys"]
+
+    def test_stages_that_do_not_name_it_stay(self, tmp_path: Path) -> None:
+        assert self.stage(tmp_path, 2, "dpo").key == self.stage(tmp_path, 3, "dpo").key
+        assert self.stage(tmp_path, 3, "dpo").config == {"loss": {"name": "dpo"}, "steps": 3}
 
 
 class TestPool:

@@ -30,6 +30,7 @@ from tastemaker.files import (
     write_text,
 )
 from tastemaker.hardware import everywhere, from_main_process, is_main_process
+from tastemaker.registry import plugin_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,11 @@ class Stage:
     folder: Path
     room: str
     config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Add the code of plugins that the configuration names: another code, another stage."""
+        if code := plugin_code(set(_texts(self.config))):
+            object.__setattr__(self, "config", {**self.config, "plugins": code})
 
     @property
     def key(self) -> str:
@@ -150,6 +156,18 @@ class Stage:
         }
         held = {"room": self.room, "key": self.key, **summary, "files": files}
         write_json(self.folder / DONE_FILE, held)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of a JSON-like value, keys aside."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for held in value.values():
+            yield from _texts(held)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _texts(held)
 
 
 DONE_FILE = "done.json"

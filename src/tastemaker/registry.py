@@ -15,7 +15,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,10 @@ class Table:
             return entry
 
         return enter
+
+    def known(self) -> dict[str, Callable[..., Any]]:
+        """Return what has been registered so far, by name."""
+        return dict(self._entries)
 
     def names(self) -> list[str]:
         """Return every registered name, sorted."""
@@ -232,6 +236,27 @@ TABLES = (
 )
 
 
+PLUGIN = "tastemaker_plugin_"
+"""How the names of modules begin that plugins are loaded as."""
+
+
+def plugin_code(texts: Collection[str]) -> dict[str, str]:
+    """Hash the plugin files whose entries a configuration names.
+
+    Args:
+        texts: All texts of the configuration.
+
+    Returns:
+        Content of the file, by kind and name of the entry.
+    """
+    return {
+        f"{table.kind} {name}": file_content(Path(str(sys.modules[entry.__module__].__file__)))
+        for table in TABLES
+        for name, entry in table.known().items()
+        if entry.__module__.startswith(PLUGIN) and name in texts
+    }
+
+
 def load_plugins(files: tuple[str, ...]) -> None:
     """Import the user's own files, whose decorators enter new entries in the tables.
 
@@ -247,7 +272,7 @@ def load_plugins(files: tuple[str, ...]) -> None:
         except TastemakerError as error:
             raise TastemakerError(f"plugin {file!r}: {error}") from None
         path = Path(file).resolve()
-        name = f"tastemaker_plugin_{path.stem}_{keyed_seed(str(path)):x}"
+        name = f"{PLUGIN}{path.stem}_{keyed_seed(str(path)):x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise TastemakerError(f"plugin {file!r} is not a Python file.")
