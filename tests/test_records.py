@@ -18,10 +18,12 @@ from tastemaker.candidates import Rows
 from tastemaker.errors import TastemakerError
 from tastemaker.files import (
     ROWS_AT_ONCE,
+    DamagedError,
     atomic,
     config_key,
     read_json,
     read_table,
+    read_tensors,
     write_json,
     write_table,
     write_tensors,
@@ -116,7 +118,7 @@ with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
 
     # The kernel's limit on a file's size fails the write like a full disk, without filling one.
     @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
-    @pytest.mark.parametrize("kind", ["text", "table"])
+    @pytest.mark.parametrize("kind", ["text", "table", "tensors"])
     def test_a_full_disk_is_named_and_leaves_no_file(self, tmp_path: Path, kind: str) -> None:
         code = """
 import resource, sys
@@ -129,6 +131,9 @@ path = Path(sys.argv[1]) / "big"
 try:
     if sys.argv[2] == "text":
         write_text(path, "x" * 100_000)
+    elif sys.argv[2] == "tensors":
+        import torch
+        write_tensors(path, {"a": torch.zeros(100_000)})
     else:
         write_table(path, pa.table({"a": [str(i * 7919) for i in range(100_000)]}))
 except TastemakerError as error:
@@ -305,6 +310,20 @@ class TestPool:
         with pytest.raises(TastemakerError, match="'judge'.*belong to other candidates"):
             pool.scores()
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+    def test_a_score_that_is_no_finite_number_is_refused(
+        self, pool: Pool, value: float | None
+    ) -> None:
+        stage = Stage(pool.folder / "scores" / "judge", "score", {})
+        with stage.claimed():
+            for ids in (("a", "bb"), ("ccc",)):
+                shard = pool.shards()[len(ids) == 1]
+                table = {"candidate_id": ids, "judge": pa.array([value] * len(ids), pa.float32())}
+                write_table(pool.score_file("judge", shard), pa.table(table))
+            stage.finish()
+        with pytest.raises(TastemakerError, match=r"scores-00000.*no finite number.*score again"):
+            pool.scores()
+
     def test_it_opens_with_datasets(
         self, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -447,3 +466,26 @@ def test_tensor_files_have_the_same_bytes_every_time(tmp_path: Path) -> None:
         assert file.metadata() == metadata
         assert torch.equal(file.get_tensor("b"), tensors["b"])
         assert torch.equal(file.get_tensor("a"), tensors["a"])
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_tensor_file_with_any_bit_flipped_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
+) -> None:
+    import torch
+
+    file = tmp_path_factory.mktemp("flipped") / "tensors.safetensors"
+    write_tensors(file, {"a": torch.arange(6.0), "b": torch.ones(2, 2)}, {"step": "3"})
+    tensors, about = read_tensors(file)
+    assert tensors["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert about == {"step": "3"}
+    data = bytearray(file.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    file.write_bytes(data)
+    try:
+        found, about = read_tensors(file)
+    except DamagedError:
+        return
+    # Blanks that fill up the header say nothing.
+    assert about == {"step": "3"}
+    assert all(found[name].equal(value) for name, value in tensors.items())

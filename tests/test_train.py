@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
+from tastemaker.backbones.lora import LORA_FILE
 from tastemaker.errors import TastemakerError
 from tastemaker.losses import dpo
 from tastemaker.records import PairSet
@@ -149,6 +150,30 @@ def test_credit_does_not_see_how_a_step_is_cut(
                 tight = 20 * rounding if key in ("correction", "count") else within
                 found, expected = (torch.tensor(each).double() for each in (other[key], value))
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=tight, msg=key)
+
+
+def test_a_damaged_checkpoint_or_cache_is_noticed_and_done_without(
+    pairs: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bit of a moment, rows of the cache in another order: the same LoRA in the end."""
+    config = train_config(tiny_model, steps=4, checkpoint_every=2)
+    trained = train(config, pairs, tmp_path) / LORA_FILE
+    whole = trained.read_bytes()
+    newest = tmp_path / "checkpoints" / "step-000004.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    cache = tmp_path / "cache.safetensors"
+    tensors = load_file(cache)
+    kept = cache.read_bytes()
+    save_file({name: value.flip(0) for name, value in tensors.items()}, cache)
+    trained.unlink()
+    train(config, pairs, tmp_path)
+    assert trained.read_bytes() == whole
+    assert cache.read_bytes() == kept
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged" in said
+    assert f"{cache} is damaged" in said
 
 
 def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:

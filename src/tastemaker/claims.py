@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -172,6 +173,7 @@ def remove_temporary_files(folder: Path) -> None:
         if place != str(folder) and {STAGE_FILE, LOCK} & set(files):
             folders.clear()
             continue
-        for name in files:
-            if _TEMPORARY.fullmatch(name):
-                (Path(place) / name).unlink(missing_ok=True)
+        for name in filter(_TEMPORARY.fullmatch, files):
+            (Path(place) / name).unlink(missing_ok=True)
+        for name in filter(_TEMPORARY.fullmatch, folders):
+            shutil.rmtree(Path(place) / name, ignore_errors=True)

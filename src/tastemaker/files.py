@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.batching import streamed
 from tastemaker.errors import TastemakerError
-from tastemaker.reading import parse_json, read_text
+from tastemaker.reading import open_file, parse_json, read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +55,32 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def written_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, all of which comes to `folder` when the block ends well.
+
+    Args:
+        folder: Where to; made where missing. Files and folders of the same names are replaced.
+
+    Yields:
+        An empty folder inside, for the caller to fill.
+
+    Raises:
+        TastemakerError: The disk is full, not writable or gone; what was written is removed.
+    """
+    temporary = folder / f".whole.{secrets.token_hex(4)}.tmp"
+    try:
+        with disk_errors(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for part in sorted(temporary.iterdir()):
+                if (folder / part.name).is_dir():
+                    shutil.rmtree(folder / part.name)
+                part.replace(folder / part.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -125,9 +152,13 @@ def _shaped(data: Any, path: Path, where: str, fields: Mapping[str, type]) -> di
     return data
 
 
-def damaged(path: Path, why: str) -> TastemakerError:
+class DamagedError(TastemakerError):
+    """A file that this package wrote is not what it wrote."""
+
+
+def damaged(path: Path, why: str) -> DamagedError:
     """Say what is wrong with a file that this package wrote, and what to do."""
-    return TastemakerError(
+    return DamagedError(
         f"{path} is damaged or not of this program ({why}). Restore it, or delete {path.parent} and"
         " run the command that made it again."
     )
@@ -289,8 +320,48 @@ def write_tensors(
         sort_header(temporary)
 
 
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a file of `write_tensors`, once its checksum is right.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its tensors on the CPU, and its metadata.
+
+    Raises:
+        DamagedError: It is torn, or not what was written.
+        TastemakerError: It is missing or cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    with open_file(path) as file:
+        try:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+            metadata = header["__metadata__"]
+            held = metadata.pop(CHECKSUM)
+        except (ValueError, LookupError, TypeError):
+            raise damaged(path, "its header cannot be read") from None
+        digest = _digest(header)
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+        if digest.hexdigest() != held:
+            raise damaged(path, "its checksum is wrong")
+    return load_file(path), metadata
+
+
+CHECKSUM = "checksum"
+"""In a file's metadata: hash of the rest of its header and of its tensors."""
+
+
+def _digest(header: dict[str, Any]) -> Any:
+    """Begin the hash of a file with its header."""
+    return hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
+
+
 def sort_header(path: Path) -> None:
-    """Rewrite a safetensors file with the keys of its metadata in order.
+    """Rewrite a safetensors file with the keys of its metadata in order, and with a checksum.
 
     The library writes metadata in the random order of a hash map: without this, equal files would
     differ in their bytes.
@@ -300,12 +371,16 @@ def sort_header(path: Path) -> None:
     """
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
+    header, tensors = json.loads(data[8 : 8 + size]), memoryview(data)[8 + size :]
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    digest = _digest(header)
+    digest.update(tensors)
+    header["__metadata__"][CHECKSUM] = digest.hexdigest()
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with atomic(path) as temporary:
-        temporary.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(tensors)
 
 
 def config_key(*parts: Any) -> str:

@@ -348,8 +348,11 @@ class Pool:
         """Read the rows of `scores`, one shard after the other.
 
         Raises:
-            TastemakerError: Scores and candidates do not belong together.
+            TastemakerError: Scores and candidates do not belong together, or a score is no finite
+                number.
         """
+        import pyarrow.compute as pc
+
         columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
         scorers = self.scorers()
         for shard in self.shards():
@@ -359,6 +362,11 @@ class Pool:
                 if not scored["candidate_id"].equals(table["candidate_id"]):
                     raise TastemakerError(
                         f"scores of {scorer!r} in {self.folder} belong to other candidates;"
+                        f" delete {self.folder / 'scores' / scorer} and score again."
+                    )
+                if not pc.all(pc.is_finite(scored[scorer]), skip_nulls=False, min_count=0).as_py():
+                    raise TastemakerError(
+                        f"{self.score_file(scorer, shard)} holds a score that is no finite number;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
                     )
                 table = table.append_column(scorer, scored[scorer])

@@ -29,7 +29,7 @@ from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError, nearest
-from tastemaker.files import sort_header
+from tastemaker.files import sort_header, written_folder
 from tastemaker.sections import AdapterConfig
 
 TEXT = "text_encoder"
@@ -355,7 +355,8 @@ class PipelineBackbone(Backbone):
         return {name: module for name, module in parts.items() if adapter in _adapters(module)}
 
     def save_pipeline(self, folder: Path) -> None:
-        self.pipeline.save_pretrained(folder)
+        with written_folder(folder) as temporary:
+            self.pipeline.save_pretrained(temporary)
 
 
 def _limit_tokenizers(pipeline: Any) -> None:

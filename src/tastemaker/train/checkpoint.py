@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import write_tensors
+from tastemaker.files import DamagedError, read_tensors, write_tensors
 from tastemaker.train.credit import Credit
 from tastemaker.train.sharding import split_like, whole
 from tastemaker.training_sections import OptimisationConfig
@@ -79,18 +78,18 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
         old.unlink()
 
 
-def latest_step(folder: Path) -> int:
-    """Return the number of steps of the newest checkpoint, 0 where there is none."""
+def steps_kept(folder: Path) -> list[int]:
+    """Return the steps of which there is a checkpoint, in order."""
     files = sorted(folder.glob("step-*.safetensors"))
-    return int(files[-1].stem.removeprefix("step-")) if files else 0
+    return [int(file.stem.removeprefix("step-")) for file in files]
 
 
 def last_good(folder: Path) -> str:
     """Say where the newest checkpoint lies, as the end of an error message."""
-    step = latest_step(folder)
-    if not step:
+    steps = steps_kept(folder)
+    if not steps:
         return "There is no checkpoint yet."
-    return f"The last good checkpoint is {checkpoint_file(folder, step)}."
+    return f"The last good checkpoint is {checkpoint_file(folder, steps[-1])}."
 
 
 def is_due(config: OptimisationConfig, step: int) -> bool:
@@ -99,7 +98,7 @@ def is_due(config: OptimisationConfig, step: int) -> bool:
 
 
 def resume(state: TrainState, folder: Path) -> int:
-    """Restore the newest checkpoint in place, where there is one.
+    """Restore the newest checkpoint that is whole in place, where there is one.
 
     Args:
         state: A freshly built state with the same weights.
@@ -109,12 +108,16 @@ def resume(state: TrainState, folder: Path) -> int:
         Optimizer steps done, 0 without a checkpoint.
 
     Raises:
-        TastemakerError: The file is torn or belongs to other weights.
+        TastemakerError: It belongs to other weights.
     """
-    step = latest_step(folder)
-    if step:
-        load_checkpoint(state, folder, step)
-    return step
+    for step in reversed(steps_kept(folder)):
+        try:
+            load_checkpoint(state, folder, step)
+        except DamagedError:
+            print(f"{checkpoint_file(folder, step)} is damaged; going on from the one before it.")
+        else:
+            return step
+    return 0
 
 
 def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
@@ -126,15 +129,11 @@ def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
         step: Which one.
 
     Raises:
-        TastemakerError: The file is torn or belongs to other weights.
+        DamagedError: The file is torn, or its checksum is wrong; the state is as it was.
+        TastemakerError: It belongs to other weights.
     """
     file = checkpoint_file(folder, step)
-    try:
-        with safe_open(file, framework="pt", device="cpu") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            metadata = stored.metadata()
-    except SafetensorError as error:
-        raise TastemakerError(f"checkpoint {file} is broken ({error}); delete it.") from None
+    tensors, metadata = read_tensors(file)
     expected = {f"weights.{name}" for name in state.weights}
     if expected != {name for name in tensors if name.startswith("weights.")}:
         raise TastemakerError(f"checkpoint {file} holds the weights of another model; delete it.")

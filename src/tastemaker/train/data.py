@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_table, write_tensors
+from tastemaker.files import DamagedError, read_table, read_tensors, write_tensors
 from tastemaker.records import PairSet
 from tastemaker.seeding import keyed_generator
 from tastemaker.train.buckets import Latents, bucketed_indices
@@ -293,7 +291,7 @@ def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:
     if not cache.is_file():
         return None
     try:
-        tensors = load_file(cache)
-    except SafetensorError:
+        return read_tensors(cache)[0]
+    except DamagedError:
+        print(f"{cache} is damaged; it is made again.")
         return None
-    return tensors if "latents.bucket" in tensors else None  # of an earlier version
