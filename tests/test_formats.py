@@ -191,6 +191,9 @@ def test_an_export_appears_whole_and_is_made_once(pool: Path, tmp_path: Path) ->
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     with pytest.raises(TastemakerError, match="holds something else; choose another"):
         export_comparisons(DataExportConfig(layout="twins"), pool, out)
+    next(out.rglob("*.png")).unlink()
+    with pytest.raises(TastemakerError, match="files are missing, or others"):
+        export_comparisons(config, pool, out)
     with pytest.raises(TastemakerError, match="unknown export format 'kohya'"):
         section(DataExportConfig, None, ("layout=kohya",))
     with pytest.raises(TastemakerError, match="no scores by 'clip'"):

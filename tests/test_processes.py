@@ -160,10 +160,26 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+APART = """
+import os, sys
+from tastemaker import claims
+from tastemaker.cli import main
+
+claims.SEEN_SECONDS = 1.0
+os.makedirs(os.environ["RANK"])
+os.chdir(os.environ["RANK"])
+sys.exit(main([word if word != sys.argv[3] else "out" for word in sys.argv[1:]]))
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "says"),
-    [(DIFFERENT, "'steps: 3', not 'steps: 2'"), (DYING, "exitcode  : 7")],
-    ids=["different", "dying"],
+    [
+        (DIFFERENT, "'steps: 3', not 'steps: 2'"),
+        (DYING, "exitcode  : 7"),
+        (APART, "do not share out"),
+    ],
+    ids=["different", "dying", "on disks that are not shared"],
 )
 def test_processes_that_cannot_go_on_end_with_an_error(
     script: str, says: str, pairs: Path, tiny_model: Path, tmp_path: Path
@@ -178,6 +194,7 @@ def test_processes_that_cannot_go_on_end_with_an_error(
         text=True,
         check=False,
         timeout=240,
+        cwd=tmp_path,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode != 0

@@ -310,6 +310,28 @@ class TestPool:
         with pytest.raises(TastemakerError, match="'judge'.*belong to other candidates"):
             pool.scores()
 
+    def test_a_shard_that_is_gone_or_cut_is_noticed_by_whoever_reads_the_pool(
+        self, pool: Pool
+    ) -> None:
+        stage = Stage(pool.folder, "generate", {})
+        shards = [(file, file.read_bytes()) for file in pool.shards()]
+        for file, _ in shards:
+            file.unlink()
+        with stage.claimed():
+            for file, data in shards:
+                file.write_bytes(data)
+            stage.finish()
+        assert len(pool.shards()) == 2
+        shards[1][0].write_bytes(shards[1][1][:-1])
+        with pytest.raises(TastemakerError, match="candidates-00001.parquet is truncated"):
+            pool.scores()
+        shards[1][0].unlink()
+        with pytest.raises(TastemakerError, match="candidates-00001.parquet is missing"):
+            pool.candidates()
+        (pool.folder / "done.json").unlink()
+        with pytest.raises(TastemakerError, match="holds 2 candidates, not 3"):
+            pool.require(3)
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
     def test_a_score_that_is_no_finite_number_is_refused(
         self, pool: Pool, value: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +54,15 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
         config.model_dump(mode="json"), _source_key(source), LAYOUTS.code(config.layout.name)
     )
     marker = output / MARKER
-    if marker.is_file() and read_record(marker, key=str)["key"] == key:
-        return output
+    if marker.is_file():
+        held = read_record(marker, key=str)
+        if held["key"] == key and held.get("held") == _measured(output):
+            return output
+        if held["key"] == key:
+            raise TastemakerError(
+                f"{output} does not hold what was exported to it: files are missing, or others."
+                " Delete it and run the same command again."
+            )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise TastemakerError(f"{output} exists and holds something else; choose another folder.")
     with exclusive(output, output.with_name(f".{output.name}.lock")):
@@ -62,7 +70,8 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             number = _write(config, source, unfinished)
-            write_json(unfinished / MARKER, {"key": key, "comparisons": number})
+            about = {"key": key, "comparisons": number, "held": _measured(unfinished)}
+            write_json(unfinished / MARKER, about)
             with disk_errors(output):
                 if output.is_dir():
                     output.rmdir()
@@ -70,6 +79,22 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return output
+
+
+def _measured(folder: Path) -> dict[str, int]:
+    """Number and bytes of an exported folder's files, however many; hidden ones do not count."""
+    held = {"files": 0, "bytes": 0}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                below = _measured(Path(entry.path))
+                held = {name: held[name] + below[name] for name in held}
+            else:
+                held["files"] += 1
+                held["bytes"] += entry.stat().st_size
+    return held
 
 
 def _write(config: DataExportConfig, source: Path, folder: Path) -> int:

@@ -282,8 +282,11 @@ class Pool:
         """Return the image shards in order.
 
         Raises:
-            TastemakerError: There is none.
+            TastemakerError: There is none, or one that the pool had when it was finished is missing
+                or truncated.
         """
+        if (self.folder / DONE_FILE).is_file():
+            finished_key(self.folder)
         found = sorted(self.folder.glob("candidates-*.parquet"))
         if not found:
             raise TastemakerError(f"{self.folder} holds no candidates; run `generate` first.")

@@ -161,8 +161,11 @@ def _export(parsed: argparse.Namespace) -> None:
         print(export_comparisons(_section(DataExportConfig, parsed), source, output))
         return
     from tastemaker.backbones.exchange import export_lora
+    from tastemaker.claims import exclusive
 
-    print(export_lora(_section(ExportConfig, parsed), source, output))
+    section = _section(ExportConfig, parsed)
+    with exclusive(output):
+        print(export_lora(section, source, output))
 
 
 def _show(parsed: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_table
+from tastemaker.files import read_record, read_table
 from tastemaker.records import PairSet, Pool
 from tastemaker.report.images import Thumbnail, thumbnails
 
@@ -164,7 +164,7 @@ def _sides(pools: Sequence[Pool], table: Any) -> dict[str, dict[str, Array]]:
 def _dropped(folder: Path) -> dict[str, str]:
     """What the room that made the folder left out, as it counted it."""
     done = folder / "done.json"
-    held: Mapping[str, Any] = read_json(done) if done.is_file() else {}
+    held: Mapping[str, Any] = read_record(done) if done.is_file() else {}
     dropped = "; ".join(f"{number}: {why}" for why, number in held.get("dropped", {}).items())
     left = held.get("left_out")
     return {
