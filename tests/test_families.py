@@ -216,7 +216,7 @@ def test_every_loss_and_credit_scheme_trains(
 def test_text_encoders_train_along(
     finished: RunDir, model: Path, tmp_path: Path, family: str
 ) -> None:
-    options = training(text_lora={"rank": 2}, device="cpu")
+    options = training(text_lora={"rank": 2}, prompt_dropout=0.5, device="cpu")
     trained = train(TrainConfig(model=str(model), **options), finished.pairs, tmp_path / "policy")
     with (trained / "metrics.jsonl").open() as metrics:
         assert json.loads(next(metrics))["rewards/margins"] == 0
