@@ -30,7 +30,7 @@ from tastemaker.train import train
 from tastemaker.train.data import TrainingData, cache_data
 
 HERE = Path(__file__).parent
-STEPS, BATCH, RATE = 240, 32, 5e-4
+STEPS, BATCH, RATE = 300, 32, 1e-3
 COMMON = (
     "generate.num_candidates=4",
     "train.steps=40",
@@ -61,8 +61,7 @@ def distill(data: TrainingData, folder: Path) -> float:
     losses = []
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (1 - step / STEPS))
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = difference(teacher, student, data, step)
+        loss = difference(teacher, student, data, step)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
