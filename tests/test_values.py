@@ -57,7 +57,9 @@ def test_any_value_of_any_key_is_taken_or_named(kind: type[Section]) -> None:
                 parse(kind, {key: value}, "here")
 
 
-@pytest.mark.parametrize(("table", "name"), list(entries()), ids=str)
+@pytest.mark.parametrize(
+    ("table", "name"), list(entries()), ids=lambda each: getattr(each, "kind", each)
+)
 def test_any_value_of_any_option_is_taken_or_named(table: Table, name: str) -> None:
     for key in table.schema(name).model_fields:
         for value in HOSTILE:
