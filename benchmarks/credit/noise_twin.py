@@ -30,7 +30,7 @@ from tastemaker.train import train
 from tastemaker.train.data import TrainingData, cache_data
 
 HERE = Path(__file__).parent
-STEPS, BATCH, RATE = 300, 32, 1e-3
+STEPS, BATCH, RATE = 1200, 32, 1e-3
 COMMON = (
     "generate.num_candidates=4",
     "train.steps=40",
