@@ -153,7 +153,7 @@ class _Hashes:
 
     def of(self, path: Path) -> str:
         """Return the hash of a file's content: known, or read from the file."""
-        key = hashlib.blake2b(os.fsencode(os.path.realpath(path)), digest_size=12).digest()
+        key = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=12).digest()
         for _ in range(3):
             state, changed = _state(path)
             known = self._known(key)

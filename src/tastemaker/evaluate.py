@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_table, write_json
+from tastemaker.files import read_record, read_table, write_json
 from tastemaker.images import decode
 from tastemaker.metrics.clusters import mean_and_stderr
 from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
@@ -285,7 +285,7 @@ def summary(report: Path) -> str:
     Raises:
         TastemakerError: The file is missing.
     """
-    data = read_json(report)
+    data = read_record(report, prompts=int, images=int, models=dict)
     counts = f"{data['prompts']} prompts, {data['images']} images a model"
     shared = data.get("prompts_trained_on")
     if shared is not None:

@@ -159,8 +159,8 @@ class DamagedError(TastemakerError):
 def damaged(path: Path, why: str) -> DamagedError:
     """Say what is wrong with a file that this package wrote, and what to do."""
     return DamagedError(
-        f"{path} is damaged or not of this program ({why}). Restore it, or delete {path.parent} and"
-        " run the command that made it again."
+        f"{path} is damaged or not of this program ({why}). Restore it, or delete it and run"
+        " the command that made it again."
     )
 
 

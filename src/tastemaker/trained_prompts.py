@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from tastemaker.files import read_json, write_json
+from tastemaker.files import read_record, write_json
 
 FILE = "trained_prompts.json"
 
@@ -78,7 +78,9 @@ def shared_warning(shared: int, total: int) -> str | None:
 
 
 def _read(model: Path) -> set[str] | None:
-    return set(read_json(model / FILE)["hashes"]) if (model / FILE).is_file() else None
+    return (
+        set(read_record(model / FILE, hashes=list)["hashes"]) if (model / FILE).is_file() else None
+    )
 
 
 def _hashed(prompt: str) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tastemaker import __version__
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
-from tastemaker.files import read_json
+from tastemaker.files import read_json, read_record
 from tastemaker.publishing.places import without_places
 from tastemaker.records import RunDir
 from tastemaker.registry import MODELS
@@ -33,8 +33,9 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
     """
     settings = without_places(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     adapter = (folder / LORA_FILE).is_file()
-    base = read_json(folder / MODEL_FILE)["base"] if adapter else str(settings["model"])
-    report, learnt = read_json(run.report_json), training_scorers(settings)
+    base = read_record(folder / MODEL_FILE, base=str)["base"] if adapter else str(settings["model"])
+    report = read_record(run.report_json, prompts=int, models=dict)
+    learnt = training_scorers(settings)
     environment = Environment(
         loader=PackageLoader("tastemaker.publishing", "."),
         undefined=StrictUndefined,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_json_lines
+from tastemaker.files import read_json_lines, read_record
 from tastemaker.report.figures import Array
 from tastemaker.report.svg import COLOURS, PRINT, styled, to_svg
 
@@ -98,8 +98,10 @@ def read(folder: Path) -> Credit | None:
     scheme, steps = folder / "credit.json", folder / "credit.jsonl"
     if not scheme.is_file() or not steps.is_file():
         return None
-    held, rows = read_json(scheme), read_json_lines(steps, step=int)
-    if not isinstance(held, dict) or not rows:
+    curves = dict.fromkeys(("timesteps", "kappa", "scale", "density"), list)
+    held = read_record(scheme, length=int, prediction=str, **curves)
+    rows = read_json_lines(steps, step=int)
+    if not rows:
         return None
     names = [name for name in rows[0] if name not in {"step", "correction"}]
     return Credit(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_table
+from tastemaker.files import read_record, read_table
 from tastemaker.records import Pool, finished_key
 
 CONTENT = "content"
@@ -57,7 +57,7 @@ def scores_elsewhere(pool: Pool, column: str, config: Mapping[str, Any]) -> dict
     if column not in pool.scorers():
         return {}
     try:
-        held = read_json(folder / "stage.json").get("config", {})
+        held = read_record(folder / "stage.json", config=dict)["config"]
     except TastemakerError:  # imported verdicts are of no scorer
         return {}
     if {**held, "pool": None} != {**config, "pool": None}:
