@@ -114,25 +114,26 @@ def make_pool(folder: Path, images: int) -> None:
     from tastemaker.files import write_table
     from tastemaker.records import Pool, Stage
 
-    stage = Stage(folder, "generate", {"images": images}).begin()
-    shard = 256
-    for start in range(0, images, shard):
-        rows = [
-            {
-                "candidate_id": f"{number:08d}",
-                "prompt_id": f"p{number // CANDIDATES}",
-                "prompt": f"prompt {number // CANDIDATES}",
-                "seed": number % CANDIDATES,
-                "source": "generated",
-                "source_id": "",
-                "timestep": None,
-                "model": "none",
-                "image": {"bytes": png(number), "path": None},
-            }
-            for number in range(start, min(start + shard, images))
-        ]
-        write_table(Pool(folder).shard(start // shard), candidate_table(rows))
-    stage.finish(candidates=images)
+    stage = Stage(folder, "generate", {"images": images})
+    with stage.claimed():
+        shard = 256
+        for start in range(0, images, shard):
+            rows = [
+                {
+                    "candidate_id": f"{number:08d}",
+                    "prompt_id": f"p{number // CANDIDATES}",
+                    "prompt": f"prompt {number // CANDIDATES}",
+                    "seed": number % CANDIDATES,
+                    "source": "generated",
+                    "source_id": "",
+                    "timestep": None,
+                    "model": "none",
+                    "image": {"bytes": png(number), "path": None},
+                }
+                for number in range(start, min(start + shard, images))
+            ]
+            write_table(Pool(folder).shard(start // shard), candidate_table(rows))
+        stage.finish(candidates=images)
 
 
 def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:

@@ -129,7 +129,7 @@ def drawn_with(contents: Contents) -> list[str]:
     return [
         f"{name} was drawn with {models[name]['drawn_with']}."
         for name in contents.challengers
-        if "drawn_with" in models[name]
+        if "drawn_with" in models.get(name, {})
     ]
 
 
