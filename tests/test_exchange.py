@@ -203,7 +203,7 @@ def test_torn_and_missing_files_are_named(
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(b"{}")
     assert main(["import", str(tmp_path / "a"), f"lora={torn}", f"model={model}"]) == 2
-    assert "is no safetensors file" in capsys.readouterr().err
+    assert "is no whole safetensors file" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "b"), "lora=none.safetensors", f"model={model}"]) == 2
     assert "none.safetensors does not exist" in capsys.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "c")]) == 2

@@ -88,7 +88,7 @@ def _import(parsed: argparse.Namespace) -> int | None:
     if "lora" in given:
         from tastemaker.backbones.exchange import import_lora
 
-        import_lora(_section(LoraImportConfig, parsed), Path(parsed.output))
+        print(import_lora(_section(LoraImportConfig, parsed), Path(parsed.output)))
         return None
     from tastemaker.importing import import_comparisons, import_images
 

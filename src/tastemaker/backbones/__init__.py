@@ -6,8 +6,7 @@ from tastemaker.backbones.conditioning import Conditioning, select, stack
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.identity import adapter_identity, model_identity
 from tastemaker.backbones.loading import load_backbone
-from tastemaker.backbones.lora import merge_adapters
-from tastemaker.backbones.stacking import stack_adapter
+from tastemaker.backbones.stacking import merge_adapters, stack_adapter
 
 __all__ = [
     "Backbone",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -374,8 +374,19 @@ class Backbone(ABC):
         """
 
     @abstractmethod
+    def fuse(self, layers: Mapping[str, Any]) -> None:
+        """Add updates of LoRAs to the weights, in float32 and rounded once.
+
+        Args:
+            layers: By part and module, as `layers.read_layers` and `layers.summed` give them.
+
+        Raises:
+            TastemakerError: They do not fit.
+        """
+
+    @abstractmethod
     def fuse_adapters(self) -> None:
-        """Add loaded LoRAs to the weights, so that a new one can be trained on top."""
+        """Add the attached LoRA to the weights, so that a new one can be trained on top."""
 
     @abstractmethod
     def attach(self, folder: Path) -> None:
@@ -387,6 +398,15 @@ class Backbone(ABC):
         Raises:
             TastemakerError: It belongs to another family, or to a network of other sizes.
         """
+
+    @property
+    @abstractmethod
+    def adaptable_parts(self) -> tuple[str, ...]:
+        """The pipeline's names of the networks that a LoRA may adapt."""
+
+    @abstractmethod
+    def attached_layers(self) -> dict[str, Any]:
+        """Return the attached LoRA as it acts: factors and scale by part and module."""
 
     @abstractmethod
     def adapted_parts(self, folder: Path) -> set[str]:

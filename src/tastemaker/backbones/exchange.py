@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 
-from tastemaker.backbones.kohya import DOWN, Names, from_kohya, names_of, to_kohya
-from tastemaker.backbones.layers import Layers, read_layers, read_tensors, summed, write_layers
-from tastemaker.backbones.loading import base_of, is_adapter, load_backbone, resolve
-from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base
-from tastemaker.backbones.skeleton import networks
-from tastemaker.backbones.tokens import TOKEN_FILE, refuse_token
+import torch
+
+from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.dialects import read_foreign
+from tastemaker.backbones.kohya import names_of, to_kohya
+from tastemaker.backbones.layers import (
+    Layers,
+    effective_alpha,
+    read_layers,
+    read_options,
+    read_tensors,
+    summed,
+    write_layers,
+)
+from tastemaker.backbones.loading import adapter_chain, load_backbone, resolve
+from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base, part_of
+from tastemaker.backbones.skeleton import load_skeleton, networks
+from tastemaker.backbones.tokens import refuse_token
 from tastemaker.contents import file_content
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, write_tensors
+from tastemaker.files import write_tensors
 from tastemaker.records import Stage
 from tastemaker.sections import ExportConfig, LoraImportConfig
 
 KEPT = "tastemaker_adapter_metadata"
 """In kohya's files, diffusers' header under another name: beside `alpha` it refuses its own."""
-
-PEFT = "base_model.model."
-"""What PEFT's own files begin every key with."""
 
 
 def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
@@ -62,7 +71,7 @@ def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
         "ss_network_alpha": f"{first.alpha:g}",
         **({KEPT: header} if header else {}),
     }
-    write_tensors(file, to_kohya(layers, names(root)), about)
+    write_tensors(file, to_kohya(layers, names_of(networks(resolve(root)))), about)
     return file
 
 
@@ -70,84 +79,108 @@ def import_lora(config: LoraImportConfig, output: Path) -> Path:
     """Turn a LoRA file of another tool into a folder that is usable as `model` anywhere.
 
     Args:
-        config: The file, in kohya's layout or diffusers' form, and the model that it belongs to.
+        config: The file, of any tool that `dialects.py` reads, and the model that it belongs to.
         output: Folder to write.
 
     Returns:
         `output`.
 
     Raises:
-        TastemakerError: The file is missing or torn, or belongs to another family or size.
+        TastemakerError: The file is missing or torn, is another kind of adapter, or belongs to
+            another family or size; or what was written does not load as it was read.
     """
     file = Path(config.lora)
     tensors, header = read_tensors(file)
+    skeleton = load_skeleton(config.model)
+    layers = read_foreign(tensors, header, file, skeleton.pipeline)
+    refuse_parts(layers, skeleton, file)
     inputs = {"lora": {"path": config.lora, "content": file_content(file)}}
     stage = Stage(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
     with stage.claimed() as unfinished:
         if unfinished:
-            known = names(config.model)
-            if any(key.endswith(DOWN) for key in tensors):
-                layers = from_kohya(tensors, known)
-            else:
-                layers = _of_the_denoiser(read_layers(file), known, file)
-                _refuse_others(layers, known, file)
-            write_layers(layers, output, header.get(METADATA) or header.get(KEPT))
+            write_layers(layers, output, _kept(header, layers, file))
             name_base(config.model, output)
-            stage.finish(layers=len(layers))
+            prove(layers, output, skeleton)
+            stage.finish(layers=len(layers), tensors=len(tensors))
     return output
 
 
-def names(model: str) -> Names:
-    """Kohya's names of a model's layers, from its configuration alone: no weights are read.
+def refuse_parts(layers: Layers, model: Backbone, file: Path) -> None:
+    """Refuse a LoRA of a part that no LoRA may adapt; drop such layers where they are zero.
+
+    Raises:
+        TastemakerError: One acts on T5, to which diffusers puts no LoRA.
+    """
+    for module in list(layers):
+        part = module.partition(".")[0]
+        if part in model.adaptable_parts:
+            continue
+        if layers[module].up.any():
+            raise TastemakerError(
+                f"{file} adapts T5, the {part} ({module}), to which neither diffusers nor this"
+                " package puts a LoRA; without it the rest is another update. Train it without T5"
+                " (sd-scripts: no train_t5xxl), or remove these tensors from the file if you want"
+                " the rest alone."
+            )
+        del layers[module]
+    if not layers:
+        raise TastemakerError(f"{file} adapts nothing: all its updates are zero.")
+
+
+def prove(layers: Layers, folder: Path, model: Backbone) -> None:
+    """Load a written LoRA as any later command does, and compare what acts with what was read.
 
     Args:
-        model: Name, hub id or pipeline folder.
+        layers: What was read.
+        folder: The LoRA's.
+        model: Its model, on `meta`; it carries the LoRA afterwards.
 
-    Returns:
-        The names.
+    Raises:
+        TastemakerError: A factor, a scale or the set of layers differs.
     """
-    parts = networks(resolve(model))
-    clips = {name: each for name, each in parts.items() if type(each).__name__.startswith("CLIP")}
-    return names_of(parts.get("unet", parts.get("transformer")), clips)
+    model.attach(folder)
+    wrong = sorted(set(model.attached_layers()) ^ set(layers))
+    for module, got in model.attached_layers().items():
+        want = layers.get(module)
+        if want is not None and not (
+            _same(got.down, want.down)
+            and _same(got.up, want.up)
+            and math.isclose(got.scale, want.scale, rel_tol=1e-6)
+        ):
+            wrong.append(module)
+    if wrong:
+        raise TastemakerError(
+            f"{folder} does not load as it was read: {wrong[0]} and {len(wrong) - 1} more differ."
+            " Please report it with the file's keys."
+        )
+
+
+def _same(got: torch.Tensor, want: torch.Tensor) -> bool:
+    """Whether factors are equal; on `meta`, where text encoders keep theirs, by shape."""
+    return got.shape == want.shape and (got.is_meta or torch.equal(got, want.to(got.dtype)))
+
+
+def _kept(header: dict[str, str], layers: Layers, file: Path) -> str | None:
+    """The header of an earlier file of ours, where it still says what the tensors say."""
+    kept = header.get(KEPT)
+    if kept is None:
+        return None
+    options = read_options({METADATA: kept}, file)
+    for module, layer in layers.items():
+        part, _, path = module.partition(".")
+        own = part_of(options, part)
+        if (own.get("rank_pattern") or {}).get(path, own.get("r")) != layer.rank:
+            return None
+        if not math.isclose(effective_alpha(own, path, layer.rank), layer.alpha, rel_tol=1e-6):
+            return None
+    return kept
 
 
 def _chain(lora: Path) -> tuple[list[Path], str]:
     """A LoRA's folder and those below it, from the lowest up, and the pipeline under all."""
     if not (lora / LORA_FILE).is_file() and not (lora / MODEL_FILE).is_file():
         raise TastemakerError(f"{lora} holds no LoRA; give the folder that `train` wrote.")
-    folders: list[Path] = []
-    place = str(lora)
-    while is_adapter(Path(place)):
-        if (Path(place) / TOKEN_FILE).is_file():
-            refuse_token(Path(place))
-        folders.insert(0, Path(place))
-        place = base_of(Path(place))
-    return folders, place
-
-
-def _of_the_denoiser(layers: Layers, known: Names, file: Path) -> Layers:
-    """Layers that name no part of a pipeline, as PEFT saves a network's own: the denoiser's.
-
-    PEFT keeps alpha in a file of its own.
-    """
-    modules = {part for fused in known.values() for part in fused.parts}
-    denoiser = next(each for each in modules if not each.startswith("text_encoder")).split(".")[0]
-    options = file.with_name("adapter_config.json")
-    alpha = read_json(options).get("lora_alpha") if options.is_file() else None
-    found: Layers = {}
-    for name, layer in layers.items():
-        bare = f"{denoiser}.{name.removeprefix(PEFT)}"
-        if name in modules or bare not in modules:
-            found[name] = layer
-        else:
-            found[bare] = layer if alpha is None else replace(layer, alpha=float(alpha))
-    return found
-
-
-def _refuse_others(layers: Layers, known: Names, file: Path) -> None:
-    modules = {part for fused in known.values() for part in fused.parts}
-    foreign = sorted(set(layers) - modules)
-    if foreign:
-        raise TastemakerError(
-            f"{file}: {foreign[0]} is no layer of this model; the LoRA belongs to another family."
-        )
+    folders, root = adapter_chain(str(lora))
+    for folder in folders:
+        refuse_token(folder)
+    return folders, root

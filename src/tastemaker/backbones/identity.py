@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.loading import base_of, is_adapter, resolve
-from tastemaker.backbones.lora import LORA_FILE
+from tastemaker.backbones.loading import adapter_chain, is_adapter, resolve
+from tastemaker.backbones.lora import LORA_FILE, base_of
 from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.contents import folder_content, weights_content
 from tastemaker.records import DONE_FILE, MADE_ALONG, finished_key
@@ -32,6 +32,7 @@ def model_identity(model: str) -> dict[str, Any]:
     if not folder.is_dir():
         return {"model": model, **weights_content(model, INDEX)}
     if is_adapter(folder):
+        adapter_chain(model)  # refuses one that is below itself
         return {**adapter_identity(model), "base": model_identity(base_of(folder))}
     _require_whole(folder)
     # A pipeline's parts are folders; what lies beside them is not read.

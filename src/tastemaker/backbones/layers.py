@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from tastemaker.backbones.lora import LORA_FILE, METADATA
+from tastemaker.backbones.factors import read_factors
+from tastemaker.backbones.lora import LORA_FILE, METADATA, part_of
 from tastemaker.errors import TastemakerError
 from tastemaker.files import write_tensors
+from tastemaker.reading import open_file, open_tensors
 
 DOWN = (".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.weight")
 UP = (".lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B.weight")
-"""How the keys of a layer's two factors end in diffusers' form."""
+"""How the keys of a layer's two factors end where diffusers writes them."""
 
 WRITTEN = {"unet": 0, "transformer": 2}
 """Which of these endings each part of a pipeline is written with; text encoders: 1."""
@@ -48,54 +51,134 @@ class Layer:
         return self.alpha / self.rank
 
 
-OUTER = "text_model.encoder."
-"""What transformers 5 left out of the names inside a text encoder: patterns do without."""
-
 Layers = dict[str, Layer]
 """By part and module, e.g. `unet.mid_block.attentions.0.proj_in`."""
 
 
 def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file with its header.
+    """Read a LoRA's safetensors file with its header; 8-bit floats as bf16, which holds them.
 
     Raises:
-        TastemakerError: It is missing or torn.
+        TastemakerError: It is missing, torn, empty or of another format, or a number in it is not
+            finite.
     """
-    if not file.is_file():
-        raise TastemakerError(f"{file} does not exist; give the LoRA's file.")
+    stored: Any
     try:
-        with safe_open(file, framework="pt") as stored:
+        with open_tensors(file) as stored:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            return tensors, dict(stored.metadata() or {})
-    except SafetensorError as error:
-        raise TastemakerError(f"{file} is no safetensors file: {error}.") from error
+            header = dict(stored.metadata() or {})
+    except TastemakerError:
+        _refuse_pickle(file)
+        raise
+    if not tensors:
+        raise TastemakerError(f"{file} is empty: it holds no tensor. Save the LoRA again.")
+    for key, value in tensors.items():
+        if value.dtype.itemsize == 1 and value.is_floating_point():
+            tensors[key] = value.bfloat16()
+        elif not value.is_floating_point() and value.numel() > 1:
+            raise TastemakerError(
+                f"{file}: {key} is of {value.dtype}, a quantised file; give the LoRA in bf16, fp16"
+                " or fp32."
+            )
+        if not tensors[key].isfinite().all():
+            raise TastemakerError(
+                f"{file}: {key} is not finite (NaN or infinity): the training that wrote it"
+                " diverged, or the file is damaged. Give an earlier checkpoint."
+            )
+    return tensors, header
+
+
+PICKLES = (b"PK\x03\x04", b"\x80")
+"""How files of `torch.save` begin."""
+
+
+def _refuse_pickle(file: Path) -> None:
+    with open_file(file) as raw:
+        start = raw.read(4)
+    if start.startswith(PICKLES):
+        raise TastemakerError(
+            f"{file} is a pickle of torch.save, which can run a stranger's code when it is read."
+            " Convert it where you trust it: safetensors.torch.save_file(torch.load(FILE,"
+            ' weights_only=True), "lora.safetensors").'
+        )
 
 
 def read_layers(file: Path) -> Layers:
-    """Read a LoRA as `train` or diffusers wrote it.
+    """Read a LoRA as `train`, `import` or diffusers wrote it.
 
     Args:
         file: `pytorch_lora_weights.safetensors`; alpha from its header, else the rank.
 
     Returns:
-        Its layers.
+        Its layers, those of text encoders by their names in transformers 4.
 
     Raises:
         TastemakerError: There is none, or a key is none of a LoRA's.
     """
     tensors, header = read_tensors(file)
-    options = json.loads(header.get(METADATA, "{}"))
+    factors, unknown = read_factors(tensors, file)
+    if unknown:
+        raise TastemakerError(f"{file}: {unknown[0]} is no tensor of a LoRA in diffusers' form.")
+    options = read_options(header, file)
     layers: Layers = {}
-    for key, down in tensors.items():
-        end = next((each for each in DOWN if key.endswith(each)), None)
-        if end is None:
-            if not key.endswith(UP):
-                raise TastemakerError(f"{file}: {key} is no tensor of a LoRA in diffusers' form.")
-            continue
-        module = key.removesuffix(end)
-        up = tensors[module + UP[DOWN.index(end)]]
-        layers[module] = Layer(down, up, _alpha(options, module, len(down)))
+    for name, layer in factors.items():
+        part, _, path = name.partition(".")
+        if part.startswith("text_encoder") and path.startswith("encoder.layers."):
+            path = f"text_model.{path}"
+        down, up = layer.product()
+        alpha = layer.alpha
+        if alpha is None:
+            alpha = effective_alpha(part_of(options, part), path, len(down))
+        layers[f"{part}.{path}"] = Layer(down, up, alpha)
     return layers
+
+
+def read_options(header: Mapping[str, str], file: Path) -> dict[str, Any]:
+    """Read the options of PEFT that diffusers keeps in a file's header, `unet.lora_alpha`...
+
+    Raises:
+        TastemakerError: They are damaged.
+    """
+    try:
+        options = json.loads(header.get(METADATA, "{}"))
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict):
+        raise TastemakerError(f"{file}: {METADATA} in its header is no JSON object; it is damaged.")
+    return options
+
+
+def effective_alpha(options: Mapping[str, Any], module: str, rank: int) -> float:
+    """Return the alpha with which `alpha / rank` is the scale that PEFT's options give a module.
+
+    `alpha * sqrt(rank)` of rank-stabilised LoRA, whose scale is `alpha / sqrt(rank)`. This is the
+    only place where a scale is worked out: import, export, stacking and going on from a LoRA all
+    read it from here.
+
+    Args:
+        options: `lora_alpha`, `alpha_pattern`, `use_rslora`; without any, the scale is 1.
+        module: Path in its network.
+        rank: Of its factors.
+
+    Example:
+        >>> effective_alpha({"lora_alpha": 8}, "mid.to_q", 4)
+        8.0
+        >>> effective_alpha({"lora_alpha": 8, "use_rslora": True}, "mid.to_q", 4)
+        16.0
+        >>> effective_alpha({"lora_alpha": 8, "alpha_pattern": {"to_q": 2}}, "mid.to_q", 4)
+        2.0
+        >>> effective_alpha({}, "mid.to_q", 4)
+        4.0
+
+    References:
+        Kalajdzievski 2023, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA.
+    """
+    from peft.utils.other import get_pattern_key
+
+    patterns = options.get("alpha_pattern") or {}
+    default = options.get("lora_alpha", rank)
+    alpha = float(patterns.get(get_pattern_key(patterns, module), default))
+    return alpha * math.sqrt(rank) if options.get("use_rslora") else alpha
 
 
 def write_layers(layers: Mapping[str, Layer], folder: Path, header: str | None = None) -> None:
@@ -109,8 +192,9 @@ def write_layers(layers: Mapping[str, Layer], folder: Path, header: str | None =
     tensors = {}
     for module, layer in layers.items():
         kind = WRITTEN.get(module.partition(".")[0], 1)
-        tensors[module + DOWN[kind]] = layer.down.contiguous()
-        tensors[module + UP[kind]] = layer.up.contiguous()
+        # Copies, for parts of one fused layer may share a factor, and a file holds none twice.
+        tensors[module + DOWN[kind]] = layer.down.clone()
+        tensors[module + UP[kind]] = layer.up.clone()
     metadata = header or json.dumps(_options(layers), sort_keys=True)
     write_tensors(
         folder / LORA_FILE,
@@ -138,16 +222,12 @@ def summed(parts: Iterable[Mapping[str, Layer]]) -> Layers:
 
 def _concatenated(below: Layer, above: Layer) -> Layer:
     down = torch.cat([below.down, above.down])
-    up = torch.cat([below.up * below.scale, above.up * above.scale], 1)
+    up = torch.cat([below.up.float() * below.scale, above.up.float() * above.scale], 1)
     return Layer(down, up, float(len(down)))
 
 
-def _alpha(options: Mapping[str, Any], module: str, rank: int) -> float:
-    """The header of diffusers: a default a part, and patterns for modules that differ."""
-    part, _, name = module.partition(".")
-    patterns = options.get(f"{part}.alpha_pattern") or {}
-    default = options.get(f"{part}.lora_alpha", rank)
-    return float(patterns.get(name, patterns.get(name.removeprefix(OUTER), default)))
+OUTER = "text_model.encoder."
+"""What transformers 5 left out of the names inside a text encoder: patterns do without."""
 
 
 def _options(layers: Mapping[str, Layer]) -> dict[str, Any]:
@@ -155,20 +235,34 @@ def _options(layers: Mapping[str, Layer]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in sorted({module.partition(".")[0] for module in layers}):
         own = {
-            module.removeprefix(f"{part}.").removeprefix(OUTER): layer
-            for module, layer in sorted(layers.items())
-            if module.startswith(f"{part}.")
+            name.removeprefix(OUTER): layer for name, layer in sorted(part_of(layers, part).items())
         }
         first = next(iter(own.values()))
         options |= {
             f"{part}.r": first.rank,
             f"{part}.lora_alpha": first.alpha,
-            f"{part}.target_modules": list(own),
+            f"{part}.target_modules": _targets(part, list(own)),
             f"{part}.rank_pattern": {
-                name: layer.rank for name, layer in own.items() if layer.rank != first.rank
+                _pattern(name, own): layer.rank
+                for name, layer in own.items()
+                if layer.rank != first.rank
             },
             f"{part}.alpha_pattern": {
-                name: layer.alpha for name, layer in own.items() if layer.alpha != first.alpha
+                _pattern(name, own): layer.alpha
+                for name, layer in own.items()
+                if layer.alpha != first.alpha
             },
         }
     return options
+
+
+def _pattern(name: str, names: Iterable[str]) -> str:
+    """A name as PEFT's pattern: anchored where it is the end of another's, `proj_out` of FLUX."""
+    return f"^{name}" if any(other.endswith(f".{name}") for other in names) else name
+
+
+def _targets(part: str, names: list[str]) -> list[str] | str:
+    """Names of modules; a pattern where PEFT would take the end of another module for one."""
+    if part.startswith("text_encoder") or all("." in name for name in names):
+        return names
+    return "|".join(re.escape(name) for name in names)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.layers import read_layers, summed
+from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE, base_of
 from tastemaker.backbones.parts import INDEX, check_parts, read_part, variant_of
 from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
 from tastemaker.hardware import check_dtype, torch_device, torch_dtype
 from tastemaker.registry import MODELS
 
@@ -34,7 +34,12 @@ def resolve(model: str) -> str:
 
 
 def load_backbone(
-    model: str, *, device: str = "auto", dtype: str = "fp32", scheduler: str | None = None
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "fp32",
+    scheduler: str | None = None,
+    fused: bool = False,
 ) -> Backbone:
     """Load a model by name, hub id, pipeline folder or trained LoRA folder.
 
@@ -46,6 +51,7 @@ def load_backbone(
         device: "auto", "cpu", "cuda" or "mps".
         dtype: "fp32", "bf16" or "fp16".
         scheduler: A diffusers scheduler class; None keeps the model's own.
+        fused: Add the newest LoRA to the weights too, as what another is trained on.
 
     Returns:
         The backbone, in evaluation mode.
@@ -53,18 +59,18 @@ def load_backbone(
     Raises:
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
-    backbone: Backbone
-    folder = Path(resolve(model))  # a folder here does not hide a registered model of its name
-    if is_adapter(folder):
-        backbone = load_backbone(base_of(folder), device=device, dtype=dtype)
-        backbone.fuse_adapters()
+    folders, base = adapter_chain(model)
+    backbone: Backbone = _load_pipeline(base, device, dtype)
+    loras = [folder for folder in folders if (folder / LORA_FILE).is_file()]
+    top = loras.pop() if loras and loras[-1] == folders[-1] and not fused else None
+    # Added up before they are rounded to the weights' precision.
+    backbone.fuse(summed(read_layers(folder / LORA_FILE) for folder in loras))
+    for folder in folders:
         if (folder / TOKEN_FILE).is_file():
             backbone.load_token(folder)
-        if (folder / LORA_FILE).is_file():
-            backbone.attach(folder)
-        backbone.name = model
-    else:
-        backbone = _load_pipeline(model, device, dtype)
+    if top is not None:
+        backbone.attach(top)
+    backbone.name = model
     if scheduler:
         backbone.set_scheduler(scheduler)
     return backbone
@@ -75,45 +81,33 @@ def is_adapter(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (LORA_FILE, TOKEN_FILE))
 
 
-def base_of(adapter: Path) -> str:
-    """Return the model that a LoRA or a learned word was put on.
+def adapter_chain(model: str) -> tuple[list[Path], str]:
+    """Return the adapters that a model consists of, and the pipeline below them.
 
-    Raises:
-        TastemakerError: The folder does not say, or lies on itself.
-    """
-    root_of(str(adapter))
-    return _named_base(adapter)
+    Args:
+        model: Name, hub id, pipeline folder or adapter's folder.
 
-
-def _named_base(adapter: Path) -> str:
-    marker = adapter / MODEL_FILE
-    if not marker.is_file():
-        raise TastemakerError(
-            f"{adapter} is a LoRA without {MODEL_FILE}; write one that names its base:"
-            ' {"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}.'
-        )
-    content = read_json(marker)
-    base = content.get("base") if isinstance(content, dict) else None
-    if not isinstance(base, str):
-        raise TastemakerError(f'{marker} names no base; write the model: {{"base": "NAME"}}.')
-    return base
-
-
-def root_of(model: str) -> str:
-    """Return the pipeline below a LoRA, and below those that it was put on.
+    Returns:
+        Folders of adapters, the lowest first, and name, hub id or folder of the pipeline.
 
     Raises:
         TastemakerError: A folder names no base, or they name one another.
     """
-    below = [model]
-    while is_adapter(folder := Path(resolve(below[-1]))):
-        below.append(_named_base(folder))
-        if below[-1] in below[:-1]:
+    folders: list[Path] = []
+    # Resolved first: a folder here does not hide a registered model of its name.
+    while is_adapter(folder := Path(resolve(model))):
+        if any(folder.resolve() == above.resolve() for above in folders):
             raise TastemakerError(
-                f"{model} lies on itself ({' on '.join(below)}); name the right base in"
-                f" {folder / MODEL_FILE}."
+                f"{folder} lies on itself; name its right base in {folders[0] / MODEL_FILE}."
             )
-    return below[-1]
+        folders.insert(0, folder)
+        model = base_of(folder)
+    return folders, model
+
+
+def root_of(model: str) -> str:
+    """Return the pipeline below a LoRA, and below those that it was put on."""
+    return adapter_chain(model)[1]
 
 
 def _load_pipeline(model: str, device: str, dtype: str) -> Any:

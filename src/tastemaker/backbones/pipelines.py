@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,13 +21,15 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.differentiable import Step, guided_step, unroll
 from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.layers import Layer, Layers, read_layers, read_tensors
 from tastemaker.backbones.loading import resolve, root_of
-from tastemaker.backbones.lora import POLICY, load_lora, lora_layers, lora_metadata, part_of
+from tastemaker.backbones.lora import LORA_FILE, POLICY, lora_layers, lora_metadata, part_of
 from tastemaker.backbones.parts import latent_units
 from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.switches import OUTSIDE, switch_lora, text_range_arguments
 from tastemaker.backbones.tokens import refuse_token
+from tastemaker.backbones.updates import adapter_layers, fuse, load_lora
 from tastemaker.errors import TastemakerError, nearest
 from tastemaker.files import sort_header, written_folder
 from tastemaker.sections import AdapterConfig
@@ -60,6 +62,7 @@ class PipelineBackbone(Backbone):
         self.name = name
         self.pipeline = pipeline
         self.text_range: tuple[int, int] | None = None
+        self.attached: Path | None = None
         self.vae = Autoencoder(name, pipeline.vae)
         _limit_tokenizers(pipeline)
         pipeline.set_progress_bar_config(disable=True)
@@ -306,16 +309,36 @@ class PipelineBackbone(Backbone):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @property
+    def adaptable_parts(self) -> tuple[str, ...]:
+        return (self.part, *self.text_parts)
+
+    def fuse(self, layers: Mapping[str, Layer]) -> None:
+        for part in sorted({module.partition(".")[0] for module in layers}):
+            if part not in self.adaptable_parts:
+                raise TastemakerError(
+                    f"a LoRA below adapts {part}, which no LoRA may on {self.name}, a"
+                    f" {type(self.pipeline).__name__}. Take the base that it belongs to."
+                )
+            fuse(getattr(self.pipeline, part), part_of(layers, part))
+
     def fuse_adapters(self) -> None:
-        if self.pipeline.get_list_adapters():
-            # By default FLUX's pipeline leaves its text encoder out.
-            self.pipeline.fuse_lora(components=[self.part, *self.text_parts])
+        if self.attached is not None:
+            layers = read_layers(self.attached / LORA_FILE)
             self.pipeline.unload_lora_weights()
+            self.fuse(layers)
+            self.attached = None
 
     def attach(self, folder: Path) -> None:
+        read_tensors(folder / LORA_FILE)
         try:
-            self.pipeline.load_lora_weights(str(folder), adapter_name=POLICY)
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.pipeline.load_lora_weights(
+                str(folder),
+                adapter_name=POLICY,
+                # On `meta` the LoRA's own numbers are kept, which is what it is loaded there for.
+                low_cpu_mem_usage=self.device.type == "meta",
+            )
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             # torch says in its second line which layer it is.
             first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
             raise TastemakerError(
@@ -328,18 +351,26 @@ class PipelineBackbone(Backbone):
                 f" {type(self.pipeline).__name__}: it belongs to another family. Load it on the"
                 " model that it was trained on."
             )
+        self.attached = folder
+
+    def attached_layers(self) -> Layers:
+        found: Layers = {}
+        for part in self.adaptable_parts:
+            network = getattr(self.pipeline, part)
+            found |= {f"{part}.{path}": each for path, each in adapter_layers(network, POLICY)}
+        return found
 
     def adapted_parts(self, folder: Path) -> set[str]:
-        state, _ = self.pipeline.lora_state_dict(folder)
-        return {key.partition(".")[0] for key in state}
+        return {module.partition(".")[0] for module in read_layers(folder / LORA_FILE)}
 
     def load_adapter(self, folder: Path, adapter: str) -> None:
         refuse_token(folder)
-        state, *_, metadata = self.pipeline.lora_state_dict(folder, return_lora_metadata=True)
+        layers = read_layers(folder / LORA_FILE)
         for part, module in self._adapted_by(adapter).items():
-            if part.startswith(TEXT) and not part_of(state, part):
-                continue  # a LoRA of the denoiser alone: the text encoder's begins afresh
-            load_lora(module, adapter, part_of(state, part), part_of(metadata or {}, part), folder)
+            own = part_of(layers, part)
+            if own or not part.startswith(TEXT):
+                # Of a LoRA of the denoiser alone, the text encoder's begins afresh.
+                load_lora(module, adapter, own, folder)
 
     def save_adapter(self, folder: Path, adapter: str) -> None:
         options: dict[str, Any] = {}
@@ -351,7 +382,7 @@ class PipelineBackbone(Backbone):
         sort_header(folder / LORA_WEIGHT_NAME_SAFE)
 
     def _adapted_by(self, adapter: str) -> dict[str, torch.nn.Module]:
-        parts = {name: getattr(self.pipeline, name) for name in (self.part, *self.text_parts)}
+        parts = {name: getattr(self.pipeline, name) for name in self.adaptable_parts}
         return {name: module for name, module in parts.items() if adapter in _adapters(module)}
 
     def save_pipeline(self, folder: Path) -> None:

@@ -1,18 +1,20 @@
-"""A LoRA on top of another model of its base, without training."""
+"""LoRAs put together without training: on another model of their base, or in one file."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.backbones.identity import model_identity
+from tastemaker.backbones.layers import Layers, read_layers, write_layers
 from tastemaker.backbones.loading import is_adapter, root_of
-from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE, base_of
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.errors import TastemakerError
 from tastemaker.files import atomic, write_json
-from tastemaker.records import Stage
+from tastemaker.records import Stage, finished_key
 
 
 def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
@@ -54,3 +56,45 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
             write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
             stage.finish()
     return output
+
+
+def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
+    """Put LoRAs of different parts of one base into one file, e.g. U-Net and text encoder.
+
+    Args:
+        folders: What `train` wrote, of one base.
+        output: Folder of the merged LoRA, usable as `model` anywhere.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: Two adapt the same layer, or belong to different bases, or one has a
+            learned word.
+    """
+    stage = Stage(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            layers, base = _merged(folders)
+            write_layers(layers, output)
+            write_json(output / MODEL_FILE, {"base": base})
+            stage.finish(parts=len(folders))
+    return output
+
+
+def _merged(folders: Sequence[Path]) -> tuple[Layers, str]:
+    bases = [base_of(folder) for folder in folders]
+    layers: Layers = {}
+    for folder, base in zip(folders, bases, strict=True):
+        refuse_token(folder)
+        if base != bases[0]:
+            raise TastemakerError(
+                f"{folder} is a LoRA of {base}, {folders[0]} of {bases[0]}; merge LoRAs of one"
+                " base."
+            )
+        own = read_layers(folder / LORA_FILE)
+        twice = sorted(set(own) & set(layers))
+        if twice:
+            raise TastemakerError(f"{folder} adapts {twice[0]}, and so does another; choose one.")
+        layers |= own
+    return layers, bases[0]

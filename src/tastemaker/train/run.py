@@ -78,9 +78,8 @@ class TrainingRun(ABC, Generic[Config]):
         if warning and self.accelerator.is_main_process:
             tqdm.write(f"warning: {warning}")
         dtype = "fp32" if whole else self.config.precision
-        backbone = load_backbone(self.config.model, device=self.config.device, dtype=dtype)
-        backbone.fuse_adapters()
-        return backbone
+        config = self.config
+        return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
 
     def _train_state(
         self,
