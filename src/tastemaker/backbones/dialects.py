@@ -145,7 +145,9 @@ def _by_diffusers(tensors: Mapping[str, torch.Tensor], pipeline: Any) -> dict[st
     numbers = [
         sum(value.numel() for value in each.values() if value.ndim > 1) for each in (tensors, state)
     ]
-    return {**state, **(alphas or {})} if numbers[0] <= numbers[1] else {}
+    if numbers[0] > numbers[1]:
+        return {}
+    return {**state, **{key: torch.as_tensor(alpha) for key, alpha in (alphas or {}).items()}}
 
 
 def _options(header: Mapping[str, str], file: Path, networks: Mapping[str, Any]) -> dict[str, Any]:
