@@ -7,6 +7,7 @@ own converter is asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ DENOISER = (
 PROCESSORS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}
 PROCESSORS |= {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 """How diffusers before 0.22 called the layers of attention."""
+
+FIRST_FACTOR = re.compile(r"(_lora|\.lora_linear_layer)\.down\.weight\.alpha$")
 
 SHIFTED = ("pissa", "olora", "corda", "loftq")
 """Starts of PEFT's that change the base too: the factors alone are not the update."""
@@ -147,7 +150,9 @@ def _by_diffusers(tensors: Mapping[str, torch.Tensor], pipeline: Any) -> dict[st
     ]
     if numbers[0] > numbers[1]:
         return {}
-    return {**state, **{key: torch.as_tensor(alpha) for key, alpha in (alphas or {}).items()}}
+    # It names an alpha by its layer, or by the layer's first factor.
+    scales = {FIRST_FACTOR.sub(".alpha", key): value for key, value in (alphas or {}).items()}
+    return {**state, **{key: torch.as_tensor(value) for key, value in scales.items()}}
 
 
 def _options(header: Mapping[str, str], file: Path, networks: Mapping[str, Any]) -> dict[str, Any]:
