@@ -545,7 +545,7 @@ def test_a_folder_below_itself_is_refused(length: int, tmp_path: Path) -> None:
     for folder, base in zip(folders, [*folders[1:], folders[0]], strict=True):
         write_layers({"unet.a.b": Layer(torch.ones(1, 1), torch.ones(1, 1), 1.0)}, folder)
         (folder / MODEL_FILE).write_text(json.dumps({"base": str(base)}))
-    with pytest.raises(TastemakerError, match="on top of itself"):
+    with pytest.raises(TastemakerError, match="lies on itself"):
         load_backbone(str(folders[0]))
-    with pytest.raises(TastemakerError, match="on top of itself"):
+    with pytest.raises(TastemakerError, match="lies on itself"):
         export_lora(ExportConfig(), folders[0], tmp_path / "out")
