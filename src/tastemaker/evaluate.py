@@ -130,7 +130,7 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
             )
     clusters = tables["base"]["prompt_id"].to_pylist()
     scores = {
-        scorer: {name: _finite(table, scorer, pools[name]) for name, table in tables.items()}
+        scorer: {name: table[scorer].to_pylist() for name, table in tables.items()}
         for scorer in scorers
     }
     models = {
@@ -154,19 +154,6 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
             scorer: _against_each(held, clusters) for scorer, held in scores.items()
         }
     return result
-
-
-def _finite(table: Any, scorer: str, pool: Pool) -> list[float]:
-    """A column of scores; one without a value neither wins nor loses, and enters no mean."""
-    values: list[float | None] = table[scorer].to_pylist()
-    bad = [i for i, value in enumerate(values) if value is None or not math.isfinite(value)]
-    if bad:
-        raise TastemakerError(
-            f"{len(bad)} of {len(values)} scores by {scorer!r} in {pool.folder} are missing or not"
-            f" finite, first that of {table['candidate_id'][bad[0]].as_py()}; delete"
-            f" {pool.folder / 'scores' / scorer} and score again."
-        )
-    return [float(value) for value in values if value is not None]
 
 
 def _entry(
