@@ -110,6 +110,7 @@ TABLES = {
     "a comma without quotes": ("a.csv", "id,prompt\n1,a cat, asleep\n", "line 2 has 3 fields"),
     "a column twice": ("a.csv", "prompt,prompt\na,b\n", "the column 'prompt' twice"),
     "a NUL": ("a.tsv", "prompt\na\0b\n", "NUL in line 2"),
+    "an endless field of .tsv": ("a.tsv", f'p\n"{"x" * (reading.MOST_LINE + 1)}"\n', "field"),
     "a field without end": ("a.csv", f'prompt\n"{"x" * (reading.MOST_LINE + 1)}"\n', "field"),
 }
 

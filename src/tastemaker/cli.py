@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the words, with `key=value` before or after any flag."""
     parser = _parser()
+    if any("\0" in word for word in arguments or ()):  # a shell cannot give one, a caller can
+        parser.error("a word holds a NUL, which no file's name and no option can")
     parsed, more = parser.parse_known_args(arguments)
     strange = [word for word in more if word.startswith("-") or "=" not in word]
     if strange or (more and not hasattr(parsed, "overrides")):

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from tastemaker.errors import TastemakerError
+from tastemaker.registry import PLUGIN
 
 MISTAKE = 2
 """Exit status of what the user can mend."""
@@ -42,14 +43,11 @@ def status_of(command: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # `tastemaker doctor | head`: whoever read the output has seen enough
         _discard_output()
         return BROKEN_PIPE
-    except SystemExit as error:
-        what = f"something that the command ran (a plugin?) called sys.exit({error.code!r})"
-        return _say(f"{what}; {_log()}", FAULT)
-    except Exception as error:
+    except BaseException as error:  # also sys.exit by a plugin or a library
         return _unexpected(error)
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     text = " ".join(str(error).split())
     if _is_memory(error, text):
         return _say(
@@ -65,10 +63,24 @@ def _unexpected(error: Exception) -> int:
             MISTAKE,
         )
     what = f"{type(error).__name__}: {_short(text)}" if text else type(error).__name__
-    return _say(f"a fault that is not yours ({what}); please report it with {_log()}", FAULT)
+    plugin = _plugin_line(error)
+    if plugin:
+        return _say(f"{plugin} failed ({what}); mend it there; {_log()}", MISTAKE)
+    return _say(f"a fault that is not yours ({what}); please report it; {_log()}", FAULT)
 
 
-def _is_memory(error: Exception, text: str) -> bool:
+def _plugin_line(error: BaseException) -> str:
+    """File and line of the user's own plugin in which an error arose; empty where in none."""
+    trace = error.__traceback__
+    places = []
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith(PLUGIN):
+            places.append(f"plugin {trace.tb_frame.f_code.co_filename!r}, line {trace.tb_lineno},")
+        trace = trace.tb_next
+    return places[-1] if places else ""
+
+
+def _is_memory(error: BaseException, text: str) -> bool:
     kind = type(error).__name__  # by name, since torch may not be loaded
     return (
         isinstance(error, MemoryError)

@@ -222,6 +222,8 @@ class Intake(Generic[Item]):
                 self._count(tally, lines)
                 if tally.images < self.shard_images or self.total.taken == self.limit:
                     break
+            if not self.total.taken:
+                raise TastemakerError(f"{source} gave no usable {self.kind} ({self.total}).")
             for other in passed_over:
                 self.total.passed_over[other.reason] += 1
                 lines.write(f"{json.dumps(asdict(other))}\n")
@@ -232,8 +234,6 @@ class Intake(Generic[Item]):
             ):
                 shutil.copyfileobj(lines, file)
         self.pictures.close()
-        if not self.total.taken:
-            raise TastemakerError(f"{source} gave no usable {self.kind} ({self.total}).")
         print(
             f"imported {self.total.taken} {self.kind}s, left out {self.total.left_out}"
             f"{told(self.total.filtered)}{told(self.total.passed_over, 'passed over')}"

@@ -317,13 +317,16 @@ def delimited_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     text = decode_text(read_bytes(path), path)
     mark = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        rows = _split(text, mark, csv.QUOTE_MINIMAL)
+        try:
+            rows = _split(text, mark, csv.QUOTE_MINIMAL)
+        except csv.Error:
+            if mark != "\t":
+                raise
+            rows = _split(text, mark, csv.QUOTE_NONE)
     except csv.Error as error:
-        if mark != "\t":
-            raise TastemakerError(
-                f"{path}, {error}; close every quote, and double those within a field."
-            ) from None
-        rows = _split(text, mark, csv.QUOTE_NONE)
+        raise TastemakerError(
+            f"{path}, {error}; close every quote, and double those within a field."
+        ) from None
     header = rows[0][1] if rows else []
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:

@@ -287,7 +287,9 @@ def load_plugins(files: tuple[str, ...]) -> None:
                 f"plugin {file!r} ends the program when it is imported (sys.exit({error.code!r}));"
                 ' put what is to run as a program under `if __name__ == "__main__":`.'
             ) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             lines = traceback.extract_tb(error.__traceback__)
             place = [f", line {each.lineno}," for each in lines if each.filename == str(path)]
             raise TastemakerError(

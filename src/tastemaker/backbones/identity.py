@@ -9,6 +9,7 @@ from tastemaker.backbones.loading import adapter_chain, is_adapter, resolve
 from tastemaker.backbones.lora import LORA_FILE, base_of
 from tastemaker.backbones.tokens import TOKEN_FILE
 from tastemaker.contents import folder_content, weights_content
+from tastemaker.errors import TastemakerError
 from tastemaker.records import DONE_FILE, MADE_ALONG, finished_key
 
 INDEX = "model_index.json"
@@ -51,11 +52,15 @@ def adapter_identity(folder: str) -> dict[str, Any]:
         Its name and the hash of its content.
 
     Raises:
-        TastemakerError: As for `model_identity`.
+        TastemakerError: As for `model_identity`, or there is none in it.
     """
     place = Path(folder)
     _require_whole(place)
     files = [name for name in (LORA_FILE, TOKEN_FILE) if (place / name).is_file()]
+    if not files:
+        raise TastemakerError(
+            f"{folder!r} holds no LoRA ({LORA_FILE}); give the folder of one, from `train`."
+        )
     return {"model": folder, "content": folder_content(place, files)}
 
 
