@@ -13,6 +13,7 @@ from tastemaker.config import load, shipped_runs
 from tastemaker.errors import TastemakerError
 from tastemaker.evaluate import evaluate
 from tastemaker.preflight import KINDS, LOOKS, expect
+from tastemaker.publishing.card import plain
 from tastemaker.recipes.runner import check_run
 from tastemaker.registry import LOSSES
 from tastemaker.sections import EvaluateConfig
@@ -52,6 +53,8 @@ MISTAKES = {
     "generate.scheduler": "DDIMSheduler",
     "evaluate.scheduler": "FlowMatchEulerDiscreteScheduler",
     "evaluate.height": "33",
+    "evaluate.width": "8000000",
+    "generate.batch_size": "1000000000",
     "pair.rule.scorer": "tinny",
     "pair.filters.min_gap": "{tinny: 1}",
 }
@@ -140,3 +143,13 @@ def test_a_folder_that_is_nothing_is_told_by_its_state(tmp_path: Path) -> None:
     assert not any(holds(tmp_path) for holds in KINDS.values())
     with pytest.raises(TastemakerError, match="does not exist"):
         expect(tmp_path / "no", "pool")
+
+
+def test_more_images_than_can_be_listed_are_refused_at_once(tmp_path: Path, says: Says) -> None:
+    words = ("model=nano", "prompts={name: texts, prompts: [a]}", "num_candidates=1000000000000")
+    assert "ask for fewer" in says("generate", tmp_path / "pool", *words)
+    assert not (tmp_path / "pool").exists()
+
+
+def test_markup_in_names_is_shown_as_it_is() -> None:
+    assert plain("<b>a|b`") == "&lt;b&gt;a\\|b\\`"

@@ -9,7 +9,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.loading import read_family, resolve, root_of
 from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
 from tastemaker.errors import TastemakerError
-from tastemaker.hardware import check_dtype, torch_device
+from tastemaker.hardware import check_dtype, memory, torch_device, torch_dtype
 from tastemaker.sections import SamplingConfig
 
 Size = tuple[int | None, int | None]
@@ -60,10 +60,31 @@ def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()
     for height, width in tuple(sizes) or ((None, None),):
         shape = backbone.latent_shape(config.height or height, config.width or width)
         backbone.check_steps(config.num_inference_steps, shape)
+        _check_memory(config, backbone, config.height or height, config.width or width)
     if config.negative_prompt and not backbone.takes_negative:
         raise TastemakerError(
             f"{model} takes no negative prompt: guidance is one of its inputs; leave"
             " negative_prompt out."
+        )
+
+
+def _check_memory(
+    config: SamplingConfig, backbone: Backbone, height: int | None, width: int | None
+) -> None:
+    """Refuse images that cannot be decoded here: a lower bound, two of the decoder's last layers.
+
+    `bytes >= 2 * batch_size * height * width * channels * bytes of a number`.
+    """
+    given = memory(config.device)
+    channels = int(backbone.pipeline.vae.config.block_out_channels[0])
+    high, wide = height or backbone.size, width or backbone.size
+    itemsize = torch_dtype(config.dtype).itemsize
+    least = 2 * config.batch_size * high * wide * channels * itemsize
+    if given is not None and least > given:
+        raise TastemakerError(
+            f"batch_size={config.batch_size} images of {high} x {wide} pixels take"
+            f" {least / 1e9:.0f} GB at least, and there are {given / 1e9:.0f} GB; lower height and"
+            " width, or batch_size."
         )
 
 

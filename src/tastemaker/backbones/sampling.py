@@ -16,6 +16,7 @@ from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.batching import batched
 from tastemaker.candidates import candidate_table
+from tastemaker.errors import TastemakerError
 from tastemaker.files import config_key, write_table
 from tastemaker.hardware import processes
 from tastemaker.images import encode_png
@@ -76,6 +77,18 @@ Draw = Callable[[Backbone, Sequence[Item], Drawing], torch.Tensor]
 """From items and the drawing of them to final latents, one row an item."""
 
 
+MOST_IMAGES = 4_000_000
+"""Of a pool: all are listed before the first is drawn."""
+
+
+def _refuse_too_many(items: int, each: int) -> None:
+    if items * each > MOST_IMAGES:
+        raise TastemakerError(
+            f"{each} images for each of {items} prompts or real images are more than the"
+            f" {MOST_IMAGES} that a pool holds; ask for fewer, or cut the prompts into parts."
+        )
+
+
 def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
     """List the candidates of a pool, prompt by prompt.
 
@@ -89,7 +102,11 @@ def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
 
     Returns:
         `len(prompts) * draws` items.
+
+    Raises:
+        TastemakerError: They are more than `MOST_IMAGES`.
     """
+    _refuse_too_many(len(prompts), draws)
     return [
         Item(prompt, keyed_seed(seed, "image", prompt, draw))
         for prompt in prompts
@@ -107,7 +124,11 @@ def plan_items(real: Sequence[RealImage], draws: int, seed: int) -> list[Item]:
 
     Returns:
         `len(real) * draws` items.
+
+    Raises:
+        TastemakerError: They are more than `MOST_IMAGES`.
     """
+    _refuse_too_many(len(real), draws)
     return [
         Item(
             each.caption,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -45,18 +47,18 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
     )
     page: str = environment.get_template("card.md").render(
         header=yaml.safe_dump(_header(config, base, adapter), sort_keys=False).rstrip(),
-        name=run.folder.name,
+        name=plain(run.folder.name),
         recipe=settings["recipe"],
         base=base,
         named=base in MODELS,
         adapter=adapter,
-        file=f"{run.folder.name}.safetensors",
+        file=f"{run.folder.name}.safetensors".replace("`", "'"),
         results=_results(report, learnt),
         learnt=learnt,
         prompts=report["prompts"],
         shared=report.get("prompts_trained_on"),
         drawn_with=[
-            (name, found["drawn_with"])
+            (plain(name), found["drawn_with"])
             for name, found in report["models"].items()
             if "drawn_with" in found
         ],
@@ -68,6 +70,16 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         version=__version__,
     )
     return page
+
+
+def plain(text: str) -> str:
+    """Return a name so that Markdown and HTML show it as it is.
+
+    Example:
+        >>> plain("<b>name</b>")
+        '&lt;b&gt;name&lt;/b&gt;'
+    """
+    return re.sub(r"([\\|`\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
@@ -97,14 +109,16 @@ def _results(report: dict[str, Any], learnt: Collection[str]) -> list[str]:
                 wins = f"{100 * score['win_rate']:.1f} % [{low:.1f}, {high:.1f}]"
             mean = _with_error(score["mean"], score["stderr"])
             mark = "*" if scorer in learnt else ""
-            rows.append(f"| {model} | {scorer}{mark} | {mean} | {difference} | {wins} |")
+            rows.append(
+                f"| {plain(model)} | {plain(scorer)}{mark} | {mean} | {difference} | {wins} |"
+            )
         for kind in ("kernel", "frechet"):
             for features, distance in found.get(kind, {}).items():
                 value = _with_error(distance["value"], distance["stderr"])
                 if "real_to_real" in distance:
                     value += f" (real to real {distance['real_to_real']:.4g})"
                 name = f"{distance['name']}, {features}, {distance['images']} images"
-                rows.append(f"| {model} | {name} | {value} | | |")
+                rows.append(f"| {plain(model)} | {plain(name)} | {value} | | |")
     return rows
 
 
