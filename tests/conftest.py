@@ -3,6 +3,7 @@
 import json
 import os
 import string
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import yaml
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Nor the user's cache of content hashes.
+CACHE = tempfile.TemporaryDirectory(prefix="tastemaker-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 16
