@@ -16,7 +16,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import write_table
 from tastemaker.groups import Group, Groups
 from tastemaker.pair import best_worst, threshold, weighted
-from tastemaker.picks import Dropped, Pick
+from tastemaker.picks import Dropped, Pick, checked
 from tastemaker.records import Pool, Stage
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)
@@ -180,3 +180,9 @@ def test_only_groups_that_are_not_whole_are_held(tmp_path: Path) -> None:
     object.__setattr__(pool, "scored_shards", counted)
     seen = [(group.prompt_id, len(read)) for group in found]
     assert seen == [(f"{shard}-{i}", shard + 1) for shard in range(4) for i in range(2)]
+
+
+@pytest.mark.parametrize("returned", [5, None, [1], "ab"])
+def test_what_a_rule_gives_is_picks(returned: object) -> None:
+    with pytest.raises(TastemakerError, match="rule 'mine' gave"):
+        list(checked("mine", returned))

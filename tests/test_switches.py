@@ -92,7 +92,8 @@ class TestScale:
         assert torch.allclose(outputs[1], (outputs[0] + outputs[2]) / 2, atol=1e-6)
 
     def test_a_base_without_lora_has_nothing_to_switch(self, tiny_model: Path) -> None:
-        assert torch.equal(drawn(tiny_model, AdapterConfig(scale=0.0)), drawn(tiny_model))
+        with pytest.raises(TastemakerError, match="has no LoRA that could be switched"):
+            drawn(tiny_model, AdapterConfig(scale=0.0))
 
 
 class TestBlocks:

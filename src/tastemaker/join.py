@@ -11,7 +11,7 @@ from pydantic import Field
 from tastemaker.data_sections import JoinConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.groups import Group, Groups, met, score_keys
-from tastemaker.picks import Dropped, Pick, SortedOut, finish_pairs, highest, lowest
+from tastemaker.picks import Dropped, Pick, SortedOut, checked, finish_pairs, highest, lowest
 from tastemaker.preflight import expect, expect_columns
 from tastemaker.records import PairSet, Pool, Stage, finished_key
 from tastemaker.registry import JOINS
@@ -97,7 +97,8 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
             if other is None:
                 yield group, group, Dropped(f"not in {rejected.name}")
             else:
-                yield from ((group, other, pick) for pick in rule(group, other))
+                found = checked(config.rule.name, rule(group, other))
+                yield from ((group, other, pick) for pick in found)
 
     pools = {pool.folder: pool for pool in (*left.pools, *right.pools)}
     with stage.claimed() as unfinished:

@@ -12,7 +12,16 @@ from pydantic import Field
 from tastemaker.data_sections import PairConfig
 from tastemaker.filters import prompt_reasons, words_key
 from tastemaker.groups import Group, Groups, ScorerName, ZScored, score_keys
-from tastemaker.picks import Dropped, Pick, SortedOut, extremes, filtered, finish_pairs, widest
+from tastemaker.picks import (
+    Dropped,
+    Pick,
+    SortedOut,
+    checked,
+    extremes,
+    filtered,
+    finish_pairs,
+    widest,
+)
 from tastemaker.preflight import check, expect, expect_columns
 from tastemaker.records import Pool, Stage, finished_key
 from tastemaker.registry import RULES
@@ -142,7 +151,8 @@ def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
     def kept(group: Group) -> Iterator[Pick | Dropped]:
         reason = reasons(group.prompt)
         if reason is None:
-            yield from filtered(rule(group), group, config.filters)
+            picks = checked(config.rule.name, rule(group))
+            yield from filtered(picks, group, config.filters)
         else:
             yield Dropped(reason)
 

@@ -38,6 +38,25 @@ class Dropped:
     number: int = 1
 
 
+def checked(rule: str, returned: object) -> Iterator[Pick | Dropped]:
+    """Yield what a rule returned, which may be a plugin's.
+
+    Args:
+        rule: Its name, for messages.
+        returned: Picks, and counts of what was dropped.
+
+    Raises:
+        TastemakerError: It is something else.
+    """
+    for pick in returned if isinstance(returned, Iterable) else (returned,):
+        if not isinstance(pick, Pick | Dropped):
+            raise TastemakerError(
+                f"rule {rule!r} gave {pick!r:.60}; a rule yields Pick(chosen, rejected, margin) and"
+                " Dropped(reason)."
+            )
+        yield pick
+
+
 def filtered(
     picks: Iterable[Pick | Dropped], group: Group, filters: PairFilters
 ) -> Iterator[Pick | Dropped]:
