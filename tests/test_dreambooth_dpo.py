@@ -150,8 +150,7 @@ class TestRun:
     def test_the_reference_is_the_model_before_bitwise(self, finished: RunDir) -> None:
         """What lies below the policy's LoRA is what the first round's model computes."""
         policy = load_backbone(str(finished.policy), device="cpu")
-        before = load_backbone(str(finished.model("round_1")), device="cpu")
-        before.fuse_adapters()
+        before = load_backbone(str(finished.model("round_1")), device="cpu", fused=True)
         policy.denoiser.disable_adapters()
         hidden = policy.encode_prompts(["a sks person 8"])
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -98,6 +98,8 @@ class PreferenceRun(RunConfig):
     @property
     def score_columns(self) -> tuple[str, ...] | None:
         """People's verdicts, where comparisons are imported, and those of `score`."""
+        if not (self.data or self.score):
+            return None
         verdicts = self.data.scorers if self.data else ()
         return verdicts + (self.score.columns if self.score else ())
 
