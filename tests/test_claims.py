@@ -26,6 +26,7 @@ from tastemaker.records import Stage
 with Stage(Path(sys.argv[1]), "train", {}).claimed():
     (Path(sys.argv[1]) / "half").write_text("x")
     (Path(sys.argv[1]) / ".model.0a1b2c3d.tmp").write_text("half of the w")
+    (Path(sys.argv[1]) / ".tmpGUhu5I").write_text("what safetensors had begun")
     print("claimed", flush=True)
     time.sleep(60)
 """

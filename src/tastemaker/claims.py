@@ -30,7 +30,8 @@ SEEN_SECONDS = 60.0
 
 STAGE_FILE = "stage.json"
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.lock\.break\..+")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.tmp\w{6}|\.lock\.break\..+")
+"""Names that `files.atomic`, safetensors and filelock give files until they are whole."""
 
 _tokens: dict[Path, str] = {}
 """Locks that this command holds: place to token."""
