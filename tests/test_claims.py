@@ -72,6 +72,11 @@ class TestExclusive:
         made(Stage(folder, "train", {}), "model")
         assert names(folder) == ["done.json", "half", "model", "stage.json"]
 
+    def test_a_lock_without_a_name_is_of_a_killed_command(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "policy" / ".lock", "")
+        made(Stage(tmp_path / "policy", "train", {}), "model")
+        assert names(tmp_path / "policy") == ["done.json", "model", "stage.json"]
+
     def test_a_terminated_command_gives_the_folder_back(self, tmp_path: Path) -> None:
         process = holder(tmp_path)
         process.terminate()

@@ -125,6 +125,9 @@ def _acquired(folder: Path, place: Path) -> SoftFileLease:
             lease.acquire(timeout=patience, poll_interval=0.2)
             return lease
         owner = lease.owner
+        if owner is None and patience == 1.0:  # killed before it could write its name
+            place.unlink(missing_ok=True)
+            continue
         if owner is None or owner.hostname == _host():
             break
         if patience == 1.0:
