@@ -138,7 +138,7 @@ def files_below(folder: Path, names: Iterable[str] | None = None) -> Iterator[Pa
 
 
 class _Hashes:
-    """Hashes by path, on disk: in the user's cache, or where that cannot be written for now."""
+    """Content hashes by path: an SQLite file in the user's cache, temporary if not writable."""
 
     def __init__(self) -> None:
         root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

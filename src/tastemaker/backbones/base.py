@@ -39,7 +39,7 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the denoiser is."""
+        """Device of the denoiser."""
 
     @property
     @abstractmethod

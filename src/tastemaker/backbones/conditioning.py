@@ -1,4 +1,4 @@
-"""What a denoiser is told beside latents and timestep: embeddings of prompts, a row a prompt."""
+"""Denoiser conditioning beside latents and timestep: prompt embeddings, one row per prompt."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json
 
 PEFT = "base_model.model."
-"""What PEFT's own files begin every key with."""
+"""Key prefix of PEFT's own files."""
 
 DENOISER = (
     "",
@@ -35,11 +35,11 @@ DENOISER = (
     "model_diffusion_model_",
     "base_model_model_",
 )
-"""What tools put before a denoiser's paths, its name in the pipeline aside."""
+"""Key prefixes of a denoiser's layers in other tools' files."""
 
 PROCESSORS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}
 PROCESSORS |= {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
-"""How diffusers before 0.22 called the layers of attention."""
+"""Attention layer names of diffusers before 0.22."""
 
 FIRST_FACTOR = re.compile(r"(_lora|\.lora_linear_layer)\.down\.weight\.alpha$")
 
@@ -227,7 +227,7 @@ def _split(layer: Layer, fused: Fused) -> Iterator[tuple[str, Layer]]:
 
 
 def _stranger(unknown: list[str], networks: Mapping[str, Any], file: Path) -> str:
-    """What to say of a file with names that are not known."""
+    """Build the error message for a file with unknown layer names."""
     theirs, ours = origins_of(map(_plain, unknown)), family_of(networks)
     if theirs and ours not in theirs:
         return (
