@@ -54,7 +54,7 @@ def distill(data: TrainingData, folder: Path) -> float:
     Returns:
         Mean squared difference of the two predictions over the last 50 steps.
     """
-    teacher = load_backbone("nano", device="cpu")
+    teacher = load_backbone("nano", device="auto")
     teacher.prepare_training()
     student = copy.deepcopy(teacher.denoiser).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE)
@@ -89,14 +89,19 @@ def difference(
     noise = torch.randn(clean.shape, generator=generator)
     # The first row is the empty prompt's, by which guidance draws.
     prompt = data.prompt[index] * (torch.rand(BATCH, generator=generator) < 0.8)
-    noisy, told = teacher.add_noise(clean, noise, timesteps), select(data.prompts, prompt)
     schedule = teacher.noise_schedule
     alpha, sigma = (
-        each[timesteps].float()[:, None, None, None] for each in (schedule.alpha, schedule.sigma)
+        each[timesteps].float()[:, None, None, None].to(teacher.device)
+        for each in (schedule.alpha, schedule.sigma)
     )
+    # Drawn on the CPU, so that every device sees one batch.
+    clean, noise, timesteps = (each.to(teacher.device) for each in (clean, noise, timesteps))
+    noisy = teacher.add_noise(clean, noise, timesteps)
+    embeddings = select(data.prompts, prompt)
+    embeddings = {name: value.to(teacher.device) for name, value in embeddings.items()}
     with torch.no_grad():
-        v = teacher.predict(teacher.denoiser, noisy, timesteps, told).float()
-    predicted = teacher.predict(student, noisy, timesteps, told).float()
+        v = teacher.predict(teacher.denoiser, noisy, timesteps, embeddings).float()
+    predicted = teacher.predict(student, noisy, timesteps, embeddings).float()
     return (predicted - (alpha * v + sigma * noisy)).square().mean()
 
 
@@ -117,7 +122,7 @@ def main() -> None:
     pairs = pair(config.pair, scored_candidates(config, RunDir(root)), root / "pairs")
     twin, made = root / "twin", root / "distilled.json"
     if not made.is_file():
-        own = load_backbone("nano", device="cpu")
+        own = load_backbone("nano", device="auto")
         data = cache_data(PairSet(pairs), own, root / "cache.safetensors")
         write_json(made, {"mean_squared_difference": distill(data, twin)})
     found = {}
