@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 # Set before any test imports the libraries that read them: no test may touch the network, and
 # plots need no display.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Equal bytes are a CPU's promise; CUDA_VISIBLE_DEVICES=0 tests on a card what holds there too.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Nor the user's cache of content hashes.
 CACHE = tempfile.TemporaryDirectory(prefix="tastemaker-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
+
+# A slow machine is no fault.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 16

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.config import dump, load, parse, read_yaml, section, shipped_runs
@@ -227,7 +227,6 @@ class TestDump:
         assert dump(load(str(copy))) == dump(run)
 
     # A busy machine is no slow strategy.
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         data=st.fixed_dictionaries(
             {"model": TEXT.filter(len)},

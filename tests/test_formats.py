@@ -92,7 +92,7 @@ def write(layout: str, comparisons: list[Comparison], folder: Path, **options: A
 
 
 @pytest.mark.parametrize("layout", TWO)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(data=st.lists(compared(), min_size=1, max_size=5))
 @example(data=[Comparison("", "x", (png(1), png(2)), (0.5, 0.5), ("", ""), bad=True)])
 @example(data=[Comparison("", "x", (png(1), png(2)), (0.0, 1.0), ("", "b"))] * 3)
@@ -107,7 +107,7 @@ def test_what_goes_out_comes_back(layout: str, data: list[Comparison]) -> None:
     assert len({each.where for each in found}) == len(found)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(data=st.lists(compared(most=5), min_size=1, max_size=4))
 def test_rankings_of_many_images_come_back(data: list[Comparison]) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -169,7 +169,7 @@ def test_a_pool_and_its_pairs_come_back_through_every_format(
 
 
 @pytest.mark.parametrize("layout", TWO)
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
 @given(data=st.lists(compared().filter(lambda each: not each.bad), min_size=1, max_size=4))
 @example(data=[Comparison("", "x", (png(1), png(2)), (0.5, 0.5), ("", ""), judged=False)])
 def test_what_an_import_took_goes_out_as_it_came(layout: str, data: list[Comparison]) -> None:

@@ -116,7 +116,7 @@ def test_a_scorer_that_did_not_score_is_named_with_the_nearest() -> None:
         list(best_worst(known, scorer="nano_jugde"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=30),
     st.integers(1, 7),

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.candidates import Rows
@@ -425,7 +425,6 @@ class TestRows:
 
 class TestListing:
     @given(st.sets(st.binary(min_size=1, max_size=3).filter(lambda name: b"\0" not in name)))
-    @settings(deadline=None)
     def test_names_come_in_order_whatever_their_bytes(self, keys: set[bytes]) -> None:
         names = [os.fsdecode(key) for key in keys]
         listing = Listing()

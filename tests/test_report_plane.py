@@ -286,7 +286,7 @@ class TestLabels:
 
     bounds = Box(0, 0, 400, 300)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.tuples(st.integers(60, 340), st.integers(40, 260)), min_size=1, max_size=5))
     def test_few_labels_never_overlap_nor_leave(self, points: list[tuple[float, float]]) -> None:
         spots = place(points, [(50, 10)] * len(points), [], self.bounds)

@@ -61,9 +61,8 @@ def processes() -> PartialState:
     """
     import torch
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    on_cpu = _told_cpu() or not torch.accelerator.is_available()
     launched = number_of_processes()
     said = ", ".join(name for name in WORLD_SIZES if name in os.environ)
     try:
@@ -78,6 +77,13 @@ def processes() -> PartialState:
             f" ({said})."
         )
     return state
+
+
+def _told_cpu() -> bool:
+    """Whether `accelerate launch --cpu` keeps the processes off any accelerator."""
+    from accelerate.utils import parse_flag_from_env
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
 def number_of_processes() -> int:
@@ -161,7 +167,8 @@ def torch_device(name: str) -> torch.device:
     """Turn a configured device into a torch device, on which arithmetic is as torch has it.
 
     Args:
-        name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+        name: "auto" (CUDA, then MPS, then CPU; under `accelerate launch --cpu` the CPU), "cpu",
+            "cuda" or "mps".
 
     Returns:
         The device; under `accelerate launch`, this process's own GPU.
@@ -174,7 +181,7 @@ def torch_device(name: str) -> torch.device:
     fix_arithmetic()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next((kind for kind, found in there.items() if found), "cpu")
+        name = "cpu" if _told_cpu() else next((kind for kind in there if there[kind]), "cpu")
     elif not there.get(name, True):
         raise TastemakerError(f"device {name!r} is not available here; set device=auto or cpu.")
     if name == "cuda":

@@ -85,10 +85,12 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     if isinstance(reference, FrozenCopy):
         held += sum(map(module_bytes, (reference.denoiser, *reference.text_encoders)))
     optimizer = adamw(trained.values(), config)
-    with torch.device("meta"), LiveBytes() as live:
-        residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
-        errors_of(residuals).margin.mean().backward()
-        del residuals
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
+            errors_of(residuals).margin.mean().backward()
+            del residuals
+        # Its counters are numbers, which `meta` has none of.
         optimizer.step()
     return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
 
@@ -110,8 +112,9 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     trained = personal_weights(backbone, text)
     held = pipeline_bytes(backbone)
     optimizer = adamw(trained.values(), config)
-    with torch.device("meta"), LiveBytes() as live:
-        mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
         optimizer.step()
     return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
 
@@ -132,22 +135,23 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     def predict(noisy: torch.Tensor, timestep: torch.Tensor, told: Conditioning) -> torch.Tensor:
         return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), told)
 
-    with torch.device("meta"), LiveBytes() as live:
-        drawing = Drawing(
-            told,
-            told,
-            range(images),
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-        )
-        step = guided_step(predict, _Sampler(), drawing)
-        noise = torch.empty(images, *backbone.latent_shape(None, None))
-        # One step without graph stands for all: they keep nothing.
-        timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
-        checkpointing = config.gradient_checkpointing
-        latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
-        backbone.decode_pixels(latents).mean().backward()
-        del latents
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            drawing = Drawing(
+                told,
+                told,
+                range(images),
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+            )
+            step = guided_step(predict, _Sampler(), drawing)
+            noise = torch.empty(images, *backbone.latent_shape(None, None))
+            # One step without graph stands for all: they keep nothing.
+            timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
+            checkpointing = config.gradient_checkpointing
+            latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
+            backbone.decode_pixels(latents).mean().backward()
+            del latents
         optimizer.step()
     return _need(path, backbone, trained.values(), held, held + live.peak)
 

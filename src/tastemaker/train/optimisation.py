@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, DistributedType
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
 from tastemaker.errors import TastemakerError
-from tastemaker.hardware import processes
+from tastemaker.hardware import processes, torch_device
 from tastemaker.launch import FSDP2
 from tastemaker.train.checkpoint import TrainState, last_good
 from tastemaker.training_sections import OptimisationConfig
@@ -39,12 +39,19 @@ def accelerator_for(
     Raises:
         TastemakerError: accelerate refuses, or it was launched in a way that this training has not.
     """
-    processes()
-    # Precision is a singleton of accelerate's; each training run of a process has its own.
-    AcceleratorState._reset_state()
+    on_cpu = torch_device(config.device).type == "cpu"
+    state = processes()
+    elsewhere = (state.device.type == "cpu") != on_cpu
+    if elsewhere and state.num_processes > 1:
+        raise TastemakerError(
+            f"device={config.device}, but the processes were launched for {state.device.type}:"
+            " launch them with `accelerate launch --cpu`, or set device=auto."
+        )
+    # Precision and device are singletons of accelerate's; each training of a process has its own.
+    AcceleratorState._reset_state(reset_partial_state=elsewhere)
     try:
         accelerator = Accelerator(
-            cpu=config.device == "cpu",
+            cpu=on_cpu,
             mixed_precision=MIXED[config.precision],
             # Said by plugins: accelerate would prefer what a launch put into the environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(config.gradient_accumulation),
