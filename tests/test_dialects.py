@@ -424,7 +424,9 @@ def test_precisions_are_kept(
     config = LoraImportConfig(lora=str(tmp_path / "x.safetensors"), model=str(models["sd1"]))
     (layer,) = read_layers(import_lora(config, tmp_path / "in") / LORA_FILE).values()
     assert torch.equal(update(layer), 0.5 * up.double() @ down.double())
-    acting, plain = (load_backbone(str(place)) for place in (tmp_path / "in", models["sd1"]))
+    acting, plain = (
+        load_backbone(str(place), device="cpu") for place in (tmp_path / "in", models["sd1"])
+    )
     acting.fuse_adapters()
     before, after = (
         each.denoiser.get_submodule(f"{ATTENTION}.to_q").weight for each in (plain, acting)
@@ -512,7 +514,9 @@ def test_rounds_are_summed_before_they_are_rounded(models: dict[str, Path], tmp_
         name_base(below, tmp_path / f"{number}")
         below, updates = str(tmp_path / f"{number}"), [*updates, update(layer)]
     base, top = (
-        load_backbone(model, dtype="bf16", fused=True).denoiser.get_submodule(f"{ATTENTION}.to_q")
+        load_backbone(model, device="cpu", dtype="bf16", fused=True).denoiser.get_submodule(
+            f"{ATTENTION}.to_q"
+        )
         for model in (str(models["sd1"]), below)
     )
     wanted = (base.weight.double() + sum(updates)).float()
