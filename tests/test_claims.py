@@ -114,6 +114,15 @@ class TestExclusive:
             ]
         assert (tmp_path / "scores" / "judge" / ".x.parquet.4711.tmp").is_file()
 
+    def test_beside_a_file_nothing_but_its_own_half_written_ones_goes(self, tmp_path: Path) -> None:
+        others = [".b.html.0a.tmp", ".a.html.x.tmp", "below/.a.html.0a.tmp", ".tmpGUhu5I"]
+        for name in (".a.html.0a.tmp", ".a.html.lock.break.1.0a", *others):
+            write_text(tmp_path / name, "")
+        with exclusive(tmp_path / "a.html", beside=True):
+            left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+            assert left == {".a.html.lock", *others}
+        assert ".a.html.lock" not in names(tmp_path)
+
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_that_may_not_be_written_is_named(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
@@ -241,3 +250,11 @@ def test_every_failure_of_the_disk_is_the_same_error(tmp_path: Path) -> None:
         atomic(tmp_path / "y") as temporary,
     ):
         temporary.mkdir()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(TastemakerError, match="it exists and is no file"):
+        write_text(tmp_path / "fifo", "x")
+    assert (tmp_path / "fifo").is_fifo()

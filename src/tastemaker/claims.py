@@ -31,14 +31,14 @@ SEEN_SECONDS = 60.0
 STAGE_FILE = "stage.json"
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.tmp\w{6}|\.lock\.break\..+")
-"""Names that `files.atomic`, safetensors and filelock give files until they are whole."""
+"""Names that `files.temporary_of`, safetensors and filelock give files until they are whole."""
 
 _tokens: dict[Path, str] = {}
 """Locks that this command holds: place to token."""
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, lock: Path | None = None) -> Iterator[None]:
+def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
     """Let one command at a time write in a folder, with all the processes of its launch.
 
     The lock is a file that names process and host. It needs no support by the file system beyond
@@ -46,21 +46,24 @@ def exclusive(folder: Path, lock: Path | None = None) -> Iterator[None]:
     host when it was not renewed for `LEASE_SECONDS`. Whoever has the lock removes the temporary
     files of killed commands; folders that were made for the lock go with it where they stay empty.
 
+    In a block that holds the lock already nothing more is done.
+
     Args:
-        folder: The output folder; made where missing.
-        lock: The lock's file; None: `.lock` in the folder. In a block that holds it already,
-            nothing more is done.
+        output: The output folder; made where missing.
+        beside: The output is a file, or a folder that appears whole: the lock stands beside it, and
+            nothing but the temporary files of that name is removed.
 
     Raises:
         TastemakerError: Another command writes in the folder, the disk is not writable, or the
             processes of this launch do not share it.
     """
-    place = Path(os.path.abspath(lock or folder / LOCK))
+    lock = output.with_name(f".{output.name}{LOCK}") if beside else output / LOCK
+    place = Path(os.path.abspath(lock))
     with contextlib.ExitStack() as stack:
-        token = from_main_process(lambda: stack.enter_context(_locked(folder, place)))
+        token = from_main_process(lambda: stack.enter_context(_locked(output, place)))
         if not everywhere(_seen(place, token)):
             raise TastemakerError(
-                f"the processes of this launch do not share {folder}: some do not see what the main"
+                f"the processes of this launch do not share {output}: some do not see what the main"
                 " process writes there. Choose an output on a disk that all machines share."
             )
         yield
@@ -73,7 +76,7 @@ def still_held(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, place: Path) -> Iterator[str]:
+def _locked(output: Path, place: Path) -> Iterator[str]:
     """Hold the lock in this process; yields its token."""
     if place in _tokens:
         yield _tokens[place]
@@ -82,10 +85,10 @@ def _locked(folder: Path, place: Path) -> Iterator[str]:
         made = _make(place.parent)
     try:
         with disk_errors(place):
-            lease = _acquired(folder, place)
+            lease = _acquired(output, place)
         token = _tokens[place] = str(lease.token)
         try:
-            remove_temporary_files(folder)
+            _remove_temporary_files(output, place)
             with _ended_by_sigterm():
                 yield token
         finally:
@@ -118,7 +121,7 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquired(folder: Path, place: Path) -> SoftFileLease:
+def _acquired(output: Path, place: Path) -> SoftFileLease:
     lease = SoftFileLease(place, lease_duration=LEASE_SECONDS, is_singleton=False)
     for patience in (1.0, 1.5 * LEASE_SECONDS):
         with contextlib.suppress(Timeout):
@@ -131,10 +134,10 @@ def _acquired(folder: Path, place: Path) -> SoftFileLease:
         if owner is None or owner.hostname == _host():
             break
         if patience == 1.0:
-            print(f"{folder} is locked by host {owner.hostname}; waiting for a sign of life.")
+            print(f"{output} is locked by host {owner.hostname}; waiting for a sign of life.")
     who = f"process {owner.pid} on {owner.hostname}" if owner else f"the lock {place}"
     raise TastemakerError(
-        f"another command is writing in {folder} ({who}); wait until it has ended, or choose"
+        f"another command is writing in {output} ({who}); wait until it has ended, or choose"
         " another output."
     )
 
@@ -165,19 +168,26 @@ def _seen(place: Path, token: str) -> bool:
     return True
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed commands left half-written in a folder that this command has locked.
+def _remove_temporary_files(output: Path, lock: Path) -> None:
+    """Remove what killed commands left half-written of an output that this command has locked.
 
     Folders inside that other stages claim have locks of their own and are passed over.
 
     Args:
-        folder: The folder; it may be missing.
+        output: A folder, or what the lock stands beside; it may be missing.
+        lock: Its lock.
     """
-    for place, folders, files in os.walk(folder):
-        if place != str(folder) and {STAGE_FILE, LOCK} & set(files):
+    inside = lock.name == LOCK
+    name = re.escape(output.name)
+    own = _TEMPORARY if inside else re.compile(rf"\.{name}\.([0-9a-f]+\.tmp|lock\.break\..+)")
+    top = output if inside else output.parent
+    for place, folders, files in os.walk(top):
+        if place != str(top) and {STAGE_FILE, LOCK} & set(files):
             folders.clear()
             continue
-        for name in filter(_TEMPORARY.fullmatch, files):
-            (Path(place) / name).unlink(missing_ok=True)
-        for name in filter(_TEMPORARY.fullmatch, folders):
-            shutil.rmtree(Path(place) / name, ignore_errors=True)
+        for each in filter(own.fullmatch, files):
+            (Path(place) / each).unlink(missing_ok=True)
+        for each in filter(own.fullmatch, folders):
+            shutil.rmtree(Path(place) / each, ignore_errors=True)
+        if not inside:
+            break

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from tastemaker.claims import exclusive
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_record, read_table, write_json
 from tastemaker.images import decode
@@ -75,7 +76,8 @@ def evaluate(
             result["models"][name]["drawn_with"] = words
     if real is not None:
         add_distances(result, pools, Pool(real), config)
-    write_json(report, result)
+    with exclusive(report.parent):
+        write_json(report, result)
     return report
 
 

@@ -15,7 +15,7 @@ from tastemaker.claims import exclusive
 from tastemaker.comparisons import Comparison, win_shares
 from tastemaker.data_sections import HUMAN, TIE, DataExportConfig
 from tastemaker.errors import TastemakerError
-from tastemaker.files import config_key, disk_errors, read_record, write_json
+from tastemaker.files import config_key, disk_errors, read_record, temporary_of, write_json
 from tastemaker.groups import Groups, score_keys
 from tastemaker.records import PairSet, Pool, finished_key
 from tastemaker.registry import LAYOUTS
@@ -53,11 +53,19 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
     key = config_key(
         config.model_dump(mode="json"), _source_key(source), LAYOUTS.code(config.layout.name)
     )
+    with exclusive(output, beside=True):
+        if not _exported(output, key):
+            _export(config, source, output, key)
+    return output
+
+
+def _exported(output: Path, key: str) -> bool:
+    """Whether an export ended here before; what else is there is refused."""
     marker = output / MARKER
     if marker.is_file():
         held = read_record(marker, key=str)
         if held["key"] == key and held.get("held") == _measured(output):
-            return output
+            return True
         if held["key"] == key:
             raise TastemakerError(
                 f"{output} does not hold what was exported to it: files are missing, or others."
@@ -65,20 +73,21 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
             )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise TastemakerError(f"{output} exists and holds something else; choose another folder.")
-    with exclusive(output, output.with_name(f".{output.name}.lock")):
-        unfinished = output.with_name(f".{output.name}.unfinished")
+    return False
+
+
+def _export(config: DataExportConfig, source: Path, output: Path, key: str) -> None:
+    unfinished = temporary_of(output)
+    try:
+        number = _write(config, source, unfinished)
+        about = {"key": key, "comparisons": number, "held": _measured(unfinished)}
+        write_json(unfinished / MARKER, about)
+        with disk_errors(output):
+            if output.is_dir():
+                output.rmdir()
+            unfinished.rename(output)
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            number = _write(config, source, unfinished)
-            about = {"key": key, "comparisons": number, "held": _measured(unfinished)}
-            write_json(unfinished / MARKER, about)
-            with disk_errors(output):
-                if output.is_dir():
-                    output.rmdir()
-                unfinished.rename(output)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return output
 
 
 def _measured(folder: Path) -> dict[str, int]:

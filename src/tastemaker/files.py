@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,11 @@ UMASK = os.umask(0o022)
 os.umask(UMASK)
 
 
+def temporary_of(path: Path) -> Path:
+    """Name what will be `path` once it is whole; `claims` knows such names after a kill."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.
@@ -40,11 +46,14 @@ def atomic(path: Path) -> Iterator[Path]:
         A path in the same folder, for the caller to write.
 
     Raises:
-        TastemakerError: The disk is full, not writable or gone; the half-written file is removed.
+        TastemakerError: The disk is full, not writable or gone, or what is there is no file, such
+            as a device; the half-written file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_of(path)
     try:
         with disk_errors(path):
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EEXIST, "it exists and is no file")
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb") as file:
@@ -70,7 +79,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
     Raises:
         TastemakerError: The disk is full, not writable or gone; what was written is removed.
     """
-    temporary = folder / f".whole.{secrets.token_hex(4)}.tmp"
+    temporary = temporary_of(folder / "whole")
     try:
         with disk_errors(folder):
             temporary.mkdir(parents=True)

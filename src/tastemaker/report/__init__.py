@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.claims import exclusive
 from tastemaker.files import atomic, write_text
 from tastemaker.records import RunDir
 from tastemaker.sections import ReportConfig
@@ -35,9 +36,11 @@ def report(config: ReportConfig, run: RunDir) -> Path:
     from tastemaker.report.samples import strips
     from tastemaker.report.strip import before_after
 
-    write_text(run.report_html, render(config, run))
+    page = render(config, run)
     picture = before_after(strips(read(run), config.strips)[0])
-    if picture is not None:
-        with atomic(run.before_after) as temporary:
-            picture.save(temporary, format="PNG")
+    with exclusive(run.folder):
+        write_text(run.report_html, page)
+        if picture is not None:
+            with atomic(run.before_after) as temporary:
+                picture.save(temporary, format="PNG")
     return run.report_html

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tastemaker.claims import exclusive
 from tastemaker.data_sections import ShowConfig
 from tastemaker.files import write_text
 
@@ -39,6 +40,8 @@ def show(config: ShowConfig, folder: Path) -> str:
     if config.html is not None:
         from tastemaker.showing.page import render
 
-        write_text(Path(config.html), render(contents))
+        page = Path(config.html)
+        with exclusive(page, beside=True):
+            write_text(page, render(contents))
         text += f"\n{config.html}"
     return text
