@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from pictures import noise
 from tastemaker.errors import TastemakerError
-from tastemaker.metrics.features import feature_network
+from tastemaker.metrics.features import check_features, feature_network
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.metrics.kernel_distance import kernel_distance
 from tastemaker.registry import SCORERS
+from tastemaker.scorers.availability import refuse_missing
 from tastemaker.scorers.clip import ClipScorer
 
 # The format outlives its maker: torch says so at every turn, and still reads it.
@@ -168,6 +169,8 @@ class TestInception:
 def test_names_without_features(name: str, words: str) -> None:
     with pytest.raises(TastemakerError, match=words):
         feature_network(name)
+    with pytest.raises(TastemakerError):  # before any weights are loaded, too
+        check_features(name, refuse_missing)
 
 
 def test_bad_batches() -> None:

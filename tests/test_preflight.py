@@ -46,6 +46,7 @@ MISTAKES = {
     "evaluate.features": f"[{NOWHERE}]",
     "pair.filters.without": "missing.txt",
     "train.start": NOWHERE,
+    "train.tracker": "tensorbord",
     "train.precision": "fp16",
     "train.lora.targets": "[to_nothing]",
     "train.text_lora.targets": "[to_nothing]",

@@ -128,6 +128,8 @@ class TestStart:
         )
         with pytest.raises(TastemakerError, match="does not fit UNet2DConditionModel"):
             train(train_config(tiny_model, start=str(other)), pairs, tmp_path / "layers")
+        assert not (tmp_path / "rank").exists()
+        assert not (tmp_path / "layers").exists()
 
     def test_what_does_not_go_together(self, tiny_model: Path) -> None:
         for options, message in (

@@ -25,7 +25,7 @@ from tastemaker.sections import (
 )
 from tastemaker.values import Names
 
-LAST = ("device", "model", "features")
+LAST = ("device", "model", "features", "tracker")
 """What needs torch to be looked for."""
 
 
@@ -179,6 +179,18 @@ def _look_for_features(name: str) -> None:
     check_features(name, refuse_missing)
 
 
+def _look_for_tracker(name: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise TastemakerError(
+            f"tracker {name!r} is none of accelerate's. {nearest(name, LOGGER_TYPE_TO_CLASS)}"
+        )
+    # accelerate would leave it out, and log nothing.
+    if name not in map(str, get_available_trackers()):
+        raise TastemakerError(f"tracker {name!r} needs its library; install it, or set null.")
+
+
 def _look_for_words(file: str) -> None:
     from tastemaker.filters import prompt_reasons
 
@@ -192,6 +204,7 @@ LOOKS: dict[str, Callable[[str], None]] = {
     "model": _look_for_model,
     "photographs": _look_for_photographs,
     "pool": lambda folder: expect(Path(folder).expanduser(), "pool"),
+    "tracker": _look_for_tracker,
     "words": _look_for_words,
 }
 """How a value is looked for, by what it names; columns are those of a pool that is not named."""

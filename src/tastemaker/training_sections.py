@@ -192,7 +192,9 @@ class TrainConfig(OptimisationConfig):
         " alike; 0.2 in the reference implementation of Diffusion-DPO (proportion_empty_prompts).",
     )
     validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
-    tracker: str | None = Field("tensorboard", description="Any accelerate tracker, or null.")
+    tracker: Annotated[str | None, Names("tracker")] = Field(
+        "tensorboard", description="Any accelerate tracker, or null."
+    )
 
     @model_validator(mode="after")
     def _reference_fits(self) -> TrainConfig:

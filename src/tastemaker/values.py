@@ -61,7 +61,9 @@ class Names:
         what: What the value, or each of several, is the name of.
     """
 
-    what: Literal["column", "device", "features", "lora", "model", "photographs", "pool", "words"]
+    what: Literal[
+        "column", "device", "features", "lora", "model", "photographs", "pool", "tracker", "words"
+    ]
 
 
 class Options(BaseModel):

@@ -109,6 +109,10 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
         _torchscript(path)
     elif name_or_path in SCORERS:
         SCORERS.validate(name_or_path, {})
+        made = SCORERS.entry(name_or_path)
+        # Of a function, only what it returns knows.
+        if isinstance(made, type) and not hasattr(made, "features"):
+            raise _no_features(name_or_path, _scores_alone(name_or_path))
     else:
         try:
             look_for(name_or_path)
@@ -137,8 +141,12 @@ def _of_scorer(
     scorer = SCORERS.bind(name, options)().to(device, torch.float32)
     extract = getattr(scorer, "features", None)
     if not callable(extract):
-        raise TastemakerError(f"Scorer {name!r} gives scores alone.")
+        raise _scores_alone(name)
     return functools.partial(_in_batches, extract=extract, batch_size=batch_size)
+
+
+def _scores_alone(name: str) -> TastemakerError:
+    return TastemakerError(f"Scorer {name!r} gives scores alone.")
 
 
 @torch.no_grad()

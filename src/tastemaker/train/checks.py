@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from tastemaker.backbones import Backbone, check_model
+from tastemaker.backbones.skeleton import load_skeleton
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import torch_device
 from tastemaker.personal_sections import PersonalizeConfig
 from tastemaker.train.adapters import check_targets
+from tastemaker.train.networks import add_text_adapters, make_trainable
 from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.training_sections import OptimisationConfig, TrainConfig
 
@@ -24,7 +28,7 @@ def check_training(
 
     Raises:
         TastemakerError: The precision needs another device, a target is no layer of the model, or a
-            loss, a credit scheme or a size does not fit.
+            loss, a credit scheme, a size or the LoRA to be carried on does not fit.
     """
     if config.precision == "fp16" and torch_device(config.device).type != "cuda":
         raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
@@ -38,5 +42,10 @@ def check_training(
     if isinstance(config, TrainConfig):
         weighted_losses(config)
         build_credit(config, backbone)
+        if config.start is not None:
+            with torch.device("meta"):
+                skeleton = load_skeleton(config.model)
+                add_text_adapters(config, skeleton)
+                make_trainable(config, skeleton)
     if isinstance(config, PersonalizeConfig):
         backbone.latent_shape(config.size, config.size)
