@@ -15,6 +15,7 @@ from tastemaker.cli import main
 from tastemaker.config import load
 from tastemaker.errors import TastemakerError
 from tastemaker.evaluate import evaluate, summary
+from tastemaker.recipes.real_images import Images
 from tastemaker.recipes.runner import run
 from tastemaker.records import PairSet, Pool, RunDir
 
@@ -162,6 +163,19 @@ class TestSwitches:
 
 
 class TestRun:
+    def test_held_out_photographs_that_are_trained_on_are_told(
+        self, finished: RunDir, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Images(load(str(file)), finished).held_out()
+        assert "warning: 6 of the held-out photographs are trained on" in capsys.readouterr().out
+        Image.new("RGB", (40, 40)).save(tmp_path / "0.png")
+        (tmp_path / "0.txt").write_text("person 0", encoding="utf-8")
+        Images(
+            load(str(file), (f"held_out.images={tmp_path}", f"output={tmp_path}")),
+            RunDir(tmp_path / "run"),
+        ).held_out()
+        assert "warning" not in capsys.readouterr().out
+
     def test_each_stage_rejects_what_the_last_one_chose(self, finished: RunDir) -> None:
         easy, normal, hard = (
             PairSet(finished.stage_pairs(name)).table().to_pylist()

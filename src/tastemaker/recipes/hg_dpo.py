@@ -37,6 +37,7 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         HG-DPO, arXiv 2405.20216.
     """
     images = Images(config, run)
+    held_out = images.held_out()
     models: dict[str, Path] = {}
     before: Path | None = None
     for name, stage in config.stages.items():
@@ -49,7 +50,7 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         pairs = run.stage_pairs(config.text_encoder.pairs)
         text = train(config.text_encoder.train, pairs, run.model("text_encoder"))
         models["policy"] = merge_adapters([before, text], run.policy)
-    evaluate(config.evaluate, models, run.evaluation, run.report_json, images.held_out())
+    evaluate(config.evaluate, models, run.evaluation, run.report_json, held_out)
     report(config.report, run)
 
 
@@ -67,12 +68,11 @@ def hg_dpo_mixed(config: RealRun, run: RunDir) -> None:
         HG-DPO, arXiv 2405.20216, ablation.
     """
     images = Images(config, run)
+    held_out = images.held_out()
     sets = [stage_pairs(images, name, stage) for name, stage in config.stages.items()]
     last = list(config.stages.values())[-1]
     policy = train(last.train, mix(sets, run.stage_pairs("mixed")), run.policy)
-    evaluate(
-        config.evaluate, {"policy": policy}, run.evaluation, run.report_json, images.held_out()
-    )
+    evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json, held_out)
     report(config.report, run)
 
 

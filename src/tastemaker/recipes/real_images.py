@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tastemaker.blend import blend
 from tastemaker.data_sections import JoinConfig
 from tastemaker.generate import generate, reconstruct
@@ -13,6 +15,7 @@ from tastemaker.records import RunDir
 from tastemaker.runs import RealRun, StageConfig
 from tastemaker.score import score
 from tastemaker.sections import GenerateConfig
+from tastemaker.showing.shared import shared_pictures
 
 
 class Images:
@@ -32,10 +35,22 @@ class Images:
         return score(self.config.score, import_images(self.config.real, self.run.real))
 
     def held_out(self) -> Path | None:
-        """Real images that nothing is trained on, where the run names some."""
+        """Real images to measure a distance to, where the run names some.
+
+        Those that are trained on are warned of: they are nearer than others.
+        """
         if self.config.held_out is None:
             return None
-        return import_images(self.config.held_out, self.run.held_out)
+        held_out = import_images(self.config.held_out, self.run.held_out)
+        twice = shared_pictures(held_out, import_images(self.config.real, self.run.real))
+        if twice:
+            name, there = next(iter(twice.items()))
+            tqdm.write(
+                f"warning: {len(twice)} of the held-out photographs are trained on (the first is"
+                f" {name}, there {there}), so that a distance to them says little of new ones; name"
+                " others in held_out.images."
+            )
+        return held_out
 
     def candidates(self) -> Path:
         """The base model's candidates for every real image, scored."""

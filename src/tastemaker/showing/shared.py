@@ -9,8 +9,7 @@ from tastemaker.files import read_table
 from tastemaker.images import decode, pixel_hash
 from tastemaker.pictures import Pictures
 from tastemaker.records import PairSet, Pool
-
-FIRST, SECOND = range(2)
+from tastemaker.trained_prompts import shared_prompts
 
 
 def shared(folder: Path, other: Path) -> dict[str, str]:
@@ -26,18 +25,9 @@ def shared(folder: Path, other: Path) -> dict[str, str]:
     Raises:
         TastemakerError: A folder holds neither, or an image is corrupt.
     """
-    pictures = Pictures()
-    prompts = set()
-    for name, prompt, picture in _images(other):
-        pictures.add(picture, name, SECOND)
-        prompts.add(_same(prompt))
-    common: dict[str, None] = {}
-    twice: dict[str, str] = {}
-    for name, prompt, picture in _images(folder):
-        if _same(prompt) in prompts:
-            common[prompt] = None
-        if (seen := pictures.elsewhere(picture, FIRST)) is not None:
-            twice[name] = seen[1]
+    theirs = (prompt for _, prompt, _ in _images(other))
+    common = dict.fromkeys(shared_prompts((prompt for _, prompt, _ in _images(folder)), theirs))
+    twice = shared_pictures(folder, other)
     first = next((f"; the first is {each!r}" for each in common), "")
     pair = next((f"; the first is {name}, there {seen}" for name, seen in twice.items()), "")
     return {
@@ -46,12 +36,36 @@ def shared(folder: Path, other: Path) -> dict[str, str]:
     }
 
 
-def _same(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())
+def shared_pictures(folder: Path, other: Path) -> dict[str, str]:
+    """Find the images of a pool, or of pairs, whose pixels are in another.
+
+    Args:
+        folder: Of a pool or of pairs.
+        other: The same.
+
+    Returns:
+        Ids of `folder`'s, each with the first of `other`'s that has its pixels.
+
+    Raises:
+        TastemakerError: A folder holds neither, or an image is corrupt.
+    """
+    pictures = Pictures()
+    for name, _, image in _images(other):
+        pictures.add(_pixels(name, image), name)
+    twice = {}
+    for name, _, image in _images(folder):
+        if (seen := pictures.where(_pixels(name, image))) is not None:
+            twice[name] = seen
+    pictures.close()
+    return twice
 
 
-def _images(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, prompt and hash of the pixels of each image."""
+def _pixels(name: str, image: bytes) -> str:
+    return pixel_hash(decode(image, name))
+
+
+def _images(folder: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Id, prompt and file of each image."""
     only: set[str] | None = None
     pools = [Pool(folder)]
     if PairSet(folder).file.is_file():
@@ -63,4 +77,4 @@ def _images(folder: Path) -> Iterator[tuple[str, str, str]]:
             for row in read_table(shard, ("candidate_id", "prompt", "image")).to_pylist():
                 name = row["candidate_id"]
                 if only is None or name in only:
-                    yield name, row["prompt"], pixel_hash(decode(row["image"]["bytes"], name))
+                    yield name, row["prompt"], row["image"]["bytes"]

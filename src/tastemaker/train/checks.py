@@ -43,8 +43,8 @@ def check_training(
         weighted_losses(config)
         build_credit(config, backbone)
         if config.start is not None:
+            skeleton = load_skeleton(config.model)
             with torch.device("meta"):
-                skeleton = load_skeleton(config.model)
                 add_text_adapters(config, skeleton)
                 make_trainable(config, skeleton)
     if isinstance(config, PersonalizeConfig):
