@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tastemaker import reading
 from tastemaker.errors import TastemakerError
@@ -59,6 +60,12 @@ def test_yaml_within_them() -> None:
     assert deep == []
     # A date that is none, and one that is: names like any other.
     assert reading.parse_yaml("[2026-99-99, 2026-11-27]", "") == ["2026-99-99", "2026-11-27"]
+    texts = ["010", "1:30", "1:30.5", "1_000", "0b1", "0o7", "08.5", "1e4", ".", "+"]
+    assert reading.parse_yaml(f"[{', '.join(texts)}]", "") == texts
+    numbers = {"0": 0, "-12": -12, "+3": 3, "0x1F": 31, "1.0e-4": 1e-4, "2.": 2.0, ".5": 0.5}
+    assert reading.parse_yaml(f"[{', '.join(numbers)}]", "") == list(numbers.values())
+    for value in (*texts, *numbers, *numbers.values(), 1e22, "yes", "null"):
+        assert reading.parse_yaml(yaml.safe_dump([value]), "") == [value]
     merged = reading.parse_yaml("a: &a {k: 1, j: 2}\nb: {<<: *a, k: 3}", "")
     assert merged["b"] == {"k": 3, "j": 2}
 

@@ -12,6 +12,7 @@ import functools
 import io
 import itertools
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -362,14 +363,27 @@ def open_tensors(path: Path) -> Iterator[safe_open]:
         ) from error
 
 
+DATE = "tag:yaml.org,2002:timestamp"
+
+
 @functools.cache
 def _loader() -> Any:
-    """PyYAML's loader of plain values, without dates, repeated keys and merges without end."""
+    """PyYAML's loader of plain values, without repeated keys and merges without end.
+
+    Dates are texts, and so are numbers that read otherwise than people write them: PyYAML's are those
+    of YAML 1.1, where 010 is eight and 1:30 is ninety. What is left out is quoted when written.
+    """
     import yaml
+
+    numbers = {
+        "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9]*)$|0x[0-9a-fA-F]+$",
+        "tag:yaml.org,2002:float": r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)\.[0-9]*)([eE][-+][0-9]+)?$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
+    }
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012
-            first: [each for each in found if each[0] != "tag:yaml.org,2002:timestamp"]
+            first: [each for each in found if each[0] not in {*numbers, DATE}]
             for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
@@ -391,6 +405,8 @@ def _loader() -> Any:
             if len(node.value) > MOST_NODES:  # each level of merges may double it
                 raise ValueError(f"merges (<<) give more than {MOST_NODES} keys")
 
+    for tag, form in numbers.items():
+        Loader.add_implicit_resolver(tag, re.compile(form), list("-+.0123456789"))
     return Loader
 
 
