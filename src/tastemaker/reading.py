@@ -370,8 +370,8 @@ DATE = "tag:yaml.org,2002:timestamp"
 def _loader() -> Any:
     """PyYAML's loader of plain values, without repeated keys and merges without end.
 
-    Dates are texts, and so are numbers that read otherwise than people write them: PyYAML's are those
-    of YAML 1.1, where 010 is eight and 1:30 is ninety. What is left out is quoted when written.
+    Dates are texts, and so are numbers that mean something else in YAML 1.1, PyYAML's, where 010 is
+    eight and 1:30 is ninety. What is left out is quoted when written.
     """
     import yaml
 
