@@ -1,5 +1,6 @@
 """Tiny models, random weights in the real architectures, loaded as users do; and what they made."""
 
+import gc
 import json
 import os
 import string
@@ -24,6 +25,9 @@ os.environ["XDG_CACHE_HOME"] = CACHE.name
 # A slow machine is no fault.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any")
+
+# Half a million objects of imported libraries are searched for garbage every time: more rarely.
+gc.set_threshold(20_000, 10, 100)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 16
