@@ -121,9 +121,20 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clip"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small model of every family. Read them only: all tests share them."""
+    from families import FAMILIES, save_family
+
+    return {name: save_family(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: Path) -> Path:
-    """Eight pairs whose images must be encoded: the pool keeps no latents."""
+    """Eight pairs whose images must be encoded: the pool keeps no latents.
+
+    Read them only: all tests share them.
+    """
     from tastemaker.data_sections import PairConfig
     from tastemaker.generate import generate
     from tastemaker.pair import pair

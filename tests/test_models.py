@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, UNet2DConditionModel
 from PIL import Image
 
-from families import FAMILIES, save_family
+from families import FAMILIES
 from stable_diffusion import BETAS, SIZE
 from tastemaker.backbones import (
     Backbone,
@@ -34,12 +34,6 @@ from tastemaker.sections import SamplingConfig
 
 PROMPTS = ("a cat", "a red dog")
 SIDES = {"height": SIZE, "width": SIZE}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every family's small model; read only."""
-    return {name: save_family(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
 
 
 def changed(model: Path, output: Path, file: str, **options: Any) -> Path:
@@ -216,6 +210,23 @@ def test_whole_models_are_accepted(models: dict[str, Path], family: str) -> None
     assert check_model(str(models[family]), [(SIZE, SIZE)]).device.type == "meta"
 
 
+def test_a_model_is_looked_at_again_once_a_file_changed(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    model = changed(models["sd1"], tmp_path / "model", UNET)
+    first = check_model(str(model))
+    assert check_model(str(model)) is first
+    other = check_model(str(model), scheduler="DDPMScheduler")
+    found = [type(each.pipeline.scheduler).__name__ for each in (first, other)]
+    assert found == ["DDIMScheduler", "DDPMScheduler"]
+    changed(model, tmp_path / "other", UNET, sample_size=8)
+    shutil.copy(tmp_path / "other" / UNET, model / UNET)
+    assert check_model(str(model)).latent_shape(None, None) == (4, 8, 8)
+    (model / UNET).unlink()
+    with pytest.raises(TastemakerError, match="download"):
+        check_model(str(model))
+
+
 def test_missing_files_are_named(models: dict[str, Path], tmp_path: Path) -> None:
     for file in ("unet/config.json", "vae/diffusion_pytorch_model.safetensors"):
         model = tmp_path / file.replace("/", "-")
@@ -353,9 +364,8 @@ def test_a_sampler_whose_package_is_missing_is_said(
     from diffusers.utils import dummy_torch_and_torchsde_objects as dummies
 
     monkeypatch.setattr(diffusers, "DPMSolverSDEScheduler", dummies.DPMSolverSDEScheduler)
-    backbone = check_model(str(models["sd1"]))
     with pytest.raises(TastemakerError, match="torchsde|cannot be built"):
-        backbone.set_scheduler("DPMSolverSDEScheduler")
+        check_model(str(models["sd1"]), scheduler="DPMSolverSDEScheduler")
 
 
 def test_more_steps_than_timesteps_are_refused(models: dict[str, Path], tmp_path: Path) -> None:

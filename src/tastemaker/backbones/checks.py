@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,29 +17,49 @@ Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""
 
 
-def check_model(model: str, sizes: Iterable[Size] = ()) -> Backbone:
+def check_model(
+    model: str, sizes: Iterable[Size] = (), *, scheduler: str | None = None
+) -> Backbone:
     """Hold a model against what is understood, from its configuration files alone.
 
     Args:
         model: A registered name, a hub id, a pipeline folder or a trained LoRA folder, of which the
             base is looked at.
         sizes: Of images that it shall draw or be trained on.
+        scheduler: A diffusers scheduler class to draw it by; None keeps the model's own.
 
     Returns:
-        The model without weights, as `load_skeleton` gives it.
+        The model without weights, as `load_skeleton` gives it; shared, so not to be changed.
 
     Raises:
         TastemakerError: The model is missing, broken, or not understood; a size is not one of its
             family's.
     """
-    from tastemaker.backbones.skeleton import load_skeleton
-
-    place = Path(resolve(root_of(model)))
-    if place.is_dir():
-        variant_of(place, read_family(str(place)))
-    backbone = load_skeleton(model)
+    root = root_of(model)
+    backbone = _understood(root, scheduler, _files(Path(resolve(root))))
     for height, width in sizes:
         backbone.latent_shape(height, width)
+    return backbone
+
+
+def _files(place: Path) -> tuple[tuple[int, ...], ...]:
+    """What changes with any file of a pipeline's folder; nothing for a hub id."""
+    files = (file for depth in ("*", "*/*") for file in place.glob(depth) if file.is_file())
+    stats = (file.stat() for file in sorted(files))
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
+
+
+@functools.lru_cache(maxsize=8)  # every section looks at its model, and so does every room again
+def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...], ...]) -> Backbone:
+    """The skeleton of the pipeline that has these files."""
+    from tastemaker.backbones.skeleton import load_skeleton
+
+    if files:
+        place = resolve(model)
+        variant_of(Path(place), read_family(place))
+    backbone = load_skeleton(model)
+    if scheduler:
+        backbone.set_scheduler(scheduler)
     return backbone
 
 
@@ -54,9 +75,7 @@ def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()
         TastemakerError: The model is not understood, or an option does not suit it.
     """
     check_dtype(torch_device(config.device), config.dtype)
-    backbone = check_model(model)
-    if config.scheduler:
-        backbone.set_scheduler(config.scheduler)
+    backbone = check_model(model, scheduler=config.scheduler)
     for height, width in tuple(sizes) or ((None, None),):
         shape = backbone.latent_shape(config.height or height, config.width or width)
         backbone.check_steps(config.num_inference_steps, shape)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tastemaker import config as configuration
-from tastemaker.backbones import check_model
 from tastemaker.choices import Choice
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import agree, environment
@@ -62,11 +60,10 @@ def check_run(config: RunConfig) -> None:
         TastemakerError: Something is missing or does not fit, with the path of its option.
     """
     check(config)
-    look = functools.cache(check_model)
     for path, section in sections_of(config):
         if isinstance(section, OptimisationConfig):
             try:
-                check_training(section, look)
+                check_training(section)
             except TastemakerError as error:
                 raise TastemakerError(f"{path}: {error}") from None
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from tastemaker.backbones import Backbone, check_model
+from tastemaker.backbones import check_model
 from tastemaker.backbones.skeleton import load_skeleton
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import torch_device
@@ -17,14 +15,11 @@ from tastemaker.train.terms import build_credit, weighted_losses
 from tastemaker.training_sections import OptimisationConfig, TrainConfig
 
 
-def check_training(
-    config: OptimisationConfig, look: Callable[[str], Backbone] = check_model
-) -> None:
+def check_training(config: OptimisationConfig) -> None:
     """Refuse what a training would stop at before its first step, on a model without weights.
 
     Args:
         config: On pairs, on photographs or on a scorer's gradient.
-        look: From a model's name to its networks without weights, which are not changed.
 
     Raises:
         TastemakerError: The precision needs another device, a target is no layer of the model, or a
@@ -32,7 +27,7 @@ def check_training(
     """
     if config.precision == "fp16" and torch_device(config.device).type != "cuda":
         raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
-    backbone = look(config.model)
+    backbone = check_model(config.model)
     if getattr(config, "method", "lora") == "lora":
         check_targets(backbone.denoiser, config.lora)
     text_lora = getattr(config, "text_lora", None)
