@@ -16,7 +16,7 @@ from tastemaker.config import load
 from tastemaker.errors import TastemakerError
 from tastemaker.evaluate import evaluate, summary
 from tastemaker.recipes.real_images import Images
-from tastemaker.recipes.runner import run
+from tastemaker.recipes.runner import check_run, run
 from tastemaker.records import PairSet, Pool, RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -119,6 +119,15 @@ class TestConfiguration:
         overrides = [f"{key}=null" for key in given] if given else [override]
         with pytest.raises(TastemakerError, match=message):
             load(str(file), tuple(overrides))
+
+    def test_photographs_of_a_size_that_the_model_cannot_take_are_refused_first(
+        self, file: Path
+    ) -> None:
+        """Held-out ones are only looked at."""
+        check_run(load(str(file), ("held_out.size=33",)))
+        for options in (("real.size=33",), ("real.size=null", "real.buckets=[[32, 33]]")):
+            with pytest.raises(TastemakerError, match="real: .*33"):
+                check_run(load(str(file), options))
 
 
 class TestSwitches:

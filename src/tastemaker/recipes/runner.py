@@ -8,7 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tastemaker import config as configuration
+from tastemaker.backbones import check_model
 from tastemaker.choices import Choice
+from tastemaker.data_sections import ImagesConfig, ImportConfig
 from tastemaker.errors import TastemakerError
 from tastemaker.hardware import agree, environment
 from tastemaker.preflight import check
@@ -61,11 +63,20 @@ def check_run(config: RunConfig) -> None:
     """
     check(config)
     for path, section in sections_of(config):
-        if isinstance(section, OptimisationConfig):
-            try:
+        try:
+            if isinstance(section, OptimisationConfig):
                 check_training(section)
-            except TastemakerError as error:
-                raise TastemakerError(f"{path}: {error}") from None
+            elif isinstance(section, ImportConfig | ImagesConfig) and path != "held_out":
+                check_model(config.model, _sizes(section))
+        except TastemakerError as error:
+            raise TastemakerError(f"{path}: {error}") from None
+
+
+def _sizes(section: ImportConfig | ImagesConfig) -> list[tuple[int, int]]:
+    """Heights and widths that an import scales to; none where images keep their own."""
+    if section.size is not None:
+        return [(section.size, section.size)]
+    return [(height, width) for width, height in section.buckets]
 
 
 def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
