@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from launching import launch
 from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.backbones.differentiable import unroll
 from tastemaker.config import load
@@ -345,7 +344,7 @@ class TestTraining:
     ) -> None:
         config = reward_config(tiny_model, tmp_path, checkpoint_every=2, **options)
         whole = train_reward(config, tmp_path / "whole")
-        again = train_reward(config, tmp_path / "again")
+        again = shutil.copytree(whole, tmp_path / "again")
         (again / "done.json").unlink()
         (again / "pytorch_lora_weights.safetensors").unlink()
         (again / "checkpoints" / "step-000004.safetensors").unlink()
@@ -416,36 +415,20 @@ class TestTraining:
         assert not (tmp_path / "out" / "done.json").exists()
 
 
-TRAIN = """
-import json, sys
-from pathlib import Path
-from tastemaker.training_sections import RewardTrainConfig
-from tastemaker.train.reward import train_reward
-train_reward(RewardTrainConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]))
-"""
+def train_as_said(options: str, output: Path) -> None:
+    train_reward(RewardTrainConfig(**json.loads(options)), output)
 
 
 @pytest.mark.timeout(300)
 def test_two_processes_train_as_one(tiny_model: Path, tiny_clip: Path, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN, encoding="utf-8")
     scorer = {"name": "clip", "model": str(tiny_clip)}
     options = {"scorer": scorer, "steps": 3, "adam_epsilon": 1e-2}
     alone = reward_config(tiny_model, tmp_path, batch_size=4, **options)
     train_reward(alone, tmp_path / "1")
     halves = reward_config(tiny_model, tmp_path, batch_size=2, **options)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [
-            *(sys.executable, *launcher, str(script)),
-            *(halves.model_dump_json(), str(tmp_path / "2")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = (halves.model_dump_json(), tmp_path / "2")
+    ended = launch(train_as_said, *words, folder=tmp_path)
+    assert ended.code == 0, ended.err[-3000:]
     for one, two in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
     one, two = lora(tmp_path / "1"), lora(tmp_path / "2")

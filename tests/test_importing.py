@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from launching import launch
 from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker import conversion
 from tastemaker.cli import main
@@ -493,20 +491,13 @@ def test_a_pool_of_photographs_opens_with_datasets(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_of_two_processes_one_imports(source: Path, tmp_path: Path) -> None:
     folder_of(tmp_path / "in", a=photograph(0), b=b"broken")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for output, words in (
         ("real", [f"images={tmp_path / 'in'}", "size=16"]),
         ("compared", [f"comparisons.path={source}"]),
     ):
-        done = subprocess.run(
-            [*launch, "-m", "tastemaker", "import", str(tmp_path / output), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("imported") == 1
+        ended = launch(main, ["import", str(tmp_path / output), *words], folder=tmp_path)
+        assert ended.code == 0, ended.err[-3000:]
+        assert ended.out.count("imported") == 1
         assert (tmp_path / output / "done.json").is_file()
 
 

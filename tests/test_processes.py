@@ -15,6 +15,8 @@ import torch
 from accelerate.utils import DynamoBackend
 from safetensors.torch import load_file
 
+from launching import launch
+from tastemaker import claims
 from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora import LORA_FILE
 from tastemaker.cli import main
@@ -24,23 +26,6 @@ from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
 from tastemaker.train.optimisation import accelerator_for
 from tastemaker.training_sections import OptimisationConfig
-
-
-def launch(processes: int, words: list[str]) -> str:
-    """Run the command line in so many processes, as `torchrun` and `accelerate launch` do.
-
-    Returns what they wrote to stderr: their progress.
-    """
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tastemaker", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
 
 
 def lines(file: Path) -> list[dict[str, object]]:
@@ -92,7 +77,9 @@ def test_a_training_that_one_process_began_goes_on_on_two(
     shutil.copytree(one, two)
     for name in ("done.json", *(f"checkpoints/step-{step:06d}.safetensors" for step in (2, 3))):
         (two / name).unlink()
-    launch(2, ["train", str(pairs), str(two), *options, "batch_size=2"])
+    words = ["train", str(pairs), str(two), *options, "batch_size=2"]
+    ended = launch(main, words, folder=tmp_path)
+    assert ended.code == 0, ended.err[-3000:]
     for name in ("metrics.jsonl", "credit.jsonl"):
         for alone, together in zip(lines(one / name), lines(two / name), strict=True):
             assert together.keys() == alone.keys()
@@ -121,11 +108,12 @@ def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: P
     words += ["generate.shard_size=3", "train.checkpoint_every=4"]
     one = run(load(str(run_file), (*words, "name=one")))
     halves = ["name=two", "train.batch_size=1"]
-    progress = launch(2, ["run", str(run_file), *words, *halves])
+    ended = launch(main, ["run", str(run_file), *words, *halves], folder=tmp_path)
+    assert ended.code == 0, ended.err[-3000:]
     two = RunDir(one.folder.with_name("two"))
-    drawn = re.findall(r"generate candidates: .*?\| *\d+/(\d+) \[", progress)
+    drawn = re.findall(r"generate candidates: .*?\| *\d+/(\d+) \[", ended.err)
     assert max(map(int, drawn)) == 6
-    scored = re.findall(r"score candidates by tiny: (\d+)images \[", progress)
+    scored = re.findall(r"score candidates by tiny: (\d+)images \[", ended.err)
     assert max(map(int, scored)) == 6
     rooms = (one.candidates, one.pairs)
     files = [file.relative_to(one.folder) for room in rooms for file in room.rglob("*.parquet")]
@@ -143,11 +131,18 @@ def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: P
             assert other == pytest.approx(value, rel=2e-3, abs=2e-3), (model, key)
 
 
-DIFFERENT = """
-import os, sys
-from tastemaker.cli import main
-sys.exit(main([*sys.argv[1:], f"steps={2 + int(os.environ['RANK'])}"]))
-"""
+def different(words: list[str]) -> int:
+    return main([*words, f"steps={2 + int(os.environ['RANK'])}"])
+
+
+def apart(words: list[str], output: Path) -> int:
+    """Each process has a folder of its own under the same relative name."""
+    claims.SEEN_SECONDS = 1.0
+    own = output.with_name(os.environ["RANK"])
+    own.mkdir()
+    os.chdir(own)
+    return main(["out" if word == str(output) else word for word in words])
+
 
 DYING = """
 import os, sys
@@ -160,45 +155,39 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-APART = """
-import os, sys
-from tastemaker import claims
-from tastemaker.cli import main
-
-claims.SEEN_SECONDS = 1.0
-os.makedirs(os.environ["RANK"])
-os.chdir(os.environ["RANK"])
-sys.exit(main([word if word != sys.argv[3] else "out" for word in sys.argv[1:]]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("script", "says"),
-    [
-        (DIFFERENT, "'steps: 3', not 'steps: 2'"),
-        (DYING, "exitcode  : 7"),
-        (APART, "do not share out"),
-    ],
-    ids=["different", "dying", "on disks that are not shared"],
-)
-def test_processes_that_cannot_go_on_end_with_an_error(
-    script: str, says: str, pairs: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "launched.py"
-    file.write_text(script, encoding="utf-8")
+@pytest.fixture
+def words(pairs: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
+    """A short training."""
     words = ["train", str(pairs), str(tmp_path / "out"), f"model={tiny_model}", "device=cpu"]
+    return [*words, "tracker=null", "batch_size=2"]
+
+
+def test_processes_of_different_configurations_end(words: list[str], tmp_path: Path) -> None:
+    ended = launch(different, words, folder=tmp_path)
+    assert ended.code == 2
+    assert "'steps: 3', not 'steps: 2'" in ended.err
+
+
+def test_processes_that_share_no_disk_end(words: list[str], tmp_path: Path) -> None:
+    ended = launch(apart, words, tmp_path / "out", folder=tmp_path)
+    assert ended.code == 2
+    assert "do not share out" in ended.err
+
+
+def test_a_process_that_dies_ends_torchrun(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "launched.py"
+    file.write_text(DYING, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(file), *words, "tracker=null", "batch_size=2"],
+        [sys.executable, *launcher, str(file), *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=240,
-        cwd=tmp_path,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode != 0
-    assert says in done.stderr
+    assert "exitcode  : 7" in done.stderr
 
 
 @pytest.mark.parametrize("launcher", WORLD_SIZES)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,23 +16,22 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from PIL import Image
 from safetensors.torch import load_file
 
+from launching import launch
+from tastemaker.cli import main
 from tastemaker.errors import TastemakerError
+from tastemaker.hardware import processes
 from tastemaker.launch import FSDP2
 from tastemaker.train import train
 from tastemaker.train.optimisation import refuse_engines
 from tastemaker.train.sharding import prepare
 from test_train import rows, train_config
 
-# accelerate splits weights over GPUs alone; torch does it over CPUs as well.
-LAUNCHED = """
-import sys
-from accelerate import DistributedType
-from tastemaker.hardware import processes
-from tastemaker.cli import main
 
-processes().distributed_type = DistributedType.MULTI_GPU
-sys.exit(main(sys.argv[1:]))
-"""
+def split(words: list[str]) -> int:
+    """The command line. accelerate splits weights over GPUs alone; torch does it over CPUs too."""
+    processes().distributed_type = DistributedType.MULTI_GPU
+    return main(words)
+
 
 EXACT = {
     # AdamW divides by the gradient's size, and a large beta multiplies errors: both would blow up
@@ -55,20 +51,6 @@ def environment_of(config: Path) -> dict[str, str]:
     return {key: str(value) for key, value in prepare_multi_gpu_env(args).items()}
 
 
-def launch(script: Path, words: list[str], environment: dict[str, str]) -> str:
-    """Run a script in two processes on the CPU; return what it wrote to stderr."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env={**os.environ, **environment, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-    )
-    return done.stderr if done.returncode else ""
-
-
 def as_words(options: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in options.items()]
 
@@ -85,12 +67,10 @@ def test_a_training_begun_on_one_process_goes_on_on_two(
     shutil.copytree(one, two)
     for name in ("done.json", "checkpoints/step-000003.safetensors"):
         (two / name).unlink()
-    script = tmp_path / "launched.py"
-    script.write_text(LAUNCHED)
     words = ["train", str(pairs), str(two), f"model={tiny_model}", "device=cpu", "steps=3"]
     words += as_words({**options, "batch_size": 2, "tracker": None})
-    failed = launch(script, words, environment_of(FSDP2))
-    assert not failed, failed[-3000:]
+    ended = launch(split, words, folder=tmp_path, environment=environment_of(FSDP2))
+    assert ended.code == 0, ended.err[-3000:]
     alone, together = (
         load_file(each / "checkpoints/step-000003.safetensors") for each in (one, two)
     )
