@@ -13,7 +13,7 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from safetensors.torch import save_file
 
-from families import FAMILIES, save_family
+from families import FAMILIES
 from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.backbones.dialects import read_foreign
 from tastemaker.backbones.exchange import export_lora, import_lora
@@ -40,11 +40,6 @@ from tastemaker.training_sections import LoraConfig
 FILE = Path("style.safetensors")
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 DOUBLE = "transformer_blocks.0.attn"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_family(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from families import FAMILIES, save_family
+from families import FAMILIES
 from stable_diffusion import SIZE
 from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.backbones.exchange import export_lora, import_lora
@@ -62,8 +62,8 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_family(family, tmp_path_factory.mktemp(family))
+def model(family: str, models: dict[str, Path]) -> Path:
+    return models[family]
 
 
 def trained(base: Path, output: Path, *, seed: int = 0) -> Path:
@@ -155,8 +155,10 @@ def test_merged_weights_draw_the_same(lora: Path, tmp_path: Path) -> None:
     assert torch.allclose(drawn(merged), drawn(lora), atol=1e-4)
 
 
-def test_file_of_another_family_is_refused(lora: Path, family: str, tmp_path: Path) -> None:
-    other = save_family("flux" if family != "flux" else "sd1", tmp_path / "other")
+def test_file_of_another_family_is_refused(
+    lora: Path, family: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    other = models["flux" if family != "flux" else "sd1"]
     for layout in ("kohya", "diffusers"):
         file = export_lora(ExportConfig(layout=layout), lora, tmp_path / layout)
         with pytest.raises(TastemakerError, match="another family"):

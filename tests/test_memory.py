@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from families import FAMILIES, save_family
+from families import FAMILIES
 from tastemaker.cli import main
 from tastemaker.config import load
 from tastemaker.memory import needs
@@ -106,10 +106,9 @@ def test_training_takes_what_was_worked_out(nano: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_worked_out(family: str, nano: Path, tmp_path: Path) -> None:
-    model = save_family(family, tmp_path / "model")
+def test_every_family_is_worked_out(family: str, nano: Path, models: dict[str, Path]) -> None:
     size = ("generate.height=32", "generate.width=32", "evaluate.height=32", "evaluate.width=32")
-    base = (f"model={model}", *size)
+    base = (f"model={models[family]}", *size)
     plain = {each.section: each for each in needs(load(str(nano), base))}
     both, checkpointed = (
         training("train", load(str(nano), (*base, *words)).train, (32, 32))

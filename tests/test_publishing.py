@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import write_run
 from tastemaker.cli import main
 from tastemaker.config import load
 from tastemaker.files import UMASK
@@ -22,9 +23,9 @@ from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
 
 
-@pytest.fixture
-def finished(run_file: Path) -> RunDir:
-    return run(load(str(run_file)))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: Path) -> RunDir:
+    return run(load(str(write_run(tmp_path_factory.mktemp("run"), tiny_model, tiny_clip))))
 
 
 def header(folder: Path) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def test_folder_loads_and_says_what_was_measured(
     assert "A LoRA for `pipeline`" in text  # the base's folder, without the way to it
     assert (place / "config.yaml").read_text().rstrip() in text
     for file in place.glob("*.[jmy]*"):
-        assert str(tmp_path) not in file.read_text(encoding="utf-8"), file
+        for folder in (finished.folder.parents[1], tmp_path):
+            assert str(folder) not in file.read_text(encoding="utf-8"), file
     settings = yaml.safe_load(finished.config.read_text())
     published = yaml.safe_load((place / "config.yaml").read_text())
     assert published == {**settings, **published}
