@@ -43,6 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "records",
         "registry",
         "runs",
+        "results",
         "scratch",
         "sections",
         "seeding",

@@ -272,7 +272,7 @@ def test_run_without_measurements_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(TastemakerError, match=r"report\.json does not exist.*tastemaker run"):
         report(ReportConfig(), RunDir(tmp_path))
     write_json(tmp_path / "report.json", [])
-    with pytest.raises(TastemakerError, match="names no models"):
+    with pytest.raises(TastemakerError, match="is damaged"):
         report(ReportConfig(), RunDir(tmp_path))
 
 
@@ -463,11 +463,15 @@ class TestWarnings:
             "worse",
         ),
         (
-            {"base": "base", "models": {"base": {}, "policy": {}}},
+            {"base": "base", "prompts": 1, "models": {"base": {}, "policy": {}}},
             "No win rate of Policy",
             "unclear",
         ),
-        ({"base": "base", "models": {"base": {}}}, "Only the base was measured", "unclear"),
+        (
+            {"base": "base", "prompts": 1, "models": {"base": {}}},
+            "Only the base was measured",
+            "unclear",
+        ),
     ],
 )
 def test_verdict(held: dict[str, Any], sentence: str, tone: str, tmp_path: Path) -> None:

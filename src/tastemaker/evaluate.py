@@ -11,13 +11,14 @@ from tqdm import tqdm
 
 from tastemaker.claims import exclusive
 from tastemaker.errors import TastemakerError
-from tastemaker.files import read_record, read_table, write_json
+from tastemaker.files import read_table, write_json
 from tastemaker.images import decode
 from tastemaker.metrics.clusters import mean_and_stderr
 from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.preflight import check
 from tastemaker.prompts import load_prompts
 from tastemaker.records import Pool, Stage
+from tastemaker.results import read_report
 from tastemaker.sections import AdapterConfig, EvaluateConfig
 from tastemaker.trained_prompts import normalized_prompt, number_trained_on, shared_warning
 from tastemaker.values import checked_name
@@ -63,9 +64,15 @@ def evaluate(
 
     from tastemaker.scorers.pool import score_pool
 
+    judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
+    # All are looked at before the first is drawn.
+    stages = {
+        name: _stage(_drawn(config, name), name, model, prompts, output / name)
+        for name, model in judged.items()
+    }
     pools = {
-        name: _draw(config, name, str(model), prompts, output / name)
-        for name, model in {"base": config.base, **models}.items()
+        name: _draw(_drawn(config, name), model, prompts, stages[name])
+        for name, model in judged.items()
     }
     for pool in pools.values():
         score_pool(pool, config.scorers, device=config.device)
@@ -242,24 +249,37 @@ def _images(pool: Pool) -> Iterator[Image.Image]:
             yield decode(row["image"]["bytes"], row["candidate_id"])
 
 
-def _draw(config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path) -> Pool:
-    from tastemaker.backbones import model_identity
-    from tastemaker.backbones.sampling import plan, sample_pool
-
+def _drawn(config: EvaluateConfig, name: str) -> EvaluateConfig:
+    """The options with the switches of one model's LoRA."""
     # Where the base is a trained model itself, it is drawn as it is.
     own = AdapterConfig() if name == "base" else config.switches(name)
-    config = config.model_copy(update={"adapter": own})
+    return config.model_copy(update={"adapter": own})
+
+
+def _stage(
+    config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path
+) -> Stage:
+    from tastemaker.backbones import model_identity
+
     around = {"device", "scorers", "base", "features", "adapters"}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
-    stage = Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
+    return Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
+
+
+def _draw(config: EvaluateConfig, model: str, prompts: list[str], stage: Stage) -> Pool:
+    from tastemaker.backbones.sampling import plan, sample_pool
+
+    pool = Pool(stage.folder)
     with stage.claimed() as unfinished:
         if unfinished:
             items = plan(prompts, config.num_images, config.seed)
-            sample_pool(config, model, items, folder, keep_latents=False, shard_size=SHARD_SIZE)
-            Pool(folder).require(len(items))
+            sample_pool(
+                config, model, items, pool.folder, keep_latents=False, shard_size=SHARD_SIZE
+            )
+            pool.require(len(items))
             stage.finish(prompts=len(prompts), candidates=len(items))
-    return Pool(folder)
+    return pool
 
 
 def summary(report: Path) -> str:
@@ -272,9 +292,9 @@ def summary(report: Path) -> str:
         Lines with mean, paired difference to the base and win rate.
 
     Raises:
-        TastemakerError: The file is missing.
+        TastemakerError: The file is missing or damaged.
     """
-    data = read_record(report, prompts=int, images=int, models=dict)
+    data = read_report(report)
     counts = f"{data['prompts']} prompts, {data['images']} images a model"
     shared = data.get("prompts_trained_on")
     if shared is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.batching import streamed
 from tastemaker.errors import TastemakerError
-from tastemaker.reading import open_file, parse_json, read_text
+from tastemaker.reading import open_file, parse_json, read_text, require_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -265,7 +265,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         Values by column.
 
     Raises:
-        TastemakerError: The file is missing or torn.
+        TastemakerError: The file is missing or torn, or a column is of another kind.
     """
     import pyarrow.parquet as pq
 
@@ -274,6 +274,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file,
     ):
         for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+            _require_kinds(batch, path)
             yield from batch.to_pylist()
 
 
@@ -281,7 +282,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one parquet file.
 
     Raises:
-        TastemakerError: The file is missing, torn, or lacks a column.
+        TastemakerError: The file is missing, torn, or lacks a column, or one is of another kind.
     """
     import pyarrow.parquet as pq
 
@@ -290,9 +291,35 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         missing = [name for name in columns or () if name not in held]
         if missing:
             raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
-        return pq.read_table(
+        table = pq.read_table(
             path, columns=list(columns) if columns else None, page_checksum_verification=True
         )
+    _require_kinds(table, path)
+    return table
+
+
+TEXT_COLUMNS = {"candidate_id", "prompt_id", "prompt", "pair_id", "chosen_id", "rejected_id"}
+IMAGE_COLUMN = "image"
+
+
+def _require_kinds(table: pa.Table | pa.RecordBatch, path: Path) -> None:
+    """Refuse columns that every reader relies on where they are of another kind, or have gaps."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in table.column_names:
+        kind, gaps = table.schema.field(name).type, table[name].null_count
+        if pa.types.is_floating(kind):  # scores, of a scorer that may have any name
+            continue
+        if name in TEXT_COLUMNS:
+            fits = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        elif name == IMAGE_COLUMN:
+            fits = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            gaps = pc.struct_field(table[name], "bytes").null_count if fits else gaps
+        else:
+            continue
+        if not fits or gaps:
+            raise damaged(path, f"column {name!r} is {f'empty in {gaps} rows' if fits else kind}")
 
 
 @contextlib.contextmanager
@@ -300,10 +327,9 @@ def whole_parquet(path: Path) -> Iterator[None]:
     """Turn what pyarrow says of a missing or torn file into one clear error."""
     import pyarrow as pa
 
+    require_file(path)
     try:
         yield
-    except FileNotFoundError:
-        raise TastemakerError(f"{path} does not exist.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
 

@@ -30,6 +30,7 @@ from tastemaker.files import (
     write_text,
 )
 from tastemaker.hardware import everywhere, from_main_process, is_main_process
+from tastemaker.reading import read_yaml
 from tastemaker.registry import plugin_code
 
 if TYPE_CHECKING:
@@ -354,8 +355,6 @@ class Pool:
             TastemakerError: Scores and candidates do not belong together, or a score is no finite
                 number.
         """
-        import pyarrow.compute as pc
-
         columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
         scorers = self.scorers()
         for shard in self.shards():
@@ -367,13 +366,23 @@ class Pool:
                         f"scores of {scorer!r} in {self.folder} belong to other candidates;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
                     )
-                if not pc.all(pc.is_finite(scored[scorer]), skip_nulls=False, min_count=0).as_py():
+                if not _finite(scored[scorer]):
                     raise TastemakerError(
                         f"{self.score_file(scorer, shard)} holds a score that is no finite number;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
                     )
                 table = table.append_column(scorer, scored[scorer])
             yield table
+
+
+def _finite(scores: pa.ChunkedArray) -> bool:
+    """Whether a column holds a finite number in every row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(scores.type):
+        return False
+    return bool(pc.all(pc.is_finite(scores), skip_nulls=False, min_count=0).as_py())
 
 
 @dataclass(frozen=True)
@@ -551,10 +560,7 @@ class RunDir:
         import yaml
 
         if self.config.is_file():
-            held, new = (
-                _uncut(yaml.safe_load(text))
-                for text in (self.config.read_text(encoding="utf-8"), config)
-            )
+            held, new = _uncut(read_yaml(self.config)), _uncut(yaml.safe_load(config))
             if held != new:
                 change = _first_difference(held, new)
                 raise TastemakerError(
@@ -568,3 +574,16 @@ class RunDir:
         if not self.environment.is_file():
             write_json(self.environment, environment)
         return self
+
+
+def refuse_claimed(output: Path) -> None:
+    """Refuse to write into a folder that a stage or a run has: its files would be replaced.
+
+    Args:
+        output: Of a command that is no stage.
+
+    Raises:
+        TastemakerError: It is such a folder.
+    """
+    if (output / STAGE_FILE).is_file() or RunDir(output).policy.is_dir():
+        raise TastemakerError(f"{output} holds what another command made; choose another output.")

@@ -18,7 +18,7 @@ from tastemaker.data_sections import (
 )
 from tastemaker.errors import TastemakerError
 from tastemaker.personal_sections import PersonalizeConfig
-from tastemaker.records import RunDir
+from tastemaker.records import RunDir, refuse_claimed
 from tastemaker.sections import (
     BlendConfig,
     EvaluateConfig,
@@ -164,6 +164,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from tastemaker.claims import exclusive
 
     section = _section(ExportConfig, parsed)
+    refuse_claimed(output)
     with exclusive(output):
         print(export_lora(section, source, output))
 

@@ -20,7 +20,7 @@ from tastemaker.backbones.layers import (
     write_layers,
 )
 from tastemaker.backbones.loading import adapter_chain, load_backbone, resolve
-from tastemaker.backbones.lora import LORA_FILE, METADATA, MODEL_FILE, name_base, part_of
+from tastemaker.backbones.lora import LORA_FILE, METADATA, name_base, part_of
 from tastemaker.backbones.skeleton import load_skeleton, networks
 from tastemaker.backbones.tokens import refuse_token
 from tastemaker.contents import file_content
@@ -178,9 +178,9 @@ def _kept(header: dict[str, str], layers: Layers, file: Path) -> str | None:
 
 def _chain(lora: Path) -> tuple[list[Path], str]:
     """A LoRA's folder and those below it, from the lowest up, and the pipeline under all."""
-    if not (lora / LORA_FILE).is_file() and not (lora / MODEL_FILE).is_file():
-        raise TastemakerError(f"{lora} holds no LoRA; give the folder that `train` wrote.")
     folders, root = adapter_chain(str(lora))
+    if not folders:
+        raise TastemakerError(f"{lora} holds no LoRA; give the folder that `train` wrote.")
     for folder in folders:
         refuse_token(folder)
     return folders, root

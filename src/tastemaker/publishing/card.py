@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,34 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tastemaker import __version__
 from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
-from tastemaker.files import read_json, read_record
-from tastemaker.publishing.places import without_places
+from tastemaker.files import read_record
 from tastemaker.records import RunDir
 from tastemaker.registry import MODELS
 from tastemaker.report.contents import training_scorers
 from tastemaker.sections import PublishConfig
 
 
-def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
+def card(
+    config: PublishConfig,
+    run: RunDir,
+    folder: Path,
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+) -> str:
     """Write the card of a finished run.
 
     Args:
         config: Licence and data.
         run: The run.
         folder: What the card will lie in, with the weights.
+        settings: The run's configuration, for others.
+        report: The run's `report.json`.
 
     Returns:
         Markdown with the hub's header.
     """
-    settings = without_places(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     adapter = (folder / LORA_FILE).is_file()
     base = read_record(folder / MODEL_FILE, base=str)["base"] if adapter else str(settings["model"])
-    report = read_record(run.report_json, prompts=int, models=dict)
     learnt = training_scorers(settings)
     environment = Environment(
         loader=PackageLoader("tastemaker.publishing", "."),
@@ -65,8 +70,8 @@ def card(config: PublishConfig, run: RunDir, folder: Path) -> str:
         pictures=(folder / "before_after.png").is_file(),
         data=config.data or "Not described.",
         license=config.license or "Not given.",
-        settings=yaml.safe_dump(settings, sort_keys=False).rstrip(),
-        machine=json.dumps(read_json(run.environment), indent=2),
+        settings=yaml.safe_dump(dict(settings), sort_keys=False).rstrip(),
+        machine=json.dumps(read_record(run.environment), indent=2),
         version=__version__,
     )
     return page
@@ -97,7 +102,7 @@ def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
     return header
 
 
-def _results(report: dict[str, Any], learnt: Collection[str]) -> list[str]:
+def _results(report: Mapping[str, Any], learnt: Collection[str]) -> list[str]:
     """Rows of the table: every model under every scorer; a star marks those of training."""
     rows = []
     for model, found in report["models"].items():

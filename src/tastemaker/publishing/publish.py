@@ -11,11 +11,13 @@ from tastemaker.backbones.exchange import export_lora
 from tastemaker.backbones.loading import is_adapter
 from tastemaker.backbones.lora import MODEL_FILE
 from tastemaker.claims import exclusive
+from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
-from tastemaker.files import atomic, read_json, write_json, write_text
+from tastemaker.files import atomic, damaged, read_json, read_record, write_json, write_text
 from tastemaker.publishing.card import card
 from tastemaker.publishing.places import without_places
-from tastemaker.records import RunDir
+from tastemaker.records import RunDir, finished_key, refuse_claimed
+from tastemaker.results import read_report
 from tastemaker.sections import ExportConfig, PublishConfig
 from tastemaker.trained_prompts import FILE
 
@@ -39,18 +41,31 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
         `output`.
 
     Raises:
-        TastemakerError: The run is not finished, or the hub refuses.
+        TastemakerError: The run is not finished or damaged, or the hub refuses.
     """
     if not run.report_json.is_file():
         raise TastemakerError(f"{run.folder} is no finished run; run its recipe to the end first.")
+    if config.push_to_hub is not None:
+        _check_repository(config.push_to_hub)
+    refuse_claimed(output)
+    finished_key(run.policy, whole=True)
+    report, environment = read_report(run.report_json), read_record(run.environment)
+    settings = without_places(read_yaml(run.config))
+    for key in ("recipe", "model"):
+        if not isinstance(settings.get(key), str):
+            raise damaged(run.config, f"it names no {key}")
     with exclusive(output):
-        _fill(config, run, output)
+        _fill_weights(run, output)
+        write_json(output / run.environment.name, without_places(environment))
+        write_json(output / run.report_json.name, without_places(report))
+        write_text(output / run.config.name, yaml.safe_dump(settings, sort_keys=False))
+        write_text(output / "README.md", card(config, run, output, settings, report))
     if config.push_to_hub is not None:
         _push(config, output)
     return output
 
 
-def _fill(config: PublishConfig, run: RunDir, output: Path) -> None:
+def _fill_weights(run: RunDir, output: Path) -> None:
     if is_adapter(run.policy):
         export_lora(ExportConfig(layout="diffusers"), run.policy, output)
         export_lora(ExportConfig(name=run.folder.name), run.policy, output)
@@ -64,13 +79,18 @@ def _fill(config: PublishConfig, run: RunDir, output: Path) -> None:
     if (run.folder / PICTURE).is_file():
         with atomic(output / PICTURE) as temporary:
             shutil.copyfile(run.folder / PICTURE, temporary)
-    for file in (run.environment, run.report_json):
-        write_json(output / file.name, without_places(read_json(file)))
     if (output / MODEL_FILE).is_file():
         write_json(output / MODEL_FILE, without_places(read_json(output / MODEL_FILE)))
-    settings = without_places(yaml.safe_load(run.config.read_text(encoding="utf-8")))
-    write_text(output / run.config.name, yaml.safe_dump(settings, sort_keys=False))
-    write_text(output / "README.md", card(config, run, output))
+
+
+def _check_repository(name: str) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        hf_hub_url(name, MODEL_FILE)  # of the client, which asks nobody for it
+    except HFValidationError as error:
+        raise TastemakerError(f"push_to_hub: {error}") from None
 
 
 def _push(config: PublishConfig, folder: Path) -> None:

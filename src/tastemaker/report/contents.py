@@ -12,6 +12,7 @@ from tastemaker.config import read_yaml
 from tastemaker.errors import TastemakerError
 from tastemaker.files import read_json, read_json_lines
 from tastemaker.records import Pool, RunDir
+from tastemaker.results import read_report
 
 Row = Mapping[str, Any]
 
@@ -178,11 +179,7 @@ def read(run: RunDir) -> Contents:
             " Run `tastemaker run` on its configuration again (finished rooms are skipped),"
             " then ask for the report."
         )
-    held = read_json(run.report_json)
-    if not isinstance(held, dict) or not isinstance(held.get("models"), dict):
-        raise TastemakerError(
-            f"{run.report_json} names no models; delete it and run the evaluation again."
-        )
+    held = read_report(run.report_json)
     environment = read_json(run.environment) if run.environment.is_file() else {}
     return Contents(
         run=run,
