@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from tastemaker.errors import TastemakerError
-from tastemaker.evaluate import compare
-from tastemaker.files import write_json, write_table
-from tastemaker.records import Pool
+from tastemaker.evaluate import compare, evaluate
+from tastemaker.files import write_json, write_table, write_text
+from tastemaker.records import Pool, Stage
+from tastemaker.sections import EvaluateConfig
 
 
 def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
@@ -64,3 +65,19 @@ def test_a_score_that_is_missing_is_named(tmp_path: Path, bad: float | None) -> 
     policy = scored(tmp_path / "policy", [0.0, bad, bad], 1)
     with pytest.raises(TastemakerError, match="taste.*a score that is no finite number"):
         compare({"base": base, "policy": policy}, ["taste"], 3)
+
+
+def test_a_damaged_model_is_named_before_any_is_drawn(tmp_path: Path) -> None:
+    lora = Stage(tmp_path / "lora", "train", {})
+    with lora.claimed():
+        write_json(lora.folder / "model.json", {"base": "nano"})
+        write_text(lora.folder / "pytorch_lora_weights.safetensors", "weights")
+        lora.finish()
+    (lora.folder / "pytorch_lora_weights.safetensors").write_text("weighty")
+    (tmp_path / "prompts.txt").write_text("a cat", encoding="utf-8")
+    config = EvaluateConfig(
+        base="nano", prompts=str(tmp_path / "prompts.txt"), scorers=("sharpness",), device="cpu"
+    )
+    with pytest.raises(TastemakerError, match="is damaged"):
+        evaluate(config, {"policy": lora.folder}, tmp_path / "out", tmp_path / "report.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "prompts.txt"]

@@ -210,3 +210,8 @@ def test_torn_and_missing_files_are_named(
     assert "none.safetensors does not exist" in capsys.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "c")]) == 2
     assert "holds no LoRA" in capsys.readouterr().err
+    (tmp_path / "weightless").mkdir()
+    (tmp_path / "weightless" / "model.json").write_text('{"base": "nano"}', encoding="utf-8")
+    assert main(["export", str(tmp_path / "weightless"), str(tmp_path / "d")]) == 2
+    assert "holds no LoRA" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()

@@ -18,7 +18,7 @@ import yaml
 from conftest import write_run
 from tastemaker.cli import main
 from tastemaker.config import load
-from tastemaker.files import UMASK
+from tastemaker.files import UMASK, write_json
 from tastemaker.recipes.runner import run
 from tastemaker.records import RunDir
 
@@ -86,6 +86,31 @@ def test_card_says_how_many_prompts_were_trained_on(run_file: Path, tmp_path: Pa
 def test_unfinished_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "is no finished run" in capsys.readouterr().err
+
+
+def test_what_cannot_be_published_leaves_nothing(
+    finished: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = finished.config.read_bytes()
+
+    def refused(says: str, place: Path, *words: str) -> None:
+        assert main(["publish", str(finished.folder), str(place), *words]) == 2
+        assert says in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+        assert finished.config.read_bytes() == held
+
+    refused("holds what another command made", finished.folder)
+    refused("holds what another command made", finished.policy)
+    refused("push_to_hub: ", tmp_path / "out", "push_to_hub=../taste")
+    write_json(finished.environment, [1])
+    refused("environment.json is damaged", tmp_path / "out")
+    weights = finished.policy / "pytorch_lora_weights.safetensors"
+    held_weights = weights.read_bytes()
+    weights.write_bytes(held_weights[:-1] + bytes([held_weights[-1] ^ 1]))
+    refused("pytorch_lora_weights.safetensors is damaged", tmp_path / "out")
+    assert main(["export", str(finished.policy), str(tmp_path / "out")]) == 2
+    assert "pytorch_lora_weights.safetensors is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -22,6 +22,7 @@ from tastemaker.files import (
     atomic,
     config_key,
     read_json,
+    read_rows,
     read_table,
     read_tensors,
     write_json,
@@ -175,6 +176,31 @@ class TestTables:
         file.write_bytes(damaged)
         with pytest.raises(TastemakerError, match=r"table\.parquet"):
             read_table(file)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
+    def test_a_file_that_would_never_end_is_not_opened(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "shard.parquet")
+        with pytest.raises(TastemakerError, match=r"shard\.parquet is a "):
+            read_table(tmp_path / "shard.parquet")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "says"),
+        [
+            ("candidate_id", 5, "is int64"),
+            ("prompt", None, "is null"),
+            ("image", 5, "is int64"),
+            ("image", {"bytes": None, "path": ""}, "is empty in 1 rows"),
+            ("image", {"path": ""}, "is struct"),
+        ],
+    )
+    def test_columns_of_another_kind_are_named(
+        self, tmp_path: Path, name: str, value: object, says: str
+    ) -> None:
+        pq.write_table(pa.table({name: [value]}), tmp_path / "shard.parquet")
+        with pytest.raises(TastemakerError, match=f"'{name}' {says}"):
+            read_table(tmp_path / "shard.parquet")
+        with pytest.raises(TastemakerError, match=f"'{name}' {says}"):
+            list(read_rows(tmp_path / "shard.parquet"))
 
     def test_missing_files_and_columns_are_named(self, tmp_path: Path) -> None:
         file = tmp_path / "table.parquet"
@@ -461,6 +487,12 @@ class TestRunDir:
         RunDir(tmp_path / "demo").open(held, {})
         RunDir(tmp_path / "demo").open("train: {steps: 3, batch_size: 2, device: cuda}\n", {})
         assert (tmp_path / "demo" / "config.yaml").read_text() == held
+
+    @pytest.mark.parametrize("held", [b"\xff", b"\x0e", b"[" * 100_000], ids=len)
+    def test_a_damaged_configuration_is_named(self, tmp_path: Path, held: bytes) -> None:
+        (tmp_path / "config.yaml").write_bytes(held)
+        with pytest.raises(TastemakerError, match=r"config\.yaml"):
+            RunDir(tmp_path).open("seed: 0\n", {})
 
     def test_a_folder_with_other_things_in_it_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()

@@ -463,12 +463,16 @@ class TestWarnings:
             "worse",
         ),
         (
-            {"base": "base", "prompts": 1, "models": {"base": {}, "policy": {}}},
+            {
+                "base": "base",
+                "prompts": 1,
+                "models": {"base": {"scores": {}}, "policy": {"scores": {}}},
+            },
             "No win rate of Policy",
             "unclear",
         ),
         (
-            {"base": "base", "prompts": 1, "models": {"base": {}}},
+            {"base": "base", "prompts": 1, "models": {"base": {"scores": {}}}},
             "Only the base was measured",
             "unclear",
         ),

@@ -30,7 +30,7 @@ from tastemaker.files import (
     write_text,
 )
 from tastemaker.hardware import everywhere, from_main_process, is_main_process
-from tastemaker.reading import read_yaml
+from tastemaker.reading import parse_yaml, read_yaml
 from tastemaker.registry import plugin_code
 
 if TYPE_CHECKING:
@@ -557,10 +557,9 @@ class RunDir:
         Raises:
             TastemakerError: The folder belongs to another configuration.
         """
-        import yaml
-
         if self.config.is_file():
-            held, new = _uncut(read_yaml(self.config)), _uncut(yaml.safe_load(config))
+            held = _uncut(read_yaml(self.config))
+            new = _uncut(parse_yaml(config, self.config))
             if held != new:
                 change = _first_difference(held, new)
                 raise TastemakerError(

@@ -43,7 +43,7 @@ class _Distance(_Held):
 
 
 class _Model(_Held):
-    scores: dict[str, _Score] = {}
+    scores: dict[str, _Score]
     frechet: dict[str, _Distance] = {}
     kernel: dict[str, _Distance] = {}
     drawn_with: str = ""

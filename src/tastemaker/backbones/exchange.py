@@ -9,6 +9,7 @@ import torch
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.dialects import read_foreign
+from tastemaker.backbones.identity import adapter_identity
 from tastemaker.backbones.kohya import names_of, to_kohya
 from tastemaker.backbones.layers import (
     Layers,
@@ -48,8 +49,10 @@ def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
         The file, or the pipeline's folder.
 
     Raises:
-        TastemakerError: There is no LoRA, or a learned word would be lost.
+        TastemakerError: There is no LoRA, one is damaged, or a learned word would be lost.
     """
+    for folder in adapter_chain(str(lora))[0]:
+        adapter_identity(str(folder))  # refuses a damaged one
     if config.layout == "merged":
         model = load_backbone(str(lora), device="cpu")
         model.fuse_adapters()
