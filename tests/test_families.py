@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from families import FAMILIES, save_family
+from families import FAMILIES
 from stable_diffusion import SIZE
 from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.config import load
@@ -39,8 +39,8 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_family(family, tmp_path_factory.mktemp(family))
+def model(family: str, models: dict[str, Path]) -> Path:
+    return models[family]
 
 
 @pytest.fixture(scope="module")
@@ -192,20 +192,19 @@ def test_resumed_is_undisturbed(finished: RunDir, model: Path, tmp_path: Path, m
         assert file.read_bytes() == (again / file.relative_to(whole)).read_bytes(), file
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_every_loss_and_credit_scheme_trains(
-    finished: RunDir, model: Path, tmp_path: Path, method: str
-) -> None:
-    reference = "frozen_copy" if method == "full" else "adapters_off"
-    fixed = training(steps=2, method=method, reference=reference, device="cpu")
-    # Each loss and each scheme once; what they do together does not depend on the family.
+def test_every_loss_and_credit_scheme_trains(finished: RunDir, model: Path, tmp_path: Path) -> None:
+    methods = (("lora", "adapters_off"), ("full", "frozen_copy"))
+    # Each loss and each scheme once, by the methods in turn: they know neither family nor method.
     losses, schemes = LOSSES.names(), CREDITS.names()
     for number in range(max(len(losses), len(schemes))):
+        method, reference = methods[number % len(methods)]
         plan = {
             "loss": losses[number % len(losses)],
             "credit": schemes[number % len(schemes)],
+            "method": method,
+            "reference": reference,
         }
-        config = TrainConfig(model=str(model), **fixed, **plan)
+        config = TrainConfig(model=str(model), **training(steps=2, device="cpu", **plan))
         output = train(config, finished.pairs, tmp_path / str(number))
         rows = [json.loads(line) for line in (output / "metrics.jsonl").open()]
         assert rows[0]["grad_norm"] > 0, plan
@@ -230,9 +229,10 @@ def test_text_encoders_train_along(
     assert not torch.equal(before[name], after[name])
 
 
-def test_lora_of_another_family_is_refused(finished: RunDir, family: str, tmp_path: Path) -> None:
-    other = "sd3" if family not in FLOWS else "sd1"
-    base = save_family(other, tmp_path / "other")
+def test_lora_of_another_family_is_refused(
+    finished: RunDir, family: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    base = models["sd3" if family not in FLOWS else "sd1"]
     lora = tmp_path / "lora"
     shutil.copytree(finished.policy, lora)
     (lora / "model.json").write_text(json.dumps({"base": str(base)}), encoding="utf-8")
