@@ -219,7 +219,9 @@ def test_text_encoders_train_along(
     trained = train(TrainConfig(model=str(model), **options), finished.pairs, tmp_path / "policy")
     with (trained / "metrics.jsonl").open() as metrics:
         assert json.loads(next(metrics))["rewards/margins"] == 0
-    state = load_file(trained / "pytorch_lora_weights.safetensors")
+    file = trained / "pytorch_lora_weights.safetensors"
+    assert bytes(model) not in file.read_bytes(), "the file says where its base lay"
+    state = load_file(file)
     parts = {key.partition(".")[0] for key in state}
     encoders = {"text_encoder", "text_encoder_2"} if family in ("sdxl", "sd3") else {"text_encoder"}
     assert parts == {"transformer" if family in FLOWS else "unet", *encoders}

@@ -79,8 +79,9 @@ def lora_layers(module: Any, adapter: str, *, peft: bool = False) -> dict[str, t
 
 
 def lora_metadata(module: Any, adapter: str) -> dict[str, Any]:
-    """Return rank, alpha and targets of an adapter, JSON-like, the same on every run."""
+    """Return rank, alpha and targets of an adapter, JSON-like, the same on every machine."""
     options: dict[str, Any] = module.peft_config[adapter].to_dict()
+    options["base_model_name_or_path"] = None  # of a text encoder it is where its folder lies
     # Sets have no order of their own; sorted, the file has the same bytes on every run.
     return {
         key: sorted(value) if isinstance(value, set) else value for key, value in options.items()
