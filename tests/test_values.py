@@ -102,7 +102,7 @@ def test_no_registered_entry_takes_one(loss: str, key: str) -> None:
         ("steps=", "'steps' = '': "),
         ("gradient_checkpointing=maybe", "'gradient_checkpointing' = 'maybe'"),
         ("model=yes", "'model' = True: .*reads it as a bool; write it in quotes"),
-        ("model=007", "'model' = 7: .*reads it as a int; write it in quotes"),
+        ("model=7", "'model' = 7: .*reads it as a int; write it in quotes"),
         ("steps.a.b=1", "'steps'"),
         ("a.b.c.d=1", "unknown key 'a'"),
     ],
