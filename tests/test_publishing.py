@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -91,24 +92,25 @@ def test_unfinished_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_what_cannot_be_published_leaves_nothing(
     finished: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held = finished.config.read_bytes()
+    own = RunDir(shutil.copytree(finished.folder, tmp_path / "run"))
+    held = own.config.read_bytes()
 
     def refused(says: str, place: Path, *words: str) -> None:
-        assert main(["publish", str(finished.folder), str(place), *words]) == 2
+        assert main(["publish", str(own.folder), str(place), *words]) == 2
         assert says in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
-        assert finished.config.read_bytes() == held
+        assert own.config.read_bytes() == held
 
-    refused("holds what another command made", finished.folder)
-    refused("holds what another command made", finished.policy)
+    refused("holds what another command made", own.folder)
+    refused("holds what another command made", own.policy)
     refused("push_to_hub: ", tmp_path / "out", "push_to_hub=../taste")
-    write_json(finished.environment, [1])
+    write_json(own.environment, [1])
     refused("environment.json is damaged", tmp_path / "out")
-    weights = finished.policy / "pytorch_lora_weights.safetensors"
+    weights = own.policy / "pytorch_lora_weights.safetensors"
     held_weights = weights.read_bytes()
     weights.write_bytes(held_weights[:-1] + bytes([held_weights[-1] ^ 1]))
     refused("pytorch_lora_weights.safetensors is damaged", tmp_path / "out")
-    assert main(["export", str(finished.policy), str(tmp_path / "out")]) == 2
+    assert main(["export", str(own.policy), str(tmp_path / "out")]) == 2
     assert "pytorch_lora_weights.safetensors is damaged" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

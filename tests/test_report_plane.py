@@ -187,7 +187,9 @@ class TestPlanes:
     def planes(self, tmp_path: Path, config: dict[str, Any]) -> list[Plane]:
         run = RunDir(tmp_path)
         run.open(yaml.safe_dump(config), {})
-        write_json(run.report_json, {"models": {}})
+        write_json(
+            run.report_json, {"base": "base", "prompts": 0, "models": {"base": {"scores": {}}}}
+        )
         return planes_of(read(run))
 
     def test_axes_and_window_are_the_rules(self, tmp_path: Path) -> None:
@@ -475,7 +477,9 @@ class TestPage:
 
     def test_a_run_without_the_scores_has_no_section(self, tmp_path: Path) -> None:
         run = RunDir(tmp_path)
-        write_json(run.report_json, {"models": {}})
+        write_json(
+            run.report_json, {"base": "base", "prompts": 0, "models": {"base": {"scores": {}}}}
+        )
         assert section(read(run), 2) is None
         with pytest.raises(TastemakerError, match="has no plane.*name image_similarity"):
             figures(tmp_path)
