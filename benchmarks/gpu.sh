@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 step() { printf '\n=== %4d s: %s\n' "$SECONDS" "$*"; }
 
 step "machine"
-"$python" -c 'import json; from tastemaker.hardware import environment; print(json.dumps(environment()))' |
+"$python" -c 'import json; from tastemaker.core.hardware import environment; print(json.dumps(environment()))' |
     tee "$results/environment.json"
 
 step "noise-predicting twin"

@@ -135,11 +135,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip:
 
     Read them only: all tests share them.
     """
-    from tastemaker.data_sections import PairConfig
-    from tastemaker.generate import generate
-    from tastemaker.pair import pair
-    from tastemaker.score import score
-    from tastemaker.sections import GenerateConfig, ScoreConfig
+    from tastemaker.config.datasets import PairConfig
+    from tastemaker.config.sections import (
+        GenerateConfig,
+        ScoreConfig,
+    )
+    from tastemaker.evaluation.score import score
+    from tastemaker.pairing.pair import pair
+    from tastemaker.sampling.generate import generate
 
     folder = tmp_path_factory.mktemp("pairs")
     prompts = folder / "prompts.txt"

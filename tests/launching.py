@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        "tastemaker.train.loop",
-        "tastemaker.train.reward_loop",
+        "tastemaker.training.preference.trainer",
+        "tastemaker.training.reward.trainer",
         "tastemaker.scorers.pool",
         "tastemaker.backbones.unet",
         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",

@@ -14,18 +14,29 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from launching import launch
-from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
-from tastemaker.backbones.differentiable import unroll
-from tastemaker.config import load
-from tastemaker.errors import TastemakerError
-from tastemaker.images import to_pixels
-from tastemaker.recipes.runner import run
-from tastemaker.registry import SCORERS, load_plugins
-from tastemaker.report.contents import read
+from tastemaker.backbones import (
+    Backbone,
+    Drawing,
+    load_backbone,
+    stack,
+)
+from tastemaker.backbones.gradient_sampling import unroll
+from tastemaker.backbones.lora.adapters import (
+    add_lora,
+    trainable,
+)
+from tastemaker.config.loading import load
+from tastemaker.config.training import RewardTrainConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    SCORERS,
+    load_plugins,
+)
+from tastemaker.recipes.run import run
+from tastemaker.reporting.run_contents import read
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.train.adapters import add_lora, trainable
-from tastemaker.train.reward import train_reward
-from tastemaker.training_sections import RewardTrainConfig
+from tastemaker.storage.images import to_pixels
+from tastemaker.training.reward.train import train_reward
 
 SEEDS = (11, 12, 13)
 
@@ -33,8 +44,8 @@ REDNESS = '''
 from collections.abc import Sequence
 import torch
 from PIL import Image
-from tastemaker.images import to_pixels
-from tastemaker.registry import SCORERS
+from tastemaker.storage.images import to_pixels
+from tastemaker.core.registry import SCORERS
 
 @SCORERS.register("redness")
 class Redness:

@@ -7,7 +7,7 @@ import torch
 
 from stable_diffusion import autoencoder
 from tastemaker.backbones.autoencoder import Autoencoder
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 
 def test_overflow_in_float16_is_named() -> None:

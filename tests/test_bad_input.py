@@ -14,9 +14,14 @@ import pytest
 import torch
 import yaml
 
-from tastemaker.cli import main
-from tastemaker.files import read_json, read_tensors, write_json, write_tensors
-from tastemaker.records import Pool
+from tastemaker.cli.command_line import main
+from tastemaker.storage.files import (
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from tastemaker.storage.records import Pool
 
 Refuses = Callable[..., str]
 
@@ -38,7 +43,7 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Refuses:
 def test_missing_prompts_are_said_before_the_backbones_are_imported(
     refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("tastemaker.backbones", "tastemaker.backbones.sampling"):
+    for module in ("tastemaker.backbones", "tastemaker.sampling.sampler"):
         monkeypatch.setitem(sys.modules, module, None)
     arguments = ("generate", str(tmp_path / "pool"), "model=no/such", "prompts=missing.txt")
     assert "missing.txt' does not exist" in refuses(*arguments)
@@ -107,7 +112,7 @@ def test_scorer_that_returns_nan(run_file: Path, refuses: Refuses, tmp_path: Pat
     plugin = tmp_path / "my_scorers.py"
     plugin.write_text(
         "import torch\n"
-        "from tastemaker.registry import SCORERS\n"
+        "from tastemaker.core.registry import SCORERS\n"
         "@SCORERS.register('broken')\n"
         "class Broken:\n"
         "    '''Fails on every third image.'''\n"

@@ -13,17 +13,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.data_sections import ImagesConfig, JoinConfig
-from tastemaker.errors import TastemakerError
-from tastemaker.generate import generate, reconstruct
-from tastemaker.images import size_of
-from tastemaker.importing import import_images
-from tastemaker.join import join, mix
-from tastemaker.records import Pool
-from tastemaker.sections import GenerateConfig, ReconstructConfig
-from tastemaker.train import train
-from tastemaker.train.buckets import Latents, bucketed_indices, pair_index
-from tastemaker.training_sections import TrainConfig
+from tastemaker.config.datasets import (
+    ImagesConfig,
+    JoinConfig,
+)
+from tastemaker.config.sections import (
+    GenerateConfig,
+    ReconstructConfig,
+)
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.importing import import_images
+from tastemaker.pairing.join import (
+    join,
+    mix,
+)
+from tastemaker.sampling.generate import (
+    generate,
+    reconstruct,
+)
+from tastemaker.storage.images import size_of
+from tastemaker.storage.records import Pool
+from tastemaker.training.latents import (
+    Latents,
+    bucketed_indices,
+    pair_index,
+)
+from tastemaker.training.preference.train import train
 
 
 @given(

@@ -13,13 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from tastemaker.captioned import Captioned, CaptionedImages, LeftOut, Refused
-from tastemaker.config import section
-from tastemaker.data_sections import ImagesConfig
-from tastemaker.errors import TastemakerError
-from tastemaker.images import decode_photograph
-from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, split_of
-from tastemaker.registry import CAPTIONED
+from tastemaker.config.datasets import ImagesConfig
+from tastemaker.config.loading import section
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import CAPTIONED
+from tastemaker.datasets.captioned import (
+    Captioned,
+    CaptionedImages,
+    LeftOut,
+    Refused,
+)
+from tastemaker.nano.captions import (
+    CONCEPTS,
+    STYLES,
+    Scene,
+    split_of,
+)
+from tastemaker.storage.images import decode_photograph
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:

@@ -12,17 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker import claims
-from tastemaker.claims import exclusive
-from tastemaker.errors import TastemakerError
-from tastemaker.files import atomic, read_json, read_json_lines, read_record, write_text
-from tastemaker.records import Stage, finished_key
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage import locks as claims
+from tastemaker.storage.files import (
+    atomic,
+    read_json,
+    read_json_lines,
+    read_record,
+    write_text,
+)
+from tastemaker.storage.locks import exclusive
+from tastemaker.storage.records import (
+    Stage,
+    finished_key,
+)
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tastemaker.cli import main
-from tastemaker.records import Stage
+from tastemaker.cli.command_line import main
+from tastemaker.storage.records import Stage
 with Stage(Path(sys.argv[1]), "train", {}).claimed():
     (Path(sys.argv[1]) / "half").write_text("x")
     (Path(sys.argv[1]) / ".model.0a1b2c3d.tmp").write_text("half of the w")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker.cli import main
-from tastemaker.records import Pool
+from tastemaker.cli.command_line import main
+from tastemaker.storage.records import Pool
 
 SAMPLING = ("num_inference_steps=2", "guidance_scale=2", "batch_size=4")
 
@@ -61,7 +61,7 @@ def test_a_second_scorer_is_added_to_the_pool(
 @pytest.mark.parametrize("verb", ["", "generate", "score", "pair", "train", "evaluate", "run"])
 def test_help_explains_without_torch(verb: str) -> None:
     code = (
-        "import sys\nfrom tastemaker.cli import main\n"
+        "import sys\nfrom tastemaker.cli.command_line import main\n"
         "try:\n    main([word for word in sys.argv[1:] if word])\n"
         "except SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"

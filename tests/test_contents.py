@@ -12,16 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker import contents
 from tastemaker.backbones import model_identity
-from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE
-from tastemaker.choices import ScorerChoice
-from tastemaker.errors import TastemakerError
-from tastemaker.files import write_json
-from tastemaker.formats.folder import folder
-from tastemaker.formats.rankings import rankings
-from tastemaker.registry import RULES, load_plugins
+from tastemaker.backbones.lora.diffusers_file import (
+    LORA_FILE,
+    MODEL_FILE,
+)
+from tastemaker.config.choices import ScorerChoice
+from tastemaker.core import content_hash as contents
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    RULES,
+    load_plugins,
+)
+from tastemaker.datasets.formats.folder import folder
+from tastemaker.datasets.formats.rankings import rankings
 from tastemaker.scorers.inputs import scorer_inputs
+from tastemaker.storage.files import write_json
 
 
 @pytest.fixture
@@ -207,7 +213,11 @@ class TestScorers:
 
 def test_the_code_of_a_plugin_is_part_of_its_entry(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
-    text = "from tastemaker.registry import RULES\n@RULES.register('coded')\ndef f(group): yield\n"
+    text = (
+        "from tastemaker.core.registry import RULES\n"
+        "@RULES.register('coded')\n"
+        "def f(group): yield\n"
+    )
     plugin.write_text(text + "# a")
     load_plugins((str(plugin),))
     before = RULES.code("coded", "best_worst")

@@ -5,11 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tastemaker.errors import TastemakerError
-from tastemaker.noise import NoiseSchedule
-from tastemaker.registry import CREDITS
-from tastemaker.train.credit import DDE, draw_timesteps
-from tastemaker.train.step_arrays import BRANCHES, StepArrays
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.core.registry import CREDITS
+from tastemaker.training.preference.credit import (
+    DDE,
+    draw_timesteps,
+)
+from tastemaker.training.preference.step_arrays import (
+    BRANCHES,
+    StepArrays,
+)
 
 STEPS = (0, 50, 100, 200, 500, 700, 900, 999)
 

@@ -14,11 +14,27 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 from families import FAMILIES
-from tastemaker.backbones import Backbone, load_backbone
-from tastemaker.backbones.dialects import read_foreign
-from tastemaker.backbones.exchange import export_lora, import_lora
-from tastemaker.backbones.kohya import names_of, to_kohya
-from tastemaker.backbones.layers import (
+from tastemaker.backbones import (
+    Backbone,
+    load_backbone,
+)
+from tastemaker.backbones.loading import adapter_chain
+from tastemaker.backbones.lora.adapters import add_lora
+from tastemaker.backbones.lora.dialects import read_foreign
+from tastemaker.backbones.lora.diffusers_file import (
+    LORA_FILE,
+    MODEL_FILE,
+    name_base,
+)
+from tastemaker.backbones.lora.exchange import (
+    export_lora,
+    import_lora,
+)
+from tastemaker.backbones.lora.kohya import (
+    names_of,
+    to_kohya,
+)
+from tastemaker.backbones.lora.layers import (
     Layer,
     Layers,
     effective_alpha,
@@ -27,15 +43,22 @@ from tastemaker.backbones.layers import (
     summed,
     write_layers,
 )
-from tastemaker.backbones.loading import adapter_chain
-from tastemaker.backbones.lora import LORA_FILE, MODEL_FILE, name_base
-from tastemaker.backbones.originals import adaptable, text_layers
-from tastemaker.backbones.skeleton import load_skeleton
-from tastemaker.backbones.updates import adapter_layers, fuse, load_lora
-from tastemaker.errors import TastemakerError
-from tastemaker.sections import ExportConfig, LoraImportConfig
-from tastemaker.train.adapters import add_lora
-from tastemaker.training_sections import LoraConfig
+from tastemaker.backbones.lora.originals import (
+    adaptable,
+    text_layers,
+)
+from tastemaker.backbones.lora.updates import (
+    adapter_layers,
+    fuse,
+    load_lora,
+)
+from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.config.sections import (
+    ExportConfig,
+    LoraImportConfig,
+)
+from tastemaker.config.training import LoraConfig
+from tastemaker.core.errors import TastemakerError
 
 FILE = Path("style.safetensors")
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"

@@ -12,12 +12,16 @@ import yaml
 from PIL import Image
 
 from tastemaker.backbones import load_backbone
-from tastemaker.cli import main
-from tastemaker.config import load
-from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
-from tastemaker.recipes.runner import run
-from tastemaker.records import PairSet, Pool, RunDir
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import load
+from tastemaker.core.errors import TastemakerError
+from tastemaker.recipes.run import run
+from tastemaker.storage.files import read_json
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    RunDir,
+)
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -185,7 +189,7 @@ class TestRun:
     def test_killed_anywhere_it_ends_with_the_same_bytes(
         self, file: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tastemaker.train.loop import Trainer
+        from tastemaker.training.preference.trainer import Trainer
 
         config = load(str(file), ("name=killed",))
         step = Trainer._step

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from tastemaker.endings import status_of
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import load_plugins
+from tastemaker.cli.endings import status_of
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import load_plugins
 
 
 def _raise(error: BaseException) -> Callable[[], int]:
@@ -66,7 +66,7 @@ def test_every_ending(what: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_that_has_seen_enough_hears_nothing() -> None:
-    script = "import sys; from tastemaker.cli import main; sys.exit(main(['doctor']))"
+    script = "import sys; from tastemaker.cli.command_line import main; sys.exit(main(['doctor']))"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE)

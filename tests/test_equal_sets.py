@@ -9,8 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.errors import TastemakerError
-from tastemaker.metrics.distances import Captions, distances
+from tastemaker.core.errors import TastemakerError
+from tastemaker.metrics.distances import (
+    Captions,
+    distances,
+)
 from tastemaker.metrics.equal_sets import equal_sets
 from tastemaker.metrics.features import INCEPTION_LABEL
 

@@ -16,15 +16,26 @@ from safetensors.torch import load_file
 
 from families import FAMILIES
 from stable_diffusion import SIZE
-from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
-from tastemaker.config import load
-from tastemaker.errors import TastemakerError
-from tastemaker.recipes.runner import run
-from tastemaker.records import Pool, RunDir
-from tastemaker.registry import CREDITS, LOSSES
-from tastemaker.sections import AdapterConfig
-from tastemaker.train import train
-from tastemaker.training_sections import TrainConfig
+from tastemaker.backbones import (
+    Backbone,
+    Drawing,
+    load_backbone,
+    stack,
+)
+from tastemaker.config.loading import load
+from tastemaker.config.sections import AdapterConfig
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    CREDITS,
+    LOSSES,
+)
+from tastemaker.recipes.run import run
+from tastemaker.storage.records import (
+    Pool,
+    RunDir,
+)
+from tastemaker.training.preference.train import train
 
 FLOWS = ("sd3", "flux")
 SEEDS = (1, 2)

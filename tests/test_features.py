@@ -13,11 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pictures import noise
-from tastemaker.errors import TastemakerError
-from tastemaker.metrics.features import check_features, feature_network
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
+from tastemaker.metrics.features import (
+    check_features,
+    feature_network,
+)
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.metrics.kernel_distance import kernel_distance
-from tastemaker.registry import SCORERS
 from tastemaker.scorers.availability import refuse_missing
 from tastemaker.scorers.clip import ClipScorer
 

@@ -21,19 +21,37 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.cli import main
-from tastemaker.comparisons import BOTH_BAD, Comparison, read_labels, win_shares
-from tastemaker.config import section
-from tastemaker.data_sections import DataExportConfig, ImportConfig, PairConfig
-from tastemaker.errors import TastemakerError
-from tastemaker.exporting import export_comparisons
-from tastemaker.formats import webdataset
-from tastemaker.images import encode_png
-from tastemaker.importing import import_comparisons
-from tastemaker.intake import LeftOut, Refused
-from tastemaker.pair import pair
-from tastemaker.records import PairSet, Pool
-from tastemaker.registry import COMPARISONS, LAYOUTS
+from tastemaker.cli.command_line import main
+from tastemaker.config.datasets import (
+    DataExportConfig,
+    ImportConfig,
+    PairConfig,
+)
+from tastemaker.config.loading import section
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    COMPARISONS,
+    LAYOUTS,
+)
+from tastemaker.datasets.comparisons import (
+    BOTH_BAD,
+    Comparison,
+    read_labels,
+    win_shares,
+)
+from tastemaker.datasets.exporting import export_comparisons
+from tastemaker.datasets.formats import webdataset
+from tastemaker.datasets.importer import (
+    LeftOut,
+    Refused,
+)
+from tastemaker.datasets.importing import import_comparisons
+from tastemaker.pairing.pair import pair
+from tastemaker.storage.images import encode_png
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+)
 
 TWO = ("pick_a_pic", "webdataset", "folder", "twins", "rankings")
 """Formats of two images a comparison, in and out."""
@@ -259,8 +277,8 @@ def test_hpdv2_as_published(tmp_path: Path) -> None:
 
 
 def test_a_long_list_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tastemaker.formats.json_items.CHUNK", 7)
-    from tastemaker.formats.json_items import json_items
+    monkeypatch.setattr("tastemaker.datasets.formats.json_items.CHUNK", 7)
+    from tastemaker.datasets.formats.json_items import json_items
 
     items: list[Any] = [{"a": [1, {"b": "]}"}]}, 12, "x,", [], {"ü": 1.5}, 34567]
     for text in (json.dumps(items), json.dumps(items, indent=2) + "\n", "[]", " [ ] "):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 from tastemaker.metrics.frechet import (
     frechet_distance,
     frechet_images,

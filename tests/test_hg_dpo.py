@@ -11,13 +11,23 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tastemaker.cli import main
-from tastemaker.config import load
-from tastemaker.errors import TastemakerError
-from tastemaker.evaluate import evaluate, summary
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import load
+from tastemaker.core.errors import TastemakerError
+from tastemaker.evaluation.evaluate import (
+    evaluate,
+    summary,
+)
 from tastemaker.recipes.real_images import Images
-from tastemaker.recipes.runner import check_run, run
-from tastemaker.records import PairSet, Pool, RunDir
+from tastemaker.recipes.run import (
+    check_run,
+    run,
+)
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    RunDir,
+)
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -226,7 +236,7 @@ class TestRun:
     def test_killed_between_and_within_stages_it_ends_with_the_same_bytes(
         self, file: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tastemaker.train.loop import Trainer
+        from tastemaker.training.preference.trainer import Trainer
 
         again = load(str(file), ("name=killed",))
         step = Trainer._step

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tastemaker.errors import TastemakerError
-from tastemaker.metrics.hue import hue_difference, hue_distance, mean_hue
+from tastemaker.core.errors import TastemakerError
+from tastemaker.metrics.hue import (
+    hue_difference,
+    hue_distance,
+    mean_hue,
+)
 
 
 def picture(*colours: str | tuple[int, ...], mode: str = "RGB") -> Image.Image:

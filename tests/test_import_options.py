@@ -17,27 +17,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tastemaker.cli import main
-from tastemaker.config import section
-from tastemaker.data_sections import (
+from tastemaker.cli.command_line import main
+from tastemaker.config.datasets import (
     ImagesConfig,
     ImportConfig,
     PairConfig,
     PromptFilters,
     SplitConfig,
 )
-from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json, read_json_lines
-from tastemaker.filters import prompt_reasons
-from tastemaker.images import decode, decode_photograph, encode_png, fit
-from tastemaker.importing import import_comparisons, import_images
-from tastemaker.intake import MOST_TOLD
-from tastemaker.pair import pair
-from tastemaker.pictures import Pictures
-from tastemaker.records import PairSet, Pool
-from tastemaker.score import score
-from tastemaker.sections import ScoreConfig
-from tastemaker.splits import part_of
+from tastemaker.config.loading import section
+from tastemaker.config.sections import ScoreConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.filters import prompt_reasons
+from tastemaker.datasets.importer import MOST_TOLD
+from tastemaker.datasets.importing import (
+    import_comparisons,
+    import_images,
+)
+from tastemaker.datasets.splits import part_of
+from tastemaker.evaluation.score import score
+from tastemaker.pairing.pair import pair
+from tastemaker.storage.files import (
+    read_json,
+    read_json_lines,
+)
+from tastemaker.storage.images import (
+    decode,
+    decode_photograph,
+    encode_png,
+    fit,
+)
+from tastemaker.storage.pictures import Pictures
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+)
 
 Source = Callable[..., Path]
 
@@ -284,7 +298,7 @@ def test_training_sees_images_as_the_pool_holds_them(
 ) -> None:
     """No flip and no crop of its own: equal images have equal latents, on either side."""
     from tastemaker.backbones import load_backbone
-    from tastemaker.train.data import cache_data
+    from tastemaker.training.preference.data import cache_data
 
     left, right = noise(1, (32, 32)), noise(2, (32, 32))
     rows = ({"jpg_0": encode_png(a), "jpg_1": encode_png(b)} for a, b in ((left, right),) * 2)

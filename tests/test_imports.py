@@ -5,6 +5,7 @@ nothing is imported and nothing is missed.
 """
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -13,104 +14,33 @@ from pathlib import Path
 
 import pytest
 
+import tastemaker
+
 SOURCE = Path(__file__).parent.parent / "src" / "tastemaker"
 
-# From the bottom up. A module may import from its own part and from layers below its own.
-LAYERS: dict[str, tuple[str, ...]] = {
-    "foundation": (
-        "__init__",
-        "batching",
-        "candidates",
-        "choices",
-        "claims",
-        "comparisons",
-        "config",
-        "contents",
-        "data_sections",
-        "errors",
-        "files",
-        "filters",
-        "hardware",
-        "images",
-        "intake",
-        "launch",
-        "listing",
-        "noise",
-        "parquet",
-        "personal_sections",
-        "pictures",
-        "reading",
-        "records",
-        "registry",
-        "runs",
-        "results",
-        "scratch",
-        "sections",
-        "seeding",
-        "splits",
-        "templates",
-        "trained_prompts",
-        "training_sections",
-        "values",
-    ),
-    "parts": (
-        "backbones",
-        "captioned",
-        "conversion",
-        "formats",
-        "groups",
-        "losses",
-        "metrics",
-        "nano",
-        "photographs",
-        "picks",
-        "plane",
-        "prompts",
-        "report",
-        "scorers",
-    ),
-    "preflight": ("preflight",),
-    "rooms": (
-        "blend",
-        "checking",
-        "evaluate",
-        "exporting",
-        "generate",
-        "importing",
-        "join",
-        "memory",
-        "pair",
-        "personalize",
-        "publishing",
-        "score",
-        "showing",
-        "train",
-    ),
-    "recipes": ("recipes",),
-    "command line": ("__main__", "cli", "endings", "verbs"),
-}
-ORDER = {part: level for level, parts in enumerate(LAYERS.values()) for part in parts}
-FOUNDATION = LAYERS["foundation"]
-
-# Imports between two parts of one layer, each with its reason; anything else is an error.
-SIDEWAYS = {
-    ("conversion", "captioned"),  # it turns captioned images into candidates
-    ("nano", "scorers"),  # its scorers are CLIP models like any other
-    ("nano", "captioned"),  # its scenes are captioned images like any other
-    ("memory", "train"),  # it runs a step of the training that is asked for
-    ("personalize", "train"),  # one training more, whose loop is put together of train's parts
-    ("plane", "groups"),  # its rule sees candidates that compete, like any rule
-    ("plane", "picks"),  # and picks among them
-    ("picks", "groups"),  # which are what is picked from
-    ("report", "groups"),  # it draws all pairs that a rule could have picked
-    ("report", "metrics"),  # its intervals are those of the evaluation
-    ("report", "photographs"),  # it shows a subject beside what models made of it
-    ("report", "plane"),  # it draws differences as its rule sees them
-    ("scorers", "photographs"),  # one scorer compares with photographs of a subject
-    ("__main__", "cli"),
-    ("cli", "endings"),
-    ("cli", "verbs"),
-}
+# From the bottom up: a folder, or a module of the root, imports from itself and those before it.
+ORDER = (
+    "core",
+    "losses",
+    "config",
+    "storage",
+    "datasets",
+    "backbones",
+    "scorers",
+    "metrics",
+    "nano",
+    "preflight",
+    "pairing",
+    "sampling",
+    "training",
+    "evaluation",
+    "reporting",
+    "doctor",
+    "recipes",
+    "__init__",
+    "cli",
+    "__main__",
+)
 
 # Names that tell one family of models from another.
 FAMILY = re.compile(
@@ -130,7 +60,7 @@ def modules() -> dict[str, Path]:
 
 
 def part(module: str) -> str:
-    """The top-level module or folder: what a layer is made of."""
+    """The top-level module or folder."""
     return module.split(".")[0]
 
 
@@ -178,20 +108,8 @@ def words(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.lineno
 
 
-def test_the_source_is_found() -> None:
-    assert {"cli", "records", "train.__init__"} <= set(modules())
-
-
-def test_every_part_has_one_layer() -> None:
-    listed = [name for parts in LAYERS.values() for name in parts]
-    assert len(listed) == len(set(listed)), "a part stands in two layers"
-    unknown = sorted({part(name) for name in modules()} - set(listed))
-    assert not unknown, f"{unknown} belong to no layer; name them in LAYERS of {__file__}"
-
-
-def test_every_layer_is_there() -> None:
-    gone = sorted(set(ORDER) - {part(name) for name in modules()})
-    assert not gone, f"{gone} are in LAYERS but not in the source"
+def test_every_folder_has_its_place() -> None:
+    assert {part(name) for name in modules()} == set(ORDER)
 
 
 def test_imports_point_one_way() -> None:
@@ -199,22 +117,24 @@ def test_imports_point_one_way() -> None:
     for module, path in modules().items():
         here = part(module)
         for there, line in own_imports(path):
-            level, below = ORDER[here], ORDER[there]
-            sideways = level == below and here not in FOUNDATION and (here, there) not in SIDEWAYS
-            if here != there and (below > level or sideways):
+            if ORDER.index(there) > ORDER.index(here):
                 wrong.append(f"{path.relative_to(SOURCE)}:{line}: {here} imports {there}")
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("module", ["losses", "train.credit", "train.step_arrays"])
+@pytest.mark.parametrize(
+    "module", ["losses", "training.preference.credit", "training.preference.step_arrays"]
+)
 def test_pure_functions_import_torch_and_the_registry_alone(module: str) -> None:
-    path = modules().get(module)
-    if path is None:
-        pytest.skip(f"there is no {module} yet")
+    path = modules()[module]
     allowed = {"__future__", "collections", "dataclasses", "math", "pydantic", "torch", "typing"}
     for name, line in imports(path):
         known = name.split(".")[0] in allowed or name.startswith(
-            ("tastemaker.registry.", "tastemaker.noise.", "tastemaker.train.step_arrays.")
+            (
+                "tastemaker.core.registry.",
+                "tastemaker.core.noise_schedule.",
+                "tastemaker.training.preference.step_arrays.",
+            )
         )
         assert known, f"{path}:{line}: {name}"
 
@@ -225,7 +145,7 @@ def test_nano_is_named_at_home_and_in_recipes_alone() -> None:
         if part(module) in {"nano", "recipes"}:
             continue
         for word, line in words(path):
-            table = module == "registry" and word == "tastemaker.nano.entries"
+            table = module == "core.registry" and word == "tastemaker.nano.entries"
             if re.search(r"\bnano", word) and not table:
                 wrong.append(f"{path.relative_to(SOURCE)}:{line}: {word!r}")
     assert not wrong, "`nano` has no special case elsewhere:\n" + "\n".join(wrong)
@@ -291,15 +211,38 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     assert "usage: tastemaker" in result.stdout
     imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if "|" in line}
-    assert "tastemaker.cli" in imported
+    assert "tastemaker.cli.command_line" in imported
     heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "matplotlib", "pyarrow"}
     assert not imported & heavy
 
 
 def test_data_needs_no_torch() -> None:
     """Pairs, exports, checks and contact sheets start at once, and run where torch is broken."""
-    modules = ("pair", "join", "exporting", "checking", "showing", "formats", "nano.entries")
+    modules = (
+        "pairing.pair",
+        "pairing.join",
+        "datasets.exporting",
+        "datasets.validation",
+        "datasets.formats",
+        "reporting.pool.show",
+        "nano.entries",
+    )
     names = ", ".join(f"tastemaker.{name}" for name in modules)
     code = f"import sys; sys.modules['torch'] = None; import {names}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_public_names_are_where_the_package_says() -> None:
+    """For type checkers they are imported, for everybody else when they are first used."""
+    typed: dict[str, str] = {
+        alias.name: node.module
+        for node in ast.walk(tree(SOURCE / "__init__.py"))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tastemaker.")
+        for alias in node.names
+    }
+    assert {*typed, "__version__"} == set(tastemaker.__all__)
+    for name, home in typed.items():
+        assert getattr(tastemaker, name) is getattr(importlib.import_module(home), name)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        tastemaker.trian  # noqa: B018

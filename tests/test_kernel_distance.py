@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 from tastemaker.metrics.kernel_distance import kernel_distance
 
 

@@ -11,12 +11,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from conftest import write_run
-from tastemaker.config import load
-from tastemaker.generate import generate
-from tastemaker.images import decode
-from tastemaker.recipes.runner import run
-from tastemaker.records import Pool, RunDir
-from tastemaker.sections import GenerateConfig
+from tastemaker.config.loading import load
+from tastemaker.config.sections import GenerateConfig
+from tastemaker.recipes.run import run
+from tastemaker.sampling.generate import generate
+from tastemaker.storage.images import decode
+from tastemaker.storage.records import (
+    Pool,
+    RunDir,
+)
 
 PROMPT = "a cat"
 FILE = "pytorch_lora_weights.safetensors"
@@ -78,8 +81,8 @@ def test_policy_in_training_is_the_policy_on_disk(
 ) -> None:
     """The last validation sheet, drawn from the live network, equals one drawn from the file."""
     from tastemaker.backbones import load_backbone
-    from tastemaker.train.validation import ValidationSheets
-    from tastemaker.training_sections import ValidationConfig
+    from tastemaker.config.training import ValidationConfig
+    from tastemaker.training.preference.validation import ValidationSheets
 
     config = load(str(trained.config)).train
     backbone = load_backbone(str(trained.policy), device="cpu")

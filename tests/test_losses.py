@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tastemaker.losses import dpo, from_diffusers_beta
-from tastemaker.registry import LOSSES
+from tastemaker.core.registry import LOSSES
+from tastemaker.losses import (
+    dpo,
+    from_diffusers_beta,
+)
 
 
 def float64(*values: float) -> torch.Tensor:

@@ -12,21 +12,25 @@ import torch
 import yaml
 
 from families import FAMILIES
-from tastemaker.cli import main
-from tastemaker.config import load
-from tastemaker.memory import needs
-from tastemaker.memory.live import LiveBytes
-from tastemaker.memory.rooms import personalisation, reward, training
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import load
+from tastemaker.doctor.live_bytes import LiveBytes
+from tastemaker.doctor.memory import needs
+from tastemaker.doctor.peak_memory import (
+    personalisation,
+    reward,
+    training,
+)
 
 MEASURED = """
 import json, sys, threading, time
 import torch
 from pathlib import Path
-from tastemaker.config import load
-from tastemaker.generate import generate
-from tastemaker.join import join
-from tastemaker.data_sections import JoinConfig
-from tastemaker.train import train
+from tastemaker.config.loading import load
+from tastemaker.sampling.generate import generate
+from tastemaker.pairing.join import join
+from tastemaker.config.datasets import JoinConfig
+from tastemaker.training.preference.train import train
 
 def resident():
     with open("/proc/self/status") as status:

@@ -28,9 +28,14 @@ from tastemaker.backbones import (
     student_warning,
 )
 from tastemaker.backbones.flux import _packed
-from tastemaker.backbones.schedulers import DIFFUSION, PREDICTIONS, noise_schedule_of, sampler
-from tastemaker.errors import TastemakerError
-from tastemaker.sections import SamplingConfig
+from tastemaker.backbones.schedulers import (
+    DIFFUSION,
+    PREDICTIONS,
+    noise_schedule_of,
+    sampler,
+)
+from tastemaker.config.sections import SamplingConfig
+from tastemaker.core.errors import TastemakerError
 
 PROMPTS = ("a cat", "a red dog")
 SIDES = {"height": SIZE, "width": SIZE}

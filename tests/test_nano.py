@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.choices import Choice, ScorerChoice
-from tastemaker.nano import JUDGE, MODEL, PREFERENCE, WEIGHTS
+from tastemaker.config.choices import (
+    Choice,
+    ScorerChoice,
+)
+from tastemaker.core.registry import SCORERS
+from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.nano import (
+    JUDGE,
+    MODEL,
+    PREFERENCE,
+    WEIGHTS,
+)
 from tastemaker.nano.captions import (
     CONCEPTS,
     SPLITS,
@@ -21,8 +31,6 @@ from tastemaker.nano.captions import (
     split_of,
     vocabulary,
 )
-from tastemaker.prompts import load_prompts
-from tastemaker.registry import SCORERS
 
 MEBIBYTE = 1024 * 1024
 
@@ -100,11 +108,14 @@ def test_scorers_are_plain_clip_models(folder: Path) -> None:
 
 def test_scorers_prefer_the_prompt_that_was_drawn(tmp_path: Path) -> None:
     """Each picture outscores itself under the prompt of another, for both scorers, mostly."""
-    from tastemaker.backbones.sampling import plan, sample_pool
-    from tastemaker.images import decode
-    from tastemaker.records import Pool
+    from tastemaker.config.sections import SamplingConfig
+    from tastemaker.sampling.sampler import (
+        plan,
+        sample_pool,
+    )
     from tastemaker.scorers.base import Scorer
-    from tastemaker.sections import SamplingConfig
+    from tastemaker.storage.images import decode
+    from tastemaker.storage.records import Pool
 
     texts = prompts("test", 12)
     config = SamplingConfig(num_inference_steps=10, guidance_scale=2.5, device="cpu")

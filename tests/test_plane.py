@@ -11,18 +11,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.candidates import candidate_table
-from tastemaker.config import section
-from tastemaker.data_sections import PairConfig
-from tastemaker.errors import TastemakerError
-from tastemaker.files import write_json, write_table
-from tastemaker.groups import Group, Groups
-from tastemaker.images import encode_png
-from tastemaker.pair import pair
-from tastemaker.picks import Dropped, Pick
-from tastemaker.plane import Difference, angle, differences, nearest_window
-from tastemaker.records import PairSet, Pool
-from tastemaker.registry import RULES
+from tastemaker.config.datasets import PairConfig
+from tastemaker.config.loading import section
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import RULES
+from tastemaker.pairing.angle import (
+    Difference,
+    angle,
+    differences,
+    nearest_window,
+)
+from tastemaker.pairing.pair import pair
+from tastemaker.pairing.picks import (
+    Dropped,
+    Pick,
+)
+from tastemaker.storage.candidates import candidate_table
+from tastemaker.storage.files import (
+    write_json,
+    write_table,
+)
+from tastemaker.storage.groups import (
+    Group,
+    Groups,
+)
+from tastemaker.storage.images import encode_png
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+)
 
 AXES = {"fidelity": "image", "prompt": "text"}
 

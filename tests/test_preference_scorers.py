@@ -25,9 +25,12 @@ from published import (
     write_hps,
     write_reward,
 )
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
-from tastemaker.scorers import blip, open_clip
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
+from tastemaker.scorers import (
+    blip,
+    open_clip,
+)
 from tastemaker.scorers.blip import RewardNetwork
 from tastemaker.scorers.open_clip import clip_model
 

@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from tastemaker.cli import main
-from tastemaker.config import load, shipped_runs
-from tastemaker.errors import TastemakerError
-from tastemaker.evaluate import evaluate
-from tastemaker.preflight import KINDS, LOOKS, expect
-from tastemaker.publishing.card import plain
-from tastemaker.recipes.runner import check_run
-from tastemaker.registry import LOSSES
-from tastemaker.sections import EvaluateConfig
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import (
+    load,
+    shipped_runs,
+)
+from tastemaker.config.sections import EvaluateConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import LOSSES
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.preflight import (
+    KINDS,
+    LOOKS,
+    expect,
+)
+from tastemaker.recipes.run import check_run
+from tastemaker.reporting.model_card import plain
 
 Says = Callable[..., str]
 

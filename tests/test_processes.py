@@ -16,16 +16,21 @@ from accelerate.utils import DynamoBackend
 from safetensors.torch import load_file
 
 from launching import launch
-from tastemaker import claims
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora import LORA_FILE
-from tastemaker.cli import main
-from tastemaker.config import load
-from tastemaker.hardware import IGNORED, WORLD_SIZES, number_of_processes, torch_device
-from tastemaker.recipes.runner import run
-from tastemaker.records import RunDir
-from tastemaker.train.optimisation import accelerator_for
-from tastemaker.training_sections import OptimisationConfig
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import load
+from tastemaker.config.training import OptimisationConfig
+from tastemaker.core.hardware import (
+    IGNORED,
+    WORLD_SIZES,
+    number_of_processes,
+    torch_device,
+)
+from tastemaker.recipes.run import run
+from tastemaker.storage import locks as claims
+from tastemaker.storage.records import RunDir
+from tastemaker.training.optimization import accelerator_for
 
 
 def lines(file: Path) -> list[dict[str, object]]:
@@ -146,8 +151,8 @@ def apart(words: list[str], output: Path) -> int:
 
 DYING = """
 import os, sys
-from tastemaker.cli import main
-from tastemaker.train import loop
+from tastemaker.cli.command_line import main
+from tastemaker.training.preference import trainer as loop
 
 if os.environ["RANK"] == "1":
     loop.Trainer._step = lambda self, step: os._exit(7)
@@ -204,7 +209,7 @@ def test_every_launcher_says_how_many_processes_there_are(
 def test_processes_that_nobody_launched_are_refused(tmp_path: Path) -> None:
     """A variable left over from a batch system: keys would count processes that do not exist."""
     done = subprocess.run(
-        [sys.executable, "-c", "from tastemaker.hardware import processes; processes()"],
+        [sys.executable, "-c", "from tastemaker.core.hardware import processes; processes()"],
         capture_output=True,
         text=True,
         check=False,

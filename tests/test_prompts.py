@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tastemaker.choices import Choice
-from tastemaker.errors import TastemakerError
-from tastemaker.prompts import load_prompts
-from tastemaker.trained_prompts import (
+from tastemaker.config.choices import Choice
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.storage.trained_prompts import (
     number_trained_on,
     shared_prompts,
     write_trained_prompts,

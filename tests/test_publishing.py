@@ -17,11 +17,14 @@ import pytest
 import yaml
 
 from conftest import write_run
-from tastemaker.cli import main
-from tastemaker.config import load
-from tastemaker.files import UMASK, write_json
-from tastemaker.recipes.runner import run
-from tastemaker.records import RunDir
+from tastemaker.cli.command_line import main
+from tastemaker.config.loading import load
+from tastemaker.recipes.run import run
+from tastemaker.storage.files import (
+    UMASK,
+    write_json,
+)
+from tastemaker.storage.records import RunDir
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,14 @@ import torch
 from PIL import Image, ImageFilter
 
 from pictures import noise
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.scorers.quality import ClipIQA, Sharpness, sharpness
+from tastemaker.scorers.quality import (
+    ClipIQA,
+    Sharpness,
+    sharpness,
+)
 
 MODES = ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tastemaker import reading
-from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
-from tastemaker.formats.json_items import json_items
+from tastemaker.core import reading
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.formats.json_items import json_items
+from tastemaker.storage.files import read_json
 
 DEEP = reading.MOST_DEPTH + 1
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

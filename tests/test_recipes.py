@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker.config import dump, load, shipped_runs
-from tastemaker.recipes.runner import run
-from tastemaker.registry import RECIPES
+from tastemaker.config.loading import (
+    dump,
+    load,
+    shipped_runs,
+)
+from tastemaker.core.registry import RECIPES
+from tastemaker.recipes.run import run
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,9 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.candidates import Rows
-from tastemaker.errors import TastemakerError
-from tastemaker.files import (
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    LOSSES,
+    load_plugins,
+)
+from tastemaker.datasets.listing import Listing
+from tastemaker.storage.candidates import Rows
+from tastemaker.storage.files import (
     ROWS_AT_ONCE,
     DamagedError,
     atomic,
@@ -30,9 +35,13 @@ from tastemaker.files import (
     write_tensors,
     write_text,
 )
-from tastemaker.listing import Listing
-from tastemaker.records import PairSet, Pool, RunDir, Stage, finished_key
-from tastemaker.registry import LOSSES, load_plugins
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    RunDir,
+    Stage,
+    finished_key,
+)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -107,8 +116,8 @@ class TestAtomic:
         code = """
 import os, signal, sys
 from pathlib import Path
-from tastemaker.files import atomic
-from tastemaker.records import Pool
+from tastemaker.storage.files import atomic
+from tastemaker.storage.records import Pool
 with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
     temporary.write_bytes(b"PAR1 and then the power went")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -125,8 +134,8 @@ with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
 import resource, sys
 from pathlib import Path
 import pyarrow as pa
-from tastemaker.errors import TastemakerError
-from tastemaker.files import write_table, write_tensors, write_text
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.files import write_table, write_tensors, write_text
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 path = Path(sys.argv[1]) / "big"
 try:
@@ -273,7 +282,7 @@ class TestStage:
 
 class TestPluginCode:
     CODE = """
-from tastemaker.registry import LOSSES
+from tastemaker.core.registry import LOSSES
 @LOSSES.register("mine_for_keys")
 def mine_for_keys(margin):
     return margin * {factor}
@@ -435,7 +444,7 @@ class TestRows:
     def test_each_candidate_is_found_also_where_hashes_collide(
         self, pool: Pool, hashed: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tastemaker.candidates.hash", hashed, raising=False)
+        monkeypatch.setattr("tastemaker.storage.candidates.hash", hashed, raising=False)
         rows = Rows(pool, ("prompt", "seed"))
         for name in ("2-1", "0-0", "2-3", "1-2"):
             assert rows[name] == {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tastemaker.train import train
-from tastemaker.training_sections import TrainConfig
+from tastemaker.config.training import TrainConfig
+from tastemaker.training.preference.train import train
 from test_train import rows, train_config
 
 

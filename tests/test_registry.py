@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, create_model
 
-from tastemaker import registry
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import LOSSES, RULES, SCORERS, Table, load_plugins
+from tastemaker.core import registry
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    LOSSES,
+    RULES,
+    SCORERS,
+    Table,
+    load_plugins,
+)
 
 if TYPE_CHECKING:
     from nowhere import OnlyForTypes  # type: ignore[import-not-found]
@@ -147,9 +153,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tastemaker.groups import Group
-from tastemaker.picks import Pick
-from tastemaker.registry import RULES
+from tastemaker.storage.groups import Group
+from tastemaker.pairing.picks import Pick
+from tastemaker.core.registry import RULES
 
 
 @dataclass
@@ -166,8 +172,8 @@ def first_last(
 '''
         )
         load_plugins((str(file),))
-        from tastemaker.groups import Group
-        from tastemaker.picks import Pick
+        from tastemaker.pairing.picks import Pick
+        from tastemaker.storage.groups import Group
 
         rule = RULES.bind("first_last", {"margin": 2})
         assert list(rule(Group("p", "a dog", ["a", "b", "c"]))) == [Pick(0, 2, 2.0)]
@@ -177,7 +183,7 @@ def first_last(
         builtin = LOSSES.entry("dpo")
         file = tmp_path / "shadow.py"
         file.write_text(
-            "from tastemaker.registry import LOSSES\n"
+            "from tastemaker.core.registry import LOSSES\n"
             "@LOSSES.register('dpo')\n"
             "def dpo(margin):\n"
             "    return 0 * margin\n"
@@ -224,8 +230,8 @@ def first_last(
         import torch
         from PIL import Image
 
-        from tastemaker.groups import Group
-        from tastemaker.picks import Pick
+        from tastemaker.pairing.picks import Pick
+        from tastemaker.storage.groups import Group
 
         loss = LOSSES.bind("squared_hinge", {"beta": 2})
         assert loss(torch.tensor([-1.0, 0.25, 3.0])).tolist() == [9.0, 0.25, 0.0]

@@ -21,18 +21,38 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from tastemaker.errors import TastemakerError
-from tastemaker.files import write_json, write_table, write_text
-from tastemaker.records import PairSet, Pool, RunDir
-from tastemaker.report import report
-from tastemaker.report.contents import read, training_scorers
-from tastemaker.report.figures import model_colours, moving_average
-from tastemaker.report.health import warnings
-from tastemaker.report.images import thumbnail
-from tastemaker.report.samples import quantiles, strips
-from tastemaker.report.summary import verdict
-from tastemaker.report.svg import COLOURS, PRINT
-from tastemaker.sections import ReportConfig
+from tastemaker.config.sections import ReportConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.reporting.figures import (
+    model_colours,
+    moving_average,
+)
+from tastemaker.reporting.health import warnings
+from tastemaker.reporting.images import thumbnail
+from tastemaker.reporting.report import report
+from tastemaker.reporting.run_contents import (
+    read,
+    training_scorers,
+)
+from tastemaker.reporting.samples import (
+    quantiles,
+    strips,
+)
+from tastemaker.reporting.summary import verdict
+from tastemaker.reporting.svg import (
+    COLOURS,
+    PRINT,
+)
+from tastemaker.storage.files import (
+    write_json,
+    write_table,
+    write_text,
+)
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    RunDir,
+)
 
 HOSTILE = '<script>alert("x")</script> & a "dog"'
 SCORERS = ("nano_preference", "nano_judge")
@@ -227,7 +247,7 @@ def test_every_image_has_an_alternative_text(page: str) -> None:
 
 def test_import_is_light() -> None:
     heavy = {"jinja2", "matplotlib", "numpy", "pyarrow", "torch"}
-    code = f"import sys, tastemaker.report; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, tastemaker.reporting; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -513,7 +533,7 @@ def test_seven_challengers_have_colours_of_their_own_that_the_page_defines() -> 
     given = model_colours("base", names)
     assert len({given[name] for name in ("base", *names[:7])}) == 8
     assert given[names[7]] == given[names[0]]
-    style = resources.files("tastemaker.report").joinpath("style.css").read_text()
+    style = resources.files("tastemaker.reporting").joinpath("style.css").read_text()
     for role in set(given.values()):
         assert style.count(f"--{role}:") == 2  # by day and by night
         assert {role} <= set(PRINT) & set(COLOURS)

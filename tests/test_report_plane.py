@@ -22,24 +22,53 @@ from matplotlib.patches import Wedge
 from matplotlib.text import Text
 from PIL import Image
 
-from tastemaker.data_sections import PairConfig
-from tastemaker.errors import TastemakerError
-from tastemaker.evaluate import compare
-from tastemaker.files import write_json, write_table
-from tastemaker.pair import pair
-from tastemaker.records import PairSet, Pool, RunDir
-from tastemaker.report import report
-from tastemaker.report.contents import read
-from tastemaker.report.figures import model_colours
-from tastemaker.report.images import thumbnail
-from tastemaker.report.plane import Plane, Window, figures, planes_of, section
-from tastemaker.report.plane.clouds import Cloud, cloud
-from tastemaker.report.plane.drawing import Drawing
-from tastemaker.report.plane.labels import Box, Spot, annotate, place
-from tastemaker.report.plane.models import Position, drawing, moves, pareto
-from tastemaker.report.plane.pairs import MOST_DOTS, drawings
-from tastemaker.report.samples import pair_sets
-from tastemaker.sections import ReportConfig
+from tastemaker.config.datasets import PairConfig
+from tastemaker.config.sections import ReportConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.evaluation.evaluate import compare
+from tastemaker.pairing.pair import pair
+from tastemaker.reporting.figures import model_colours
+from tastemaker.reporting.images import thumbnail
+from tastemaker.reporting.plane import (
+    Plane,
+    Window,
+    figures,
+    planes_of,
+    section,
+)
+from tastemaker.reporting.plane.clouds import (
+    Cloud,
+    cloud,
+)
+from tastemaker.reporting.plane.labels import (
+    Box,
+    Spot,
+    annotate,
+    place,
+)
+from tastemaker.reporting.plane.models import (
+    Position,
+    drawing,
+    moves,
+    pareto,
+)
+from tastemaker.reporting.plane.pairs import (
+    MOST_DOTS,
+    drawings,
+)
+from tastemaker.reporting.plane.section import Drawing
+from tastemaker.reporting.report import report
+from tastemaker.reporting.run_contents import read
+from tastemaker.reporting.samples import pair_sets
+from tastemaker.storage.files import (
+    write_json,
+    write_table,
+)
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    RunDir,
+)
 
 IS, TS = "image_similarity", "text_similarity"
 RULE = {"name": "angle", "fidelity": IS, "prompt": TS, "low": 20.0, "high": 70.0, "threshold": 0.0}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tastemaker.errors import TastemakerError
-from tastemaker.results import read_report
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.results import read_report
 
 BASE = {"mean": 0.5, "stderr": None}
 COMPARED = {"difference": 0.1, "difference_stderr": None, "win_rate": 0.75}

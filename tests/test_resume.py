@@ -21,7 +21,7 @@ import json, os, random, signal, sys
 import diffusers, transformers, peft, pyarrow.parquet, matplotlib.pyplot, torch
 from diffusers import StableDiffusionPipeline, DDPMScheduler
 from transformers import CLIPModel, CLIPTextModel, AutoTokenizer, CLIPImageProcessor
-import tastemaker.train.loop, tastemaker.scorers.pool, tastemaker.backbones.unet
+import tastemaker.training.preference.trainer, tastemaker.scorers.pool, tastemaker.backbones.unet
 sys.path.insert(0, {str(Path(__file__).parents[1] / "benchmarks" / "reliability")!r})
 from kills import start
 

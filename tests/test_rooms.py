@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 from conftest import PROMPTS
-from tastemaker.config import load
-from tastemaker.errors import TastemakerError
-from tastemaker.recipes.runner import run
-from tastemaker.records import PairSet, Pool
+from tastemaker.config.loading import load
+from tastemaker.core.errors import TastemakerError
+from tastemaker.recipes.run import run
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+)
 
 
 def test_prompts_of_the_last_room_are_read_before_the_first(run_file: Path) -> None:

@@ -26,16 +26,30 @@ from published import (
     write_hps,
     write_reward,
 )
-from tastemaker import images
-from tastemaker.choices import PixelScorer, Scorer
-from tastemaker.errors import TastemakerError
+from tastemaker.config.choices import (
+    PixelScorer,
+    Scorer,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    SCORERS,
+    load_plugins,
+)
 from tastemaker.metrics.hue import mean_hue
-from tastemaker.registry import SCORERS, load_plugins
 from tastemaker.scorers.aesthetic import Aesthetic
-from tastemaker.scorers.availability import here, scorer_states
+from tastemaker.scorers.availability import (
+    here,
+    scorer_states,
+)
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.colour import hue_closeness
-from tastemaker.scorers.pixels import padded, processed, trimmed, unit_pixels
+from tastemaker.scorers.pixels import (
+    padded,
+    processed,
+    trimmed,
+    unit_pixels,
+)
+from tastemaker.storage import images
 
 CPU = torch.device("cpu")
 WITHOUT_PIXELS = {"sharpness"}
@@ -494,7 +508,7 @@ def test_a_users_scorer_without_pixels(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "import torch\n"
-        "from tastemaker.registry import SCORERS\n\n"
+        "from tastemaker.core.registry import SCORERS\n\n"
         "@SCORERS.register('brightness')\n"
         "class Brightness:\n"
         "    def __init__(self, *, gain: float = 1.0) -> None:\n"

@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from launching import launch
-from tastemaker.cli import main
-from tastemaker.errors import TastemakerError
-from tastemaker.hardware import processes
-from tastemaker.launch import FSDP2
-from tastemaker.train import train
-from tastemaker.train.optimisation import refuse_engines
-from tastemaker.train.sharding import prepare
+from tastemaker.cli.command_line import main
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import processes
+from tastemaker.training.fsdp import prepare
+from tastemaker.training.launch import FSDP2
+from tastemaker.training.optimization import refuse_engines
+from tastemaker.training.preference.train import train
 from test_train import rows, train_config
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tastemaker.cli import main
-from tastemaker.images import encode_png
-from tastemaker.showing.contents import read
-from tastemaker.showing.text import blocks
+from tastemaker.cli.command_line import main
+from tastemaker.reporting.pool.contents import read
+from tastemaker.reporting.pool.text import blocks
+from tastemaker.storage.images import encode_png
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_what_is_neither_is_named(tmp_path: Path, capsys: Any) -> None:
 
 def test_show_imports_no_torch(folders: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom tastemaker.cli import main\n"
+        "import sys\nfrom tastemaker.cli.command_line import main\n"
         "assert main(sys.argv[1:]) == 0\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pictures import noise
-from tastemaker.errors import TastemakerError
-from tastemaker.photographs import photographs
-from tastemaker.registry import SCORERS
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
+from tastemaker.core.templates import filled
+from tastemaker.datasets.subjects import photographs
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.encoders import image_encoder
 from tastemaker.scorers.similarity import plain
-from tastemaker.templates import filled
 
 CPU = torch.device("cpu")
 OWL = {"subject": "sks owl", "class_name": "owl"}

@@ -12,14 +12,32 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.errors import TastemakerError
-from tastemaker.records import PairSet
-from tastemaker.train import train
-from tastemaker.train.adapters import START, only_adapter, trainable
-from tastemaker.train.data import cache_data, noisy_batch
-from tastemaker.train.networks import add_text_adapters, make_trainable, parameter_groups, weights
-from tastemaker.train.reference import FrozenAdapter, residual
-from tastemaker.training_sections import LoraConfig, TextLoraConfig
+from tastemaker.backbones.lora.adapters import (
+    START,
+    only_adapter,
+    trainable,
+)
+from tastemaker.config.training import (
+    LoraConfig,
+    TextLoraConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.records import PairSet
+from tastemaker.training.preference.data import (
+    cache_data,
+    noisy_batch,
+)
+from tastemaker.training.preference.parameters import (
+    add_text_adapters,
+    make_trainable,
+    parameter_groups,
+    weights,
+)
+from tastemaker.training.preference.reference import (
+    FrozenAdapter,
+    residual,
+)
+from tastemaker.training.preference.train import train
 from test_train import perturb, rows, train_config
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -86,7 +104,7 @@ class TestStart:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from tastemaker.train.loop import Trainer
+        from tastemaker.training.preference.trainer import Trainer
 
         options = {
             "start": str(first),

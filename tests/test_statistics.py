@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from tastemaker.noise import NoiseSchedule
-from tastemaker.train.statistics import statistics_term
-from tastemaker.training_sections import StatisticsConfig
+from tastemaker.config.training import StatisticsConfig
+from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.training.preference.statistics import statistics_term
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

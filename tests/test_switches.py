@@ -10,12 +10,20 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tastemaker.backbones import Backbone, Drawing, load_backbone, merge_adapters
-from tastemaker.backbones.switches import BLOCKS, switch_lora
-from tastemaker.cli import main
-from tastemaker.errors import TastemakerError
-from tastemaker.sections import AdapterConfig
-from tastemaker.train import train
+from tastemaker.backbones import (
+    Backbone,
+    Drawing,
+    load_backbone,
+    merge_adapters,
+)
+from tastemaker.backbones.lora.switches import (
+    BLOCKS,
+    switch_lora,
+)
+from tastemaker.cli.command_line import main
+from tastemaker.config.sections import AdapterConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.training.preference.train import train
 from test_train import train_config
 
 FILE = "pytorch_lora_weights.safetensors"

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.choices import Choice
-from tastemaker.config import section
-from tastemaker.errors import TastemakerError
-from tastemaker.nano.captions import vocabulary
-from tastemaker.prompts import load_prompts
-from tastemaker.sections import GenerateConfig
-from tastemaker.templates import as_template, filled, parts
-from tastemaker.templates.captions import (
+from tastemaker.config.choices import Choice
+from tastemaker.config.loading import section
+from tastemaker.config.sections import GenerateConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.templates import (
+    as_template,
+    filled,
+    parts,
+)
+from tastemaker.datasets.prompts.captions import (
     BRACES,
     LONGER,
     NOT_NAMED,
@@ -28,8 +30,13 @@ from tastemaker.templates.captions import (
     read_captions,
     rewritten,
 )
-from tastemaker.templates.dreambooth import read_dreambooth
-from tastemaker.templates.sets import SETS, load_templates
+from tastemaker.datasets.prompts.dreambooth import read_dreambooth
+from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.datasets.prompts.template_sets import (
+    SETS,
+    load_templates,
+)
+from tastemaker.nano.captions import vocabulary
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "prompts_and_classes.txt"
 

@@ -10,17 +10,38 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tastemaker.candidates import candidate_table
-from tastemaker.choices import TAKEN, Scorers
-from tastemaker.config import parse, section
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import TABLES, Table
-from tastemaker.runs import PersonalRun, PreferenceRun, RealRun, RewardRun
+from tastemaker.cli.commands import ROOMS
+from tastemaker.config.choices import (
+    TAKEN,
+    Scorers,
+)
+from tastemaker.config.loading import (
+    parse,
+    section,
+)
+from tastemaker.config.runs import (
+    PersonalRun,
+    PreferenceRun,
+    RealRun,
+    RewardRun,
+)
+from tastemaker.config.sections import (
+    ExportConfig,
+    Section,
+    section_class,
+)
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import (
+    TABLES,
+    Table,
+)
+from tastemaker.core.values import (
+    checked_name,
+    shown,
+)
 from tastemaker.scorers.cache import CONTENT
-from tastemaker.sections import ExportConfig, Section, section_class
-from tastemaker.training_sections import TrainConfig
-from tastemaker.values import checked_name, shown
-from tastemaker.verbs import ROOMS
+from tastemaker.storage.candidates import candidate_table
 
 HOSTILE: tuple[Any, ...] = (
     *(math.inf, -math.inf, math.nan, "inf", "nan", ".inf"),

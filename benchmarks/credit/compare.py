@@ -24,17 +24,20 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file
 
-from tastemaker.config import load
-from tastemaker.evaluate import evaluate
-from tastemaker.files import write_json
-from tastemaker.images import decode
+from tastemaker.config.loading import load
+from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.nano import JUDGE
-from tastemaker.pair import pair
+from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
-from tastemaker.records import Pool, RunDir
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.train import train
+from tastemaker.storage.files import write_json
+from tastemaker.storage.images import decode
+from tastemaker.storage.records import (
+    Pool,
+    RunDir,
+)
+from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)

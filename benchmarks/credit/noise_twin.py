@@ -18,16 +18,26 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from tastemaker.backbones import Backbone, load_backbone, select
-from tastemaker.config import load
-from tastemaker.files import write_json
-from tastemaker.pair import pair
+from tastemaker.backbones import (
+    Backbone,
+    load_backbone,
+    select,
+)
+from tastemaker.config.loading import load
+from tastemaker.core.seeding import keyed_generator
+from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
-from tastemaker.records import PairSet, RunDir
-from tastemaker.report.credit import read
-from tastemaker.seeding import keyed_generator
-from tastemaker.train import train
-from tastemaker.train.data import TrainingData, cache_data
+from tastemaker.reporting.credit import read
+from tastemaker.storage.files import write_json
+from tastemaker.storage.records import (
+    PairSet,
+    RunDir,
+)
+from tastemaker.training.preference.data import (
+    TrainingData,
+    cache_data,
+)
+from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
 STEPS, BATCH, RATE = 1200, 32, 1e-3

@@ -32,7 +32,7 @@ def png(seed: int) -> bytes:
     """Two random colours, of as many kinds as there are rows."""
     from PIL import Image
 
-    from tastemaker.images import encode_png
+    from tastemaker.storage.images import encode_png
 
     colours = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
     return encode_png(
@@ -41,7 +41,7 @@ def png(seed: int) -> bytes:
 
 
 def comparisons(rows: int) -> Iterator[Any]:
-    from tastemaker.comparisons import Comparison
+    from tastemaker.datasets.comparisons import Comparison
 
     for row in range(rows):
         first = (1.0, 0.0, 0.5)[row % 3]
@@ -66,9 +66,15 @@ def _status(name: str) -> float:
 
 def imported(layout: str, source: Path, output: Path) -> dict[str, float]:
     """Import in this process."""
-    from tastemaker.config import section
-    from tastemaker.data_sections import ImagesConfig, ImportConfig
-    from tastemaker.importing import import_comparisons, import_images
+    from tastemaker.config.datasets import (
+        ImagesConfig,
+        ImportConfig,
+    )
+    from tastemaker.config.loading import section
+    from tastemaker.datasets.importing import (
+        import_comparisons,
+        import_images,
+    )
 
     began = time.monotonic()
     if layout == "images":
@@ -86,7 +92,7 @@ def in_a_process(*words: str) -> dict[str, float]:
 
 
 def measure_imports(parsed: argparse.Namespace, work: Path) -> None:
-    from tastemaker.registry import LAYOUTS
+    from tastemaker.core.registry import LAYOUTS
 
     print("| format | rows | seconds | rows/s | MB at the peak |")
     print("| --- | ---: | ---: | ---: | ---: |")
@@ -110,9 +116,12 @@ def measure_imports(parsed: argparse.Namespace, work: Path) -> None:
 
 def make_pool(folder: Path, images: int) -> None:
     """Candidates as `generate` writes them, four a prompt."""
-    from tastemaker.candidates import candidate_table
-    from tastemaker.files import write_table
-    from tastemaker.records import Pool, Stage
+    from tastemaker.storage.candidates import candidate_table
+    from tastemaker.storage.files import write_table
+    from tastemaker.storage.records import (
+        Pool,
+        Stage,
+    )
 
     stage = Stage(folder, "generate", {"images": images})
     with stage.claimed():
@@ -138,7 +147,7 @@ def make_pool(folder: Path, images: int) -> None:
 
 def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:
     """Options of every registered rule."""
-    from tastemaker.registry import RULES
+    from tastemaker.core.registry import RULES
 
     first, second = scorers
     options: dict[str, dict[str, Any]] = {
@@ -154,12 +163,15 @@ def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:
 
 def measure_pool(parsed: argparse.Namespace, work: Path) -> None:
     """Score, pair by every rule and export, all in this process."""
-    from tastemaker.data_sections import DataExportConfig, PairConfig
-    from tastemaker.exporting import export_comparisons
-    from tastemaker.pair import pair
-    from tastemaker.registry import LAYOUTS
-    from tastemaker.score import score
-    from tastemaker.sections import ScoreConfig
+    from tastemaker.config.datasets import (
+        DataExportConfig,
+        PairConfig,
+    )
+    from tastemaker.config.sections import ScoreConfig
+    from tastemaker.core.registry import LAYOUTS
+    from tastemaker.datasets.exporting import export_comparisons
+    from tastemaker.evaluation.score import score
+    from tastemaker.pairing.pair import pair
 
     pool, images = work / "pool", parsed.images
     make_pool(pool, images)

@@ -8,7 +8,7 @@ from pathlib import Path
 from agreement import key_of
 from rules import AXES, ROWS
 
-from tastemaker.records import Pool
+from tastemaker.storage.records import Pool
 
 
 def characters(root: Path, names: list[str]) -> str:

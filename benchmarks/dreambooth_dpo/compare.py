@@ -24,15 +24,18 @@ from agreement import POOL, key_of
 from drawings import write_results
 from rules import JUDGE, ROWS, Row
 
-from tastemaker.config import load
-from tastemaker.evaluate import evaluate
-from tastemaker.files import read_json, write_json
-from tastemaker.generate import generate
-from tastemaker.pair import pair
-from tastemaker.personalize import personalize
-from tastemaker.runs import PersonalRun
-from tastemaker.score import score
-from tastemaker.train import train
+from tastemaker.config.loading import load
+from tastemaker.config.runs import PersonalRun
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.score import score
+from tastemaker.pairing.pair import pair
+from tastemaker.sampling.generate import generate
+from tastemaker.storage.files import (
+    read_json,
+    write_json,
+)
+from tastemaker.training.personalization.personalize import personalize
+from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
 SUBJECTS = ("frog", "panda", "rocket", "butterfly")

@@ -11,11 +11,14 @@ from characters import characters
 from PIL import Image, ImageDraw
 from rules import AXES, BALANCED, IS, JUDGE, ROWS, TS
 
-from tastemaker.groups import Groups
-from tastemaker.images import decode
-from tastemaker.photographs import photographs
-from tastemaker.plane import Difference, differences
-from tastemaker.records import Pool
+from tastemaker.datasets.subjects import photographs
+from tastemaker.pairing.angle import (
+    Difference,
+    differences,
+)
+from tastemaker.storage.groups import Groups
+from tastemaker.storage.images import decode
+from tastemaker.storage.records import Pool
 
 Results = dict[str, dict[str, Any]]
 PICTURED = ("fidelity alone", "prompt alone", "angle 0 to 45", "angle 20 to 70", "angle 45 to 90")

@@ -14,13 +14,13 @@ from torch import Tensor
 from training import to_float
 from transformers import CLIPModel
 
-from tastemaker.files import write_json
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.nano.build.averaging import psnr
 from tastemaker.nano.build.clip import image_features
 from tastemaker.nano.build.export import export_scorer
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.vae import load
+from tastemaker.storage.files import write_json
 
 LIMIT = 12_000_000
 TOKENIZER = ("vocab.json", "merges.txt")

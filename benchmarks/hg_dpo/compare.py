@@ -28,10 +28,13 @@ from tables import write_tables
 from world import Row, World, distance, label
 
 from tastemaker.backbones import merge_adapters
-from tastemaker.files import write_json
-from tastemaker.train import train
-from tastemaker.train.reward import train_reward
-from tastemaker.training_sections import RewardTrainConfig, TrainConfig
+from tastemaker.config.training import (
+    RewardTrainConfig,
+    TrainConfig,
+)
+from tastemaker.storage.files import write_json
+from tastemaker.training.preference.train import train
+from tastemaker.training.reward.train import train_reward
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 from PIL import Image, ImageDraw
 from world import Row, distance, label
 
-from tastemaker.images import decode
-from tastemaker.records import Pool
+from tastemaker.storage.images import decode
+from tastemaker.storage.records import Pool
 
 COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {
     "score": (lambda row: row["model"]["scores"]["preference"]["mean"], 2),

@@ -10,18 +10,28 @@ from typing import Any
 
 from portraits import Portraits
 
-from tastemaker.config import parse
-from tastemaker.data_sections import ImagesConfig, JoinConfig, PairConfig
-from tastemaker.evaluate import evaluate
-from tastemaker.images import decode
-from tastemaker.importing import import_images
-from tastemaker.join import join, mix
-from tastemaker.pair import pair
+from tastemaker.config.datasets import (
+    ImagesConfig,
+    JoinConfig,
+    PairConfig,
+)
+from tastemaker.config.loading import parse
+from tastemaker.config.runs import RealRun
+from tastemaker.config.sections import EvaluateConfig
+from tastemaker.datasets.importing import import_images
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.pairing.join import (
+    join,
+    mix,
+)
+from tastemaker.pairing.pair import pair
 from tastemaker.recipes.real_images import Images
-from tastemaker.records import Pool, RunDir
-from tastemaker.runs import RealRun
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.sections import EvaluateConfig
+from tastemaker.storage.images import decode
+from tastemaker.storage.records import (
+    Pool,
+    RunDir,
+)
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from tastemaker.cli import main
+from tastemaker.cli.command_line import main
 
 if __name__ == "__main__":
     began = time.monotonic()

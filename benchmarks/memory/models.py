@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from tastemaker.backbones.loading import resolve
-from tastemaker.hardware import torch_dtype
+from tastemaker.core.hardware import torch_dtype
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CLIP_L = {

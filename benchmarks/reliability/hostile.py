@@ -44,7 +44,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tastemaker.cli import main
+from tastemaker.cli.command_line import main
 
 HERE = Path(__file__).parent
 SECONDS = 60
@@ -424,7 +424,7 @@ PLUGINS = {
     "is binary": "\0\1\2",
     "imports nothing": "import no_such_module",
     "asserts": "assert False",
-    "registers twice": "from tastemaker.registry import LOSSES\n"
+    "registers twice": "from tastemaker.core.registry import LOSSES\n"
     "for i in range(2):\n  LOSSES.register('x')(type(str(i), (), {}))",
     "raises an interrupt of its own": "class Odd(BaseException): pass\nraise Odd",
 }
@@ -458,7 +458,7 @@ def programs() -> Iterator[Case]:
             )
     for name, code in RULES.items():
         text = (
-            "from tastemaker.registry import RULES\n@RULES.register('mine')\n"
+            "from tastemaker.core.registry import RULES\n@RULES.register('mine')\n"
             f"def mine(group):\n  '''Mine.'''\n  {code}\n"
         )
         yield Case(

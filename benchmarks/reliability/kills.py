@@ -226,7 +226,7 @@ def start(words: Sequence[str], *, at_change: int | None = None, after: float | 
 
 
 def _child(words: Sequence[str], at_change: int | None) -> None:
-    from tastemaker.cli import main
+    from tastemaker.cli.command_line import main
 
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -343,9 +343,9 @@ def main() -> None:
 
     # Imported before the forks, so that each of them starts at once.
     import tastemaker.backbones.pipelines
-    import tastemaker.evaluate
+    import tastemaker.evaluation.evaluate
     import tastemaker.recipes
-    import tastemaker.train.loop  # noqa: F401
+    import tastemaker.training.preference.trainer  # noqa: F401
 
     with tempfile.TemporaryDirectory() as work:
         os.chdir(work)

@@ -2,6 +2,6 @@
 
 import sys
 
-from tastemaker.cli import main
+from tastemaker.cli.command_line import main
 
 sys.exit(main())

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from tastemaker.registry import LOSSES
+from tastemaker.core.registry import LOSSES
 
 Beta = Annotated[
     float, Field(gt=0, description="Strength of the pull to the reference; 500 to 10000.")

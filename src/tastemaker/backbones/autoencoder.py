@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 
 class Autoencoder:

@@ -12,10 +12,13 @@ from PIL import Image
 
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
-from tastemaker.candidates import latents_of
-from tastemaker.images import decode, to_pixels
-from tastemaker.noise import NoiseSchedule
-from tastemaker.sections import AdapterConfig
+from tastemaker.config.sections import AdapterConfig
+from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.storage.candidates import latents_of
+from tastemaker.storage.images import (
+    decode,
+    to_pixels,
+)
 
 
 class Backbone(ABC):

@@ -7,11 +7,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import read_family, resolve, root_of
-from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
-from tastemaker.errors import TastemakerError
-from tastemaker.hardware import check_dtype, memory, torch_device, torch_dtype
-from tastemaker.sections import SamplingConfig
+from tastemaker.backbones.loading import (
+    read_family,
+    resolve,
+    root_of,
+)
+from tastemaker.backbones.parts import (
+    INDEX,
+    read_part,
+    student,
+    variant_of,
+)
+from tastemaker.config.sections import SamplingConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import (
+    check_dtype,
+    memory,
+    torch_device,
+    torch_dtype,
+)
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""
@@ -52,7 +66,7 @@ def _files(place: Path) -> tuple[tuple[int, ...], ...]:
 @functools.lru_cache(maxsize=8)  # every section looks at its model, and so does every room again
 def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...], ...]) -> Backbone:
     """The skeleton of the pipeline that has these files."""
-    from tastemaker.backbones.skeleton import load_skeleton
+    from tastemaker.backbones.meta_device import load_skeleton
 
     if files:
         place = resolve(model)

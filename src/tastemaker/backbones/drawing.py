@@ -7,7 +7,10 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 
-from tastemaker.backbones.conditioning import Conditioning, select
+from tastemaker.backbones.conditioning import (
+    Conditioning,
+    select,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.lora.switches import OUTSIDE
 from tastemaker.backbones.pipelines import PipelineBackbone
 from tastemaker.backbones.schedulers import FLOW
-from tastemaker.backbones.switches import OUTSIDE
 from tastemaker.backbones.unet import token_ids
-from tastemaker.errors import TastemakerError
-from tastemaker.noise import NoiseSchedule
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.noise_schedule import NoiseSchedule
 
 
 class FlowBackbone(PipelineBackbone):

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.differentiable import Step, guided_step
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.flow import FlowBackbone
+from tastemaker.backbones.gradient_sampling import (
+    Step,
+    guided_step,
+)
 from tastemaker.backbones.unet import token_ids
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 TRAINED_AT = 1.0
 """Guidance that FLUX.1-dev is told in training: 1, where it predicts what it would without."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tastemaker.backbones.originals import is_sdxl
+from tastemaker.backbones.lora.originals import is_sdxl
 
 SD, SDXL, SD3, FLUX = "Stable Diffusion 1 or 2", "Stable Diffusion XL", "SD3", "FLUX.1"
 

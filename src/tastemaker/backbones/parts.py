@@ -9,9 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.schedulers import DIFFUSION, FLOW, check_scheduler
-from tastemaker.errors import TastemakerError
-from tastemaker.files import read_json
+from tastemaker.backbones.schedulers import (
+    DIFFUSION,
+    FLOW,
+    check_scheduler,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.files import read_json
 
 INDEX = "model_index.json"
 

@@ -10,9 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.tokens import TOKEN_FILE, add_token, read_word
-from tastemaker.backbones.unet import UNetBackbone, token_ids
-from tastemaker.files import write_tensors
+from tastemaker.backbones.textual_inversion import (
+    TOKEN_FILE,
+    add_token,
+    read_word,
+)
+from tastemaker.backbones.unet import (
+    UNetBackbone,
+    token_ids,
+)
+from tastemaker.storage.files import write_tensors
 
 ENCODERS = {"clip_l": "", "clip_g": "_2"}
 """A learned word's embeddings in their file, and how the names of tokenizer and encoder end."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tastemaker.seeding import keyed_generator
+from tastemaker.core.seeding import keyed_generator
 
 Rows = list[int]
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tastemaker.errors import TastemakerError
-from tastemaker.hardware import torch_device
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import torch_device
+from tastemaker.core.registry import SCORERS
 from tastemaker.metrics.frechet import image_features
-from tastemaker.registry import SCORERS
 
 INCEPTION = "inception"
 INCEPTION_LABEL = "Inception pool3"

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tastemaker.errors import TastemakerError
-from tastemaker.images import to_pixels
-from tastemaker.seeding import keyed_generator
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_generator
+from tastemaker.storage.images import to_pixels
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 import numpy as np
 from PIL import Image
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 # Below this share of its length the sum of hues is rounding, and points nowhere.
 SMALLEST_RESULTANT = 1e-9

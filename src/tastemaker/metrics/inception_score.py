@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_generator
 from tastemaker.metrics.frechet import image_features
-from tastemaker.seeding import keyed_generator
 
 # exp(-650) is still above 0 in float64, so that 0 log 0 does not become NaN.
 SMALLEST_LOG_PROBABILITY = -650.0

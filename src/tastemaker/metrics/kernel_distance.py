@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 from tastemaker.metrics.frechet import feature_matrices
 
 CHUNK = 512

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from tastemaker.captioned import Captioned
-from tastemaker.errors import TastemakerError
-from tastemaker.images import encode_png
-from tastemaker.nano.build.art import Sprites, sprites
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.captioned import Captioned
+from tastemaker.nano.build.art import (
+    Sprites,
+    sprites,
+)
 from tastemaker.nano.build.scenes import render
-from tastemaker.nano.captions import STYLES, caption, sample_scene
+from tastemaker.nano.captions import (
+    STYLES,
+    caption,
+    sample_scene,
+)
+from tastemaker.storage.images import encode_png
 
 
 def drawn_scenes(split: str, number: int, seed: int, work: Path | None) -> Iterator[Captioned]:

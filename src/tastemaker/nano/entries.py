@@ -7,10 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tastemaker.captioned import CaptionedImages
-from tastemaker.nano import JUDGE, MODEL, PREFERENCE
+from tastemaker.core.registry import (
+    CAPTIONED,
+    MODELS,
+    PROMPTS,
+    SCORERS,
+    SUBJECTS,
+)
+from tastemaker.datasets.captioned import CaptionedImages
+from tastemaker.nano import (
+    JUDGE,
+    MODEL,
+    PREFERENCE,
+)
 from tastemaker.nano import SUBJECTS as NANO_SUBJECTS
-from tastemaker.registry import CAPTIONED, MODELS, PROMPTS, SCORERS, SUBJECTS
 from tastemaker.scorers.base import PixelScorer
 
 Number = Annotated[int, Field(ge=1, le=4000, description="Prompts in the set.")]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tastemaker.evaluate import evaluate
-from tastemaker.records import RunDir
-from tastemaker.registry import RECIPES
-from tastemaker.report import report
-from tastemaker.runs import RewardRun
-from tastemaker.train.reward import train_reward
+from tastemaker.config.runs import RewardRun
+from tastemaker.core.registry import RECIPES
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.reporting.report import report
+from tastemaker.storage.records import RunDir
+from tastemaker.training.reward.train import train_reward
 
 
 @RECIPES.register("align_prop")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.generate import generate
-from tastemaker.importing import import_comparisons
-from tastemaker.records import RunDir
-from tastemaker.runs import PreferenceRun
-from tastemaker.score import score
+from tastemaker.config.runs import PreferenceRun
+from tastemaker.datasets.importing import import_comparisons
+from tastemaker.evaluation.score import score
+from tastemaker.sampling.generate import generate
+from tastemaker.storage.records import RunDir
 
 
 def scored_candidates(config: PreferenceRun, run: RunDir) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tastemaker.config.runs import CurriculumRun
+from tastemaker.core.registry import RECIPES
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
-from tastemaker.records import RunDir
-from tastemaker.registry import RECIPES
-from tastemaker.runs import CurriculumRun
+from tastemaker.storage.records import RunDir
 
 
 @RECIPES.register("curriculum_dpo")

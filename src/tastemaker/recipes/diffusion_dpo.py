@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tastemaker.evaluate import evaluate
-from tastemaker.pair import pair
+from tastemaker.config.runs import PreferenceRun
+from tastemaker.core.registry import RECIPES
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
-from tastemaker.records import RunDir
-from tastemaker.registry import RECIPES
-from tastemaker.report import report
-from tastemaker.runs import PreferenceRun
-from tastemaker.train import train
+from tastemaker.reporting.report import report
+from tastemaker.storage.records import RunDir
+from tastemaker.training.preference.train import train
 
 
 @RECIPES.register("diffusion_dpo")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.evaluate import evaluate
-from tastemaker.generate import generate
-from tastemaker.pair import pair
-from tastemaker.personal_sections import PersonalizeConfig, PriorConfig
-from tastemaker.personalize import personalize
-from tastemaker.records import RunDir
-from tastemaker.registry import RECIPES
-from tastemaker.report import report
-from tastemaker.runs import PersonalRun
-from tastemaker.score import score
-from tastemaker.train import train
+from tastemaker.config.personalization import (
+    PersonalizeConfig,
+    PriorConfig,
+)
+from tastemaker.config.runs import PersonalRun
+from tastemaker.core.registry import RECIPES
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.score import score
+from tastemaker.pairing.pair import pair
+from tastemaker.reporting.report import report
+from tastemaker.sampling.generate import generate
+from tastemaker.storage.records import RunDir
+from tastemaker.training.personalization.personalize import personalize
+from tastemaker.training.preference.train import train
 
 
 @RECIPES.register("dreambooth_dpo")

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.backbones import merge_adapters
-from tastemaker.evaluate import evaluate
-from tastemaker.join import mix
-from tastemaker.recipes.real_images import Images, stage_pairs
-from tastemaker.records import RunDir
-from tastemaker.registry import RECIPES
-from tastemaker.report import report
-from tastemaker.runs import RealRun, StageConfig
-from tastemaker.train import train
-from tastemaker.training_sections import TrainConfig
+from tastemaker.config.runs import (
+    RealRun,
+    StageConfig,
+)
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.registry import RECIPES
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.pairing.join import mix
+from tastemaker.recipes.real_images import (
+    Images,
+    stage_pairs,
+)
+from tastemaker.reporting.report import report
+from tastemaker.storage.records import RunDir
+from tastemaker.training.preference.train import train
 
 
 @RECIPES.register("hg_dpo")

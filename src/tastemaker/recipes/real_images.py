@@ -6,16 +6,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tastemaker.blend import blend
-from tastemaker.data_sections import JoinConfig
-from tastemaker.generate import generate, reconstruct
-from tastemaker.importing import import_images
-from tastemaker.join import join
-from tastemaker.records import RunDir
-from tastemaker.runs import RealRun, StageConfig
-from tastemaker.score import score
-from tastemaker.sections import GenerateConfig
-from tastemaker.showing.shared import shared_pictures
+from tastemaker.config.datasets import JoinConfig
+from tastemaker.config.runs import (
+    RealRun,
+    StageConfig,
+)
+from tastemaker.config.sections import GenerateConfig
+from tastemaker.datasets.importing import import_images
+from tastemaker.evaluation.score import score
+from tastemaker.pairing.join import join
+from tastemaker.reporting.pool.shared import shared_pictures
+from tastemaker.sampling.blend import blend
+from tastemaker.sampling.generate import (
+    generate,
+    reconstruct,
+)
+from tastemaker.storage.records import RunDir
 
 
 class Images:

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 import torch
 from pydantic import Field
 
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.checkpoints import read_weights
 from tastemaker.scorers.clip import ClipScorer

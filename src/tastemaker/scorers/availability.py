@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
-from tastemaker.scorers.base import Needs, Weights
-from tastemaker.scorers.checkpoints import hub_place, is_file
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
+from tastemaker.scorers.base import (
+    Needs,
+    Weights,
+)
+from tastemaker.scorers.checkpoints import (
+    hub_place,
+    is_file,
+)
 
 WEIGHTS = (
     "model.safetensors",

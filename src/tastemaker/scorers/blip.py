@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 from tastemaker.scorers.checkpoints import filled
 from tastemaker.scorers.heads import linear_head
 

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tastemaker.errors import TastemakerError
-from tastemaker.files import read_record, read_table
-from tastemaker.records import Pool, finished_key
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.files import (
+    read_record,
+    read_table,
+)
+from tastemaker.storage.records import (
+    Pool,
+    finished_key,
+)
 
 CONTENT = "content"
 """Column of a scores file that says what was scored; files of earlier versions are without it."""

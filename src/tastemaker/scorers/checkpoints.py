@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from tastemaker.registry import SCORERS
+from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.pixels import unit_pixels
 
 

@@ -10,10 +10,13 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import normalize
 
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.scorers.pixels import prepared, processed
+from tastemaker.scorers.pixels import (
+    prepared,
+    processed,
+)
 
 DINO = {"dinov2", "dinov2_with_registers"}
 

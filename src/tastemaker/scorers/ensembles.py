@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tastemaker.registry import ENSEMBLES
+from tastemaker.core.registry import ENSEMBLES
 
 Scores = NDArray[np.float64]
 Groups = NDArray[np.int64]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 
 
 def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequential:

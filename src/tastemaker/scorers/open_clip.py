@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError
 from tastemaker.scorers.checkpoints import filled
 
 VISION_HEAD, TEXT_HEAD = 80, 64

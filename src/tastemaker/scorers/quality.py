@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from tastemaker.errors import TastemakerError
-from tastemaker.registry import SCORERS
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.embedding import EmbeddingScorer

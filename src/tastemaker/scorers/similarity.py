@@ -10,13 +10,19 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from tastemaker.errors import TastemakerError
-from tastemaker.photographs import photographs
-from tastemaker.registry import SCORERS
-from tastemaker.scorers.base import Subject, Weights
-from tastemaker.scorers.encoders import clip_scorer, image_encoder
+from tastemaker.core.articles import takes_an
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
+from tastemaker.datasets.subjects import photographs
+from tastemaker.scorers.base import (
+    Subject,
+    Weights,
+)
+from tastemaker.scorers.encoders import (
+    clip_scorer,
+    image_encoder,
+)
 from tastemaker.scorers.likeness import Likeness
-from tastemaker.templates.articles import takes_an
 
 Mode = Literal["class", "removed"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from tastemaker.files import atomic
 from tastemaker.nano.captions import CONCEPTS
+from tastemaker.storage.files import atomic
 
 SIDE = 128
 

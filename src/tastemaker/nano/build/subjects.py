@@ -8,11 +8,11 @@ the pictures is closeness to the character, not to a background.
 from pathlib import Path
 from random import Random
 
-from tastemaker.files import atomic
 from tastemaker.nano import SUBJECTS
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.scenes import render
 from tastemaker.nano.captions import Scene
+from tastemaker.storage.files import atomic
 
 STYLE = "bold"
 NAMES = ("butterfly", "fish", "frog", "house", "panda", "rocket")

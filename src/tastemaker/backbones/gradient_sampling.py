@@ -1,0 +1,87 @@
+"""Sampling with a graph through its last steps: what a reward is propagated back through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from tastemaker.backbones.conditioning import (
+    Conditioning,
+    stack,
+)
+from tastemaker.backbones.drawing import Drawing
+
+Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
+"""Noisy latents, timestep and conditioning in, the network's prediction out."""
+
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""`x_t` and the timestep t in, `x` of the next timestep out."""
+
+
+def guided_step(predict: Predict, scheduler: Any, drawing: Drawing) -> Step:
+    """Make a sampler's step with classifier-free guidance.
+
+    `prediction = without + guidance_scale * (with - without)`, both from one forward pass. The
+    latents stay in float32 from step to step; the network sees them in the embeddings' precision.
+
+    Args:
+        predict: The network.
+        scheduler: A diffusers scheduler whose step is a function of prediction and latents alone.
+        drawing: The images; without guidance it costs half.
+
+    Returns:
+        The step.
+    """
+    guided, scale, dtype = drawing.guided, drawing.guidance_scale, drawing.dtype
+    both = stack([drawing.negative, drawing.conditioning]) if guided else drawing.conditioning
+
+    def step(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        inputs = torch.cat([latents] * 2) if guided else latents
+        prediction = predict(inputs.to(dtype), timestep, both).float()
+        if guided:
+            without, given = prediction.chunk(2)
+            prediction = without + scale * (given - without)
+        after: torch.Tensor = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        return after
+
+    return step
+
+
+def unroll(
+    step: Step,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    *,
+    keep: int,
+    checkpointing: bool,
+) -> torch.Tensor:
+    """Take all steps of a sampler, the last `keep` of them with graph.
+
+    The gradient is that of the last steps as a function of the weights, with the latents that
+    enter them held fixed; the steps before cost a forward pass and no memory.
+
+    Args:
+        step: One step of the sampler.
+        noise: Latents at the first timestep.
+        timesteps: From noise to image.
+        keep: Steps with graph; 0 none, `len(timesteps)` or more all.
+        checkpointing: Keep only the latents of a step with graph, and run its network again in the
+            backward pass: memory for one step whatever `keep` is, for a third more time.
+
+    Returns:
+        The final latents.
+    """
+    cut = max(len(timesteps) - keep, 0)
+    latents = noise
+    with torch.no_grad():
+        for timestep in timesteps[:cut]:
+            latents = step(latents, timestep)
+    for timestep in timesteps[cut:]:
+        if checkpointing:
+            latents = checkpoint(step, latents, timestep, use_reentrant=False)
+        else:
+            latents = step(latents, timestep)
+    return latents

@@ -1,0 +1,125 @@
+"""LoRA on a network: put on, switched off or exchanged for the reference, counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tastemaker.backbones import Backbone
+from tastemaker.backbones.lora.diffusers_file import POLICY
+from tastemaker.config.training import (
+    LoraConfig,
+    TextLoraConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_seed
+
+ADAPTER = POLICY
+"""The LoRA that trains."""
+
+START = "start"
+"""A frozen copy of the LoRA that training started from."""
+
+
+def check_targets(module: torch.nn.Module, config: LoraConfig) -> None:
+    """Make sure that a network has the layers that get adapters.
+
+    Raises:
+        TastemakerError: No layer has one of the target names.
+    """
+    section = "text_lora" if isinstance(config, TextLoraConfig) else "lora"
+    names = [each for each, _ in module.named_modules()]
+    for target in config.targets:
+        if not any(each == target or each.endswith(f".{target}") for each in names):
+            raise TastemakerError(
+                f"{section}.targets: no layer of {type(module).__name__} is named {target!r};"
+                " attention layers are to_q, to_k, to_v, to_out.0 in a denoiser, q_proj, k_proj,"
+                " v_proj, out_proj in a text encoder."
+            )
+
+
+def add_lora(
+    module: Any, config: LoraConfig, seed: int, *, name: str = ADAPTER, part: str = ""
+) -> None:
+    """Freeze a network and put a trainable LoRA on it, which starts as the identity.
+
+    Args:
+        module: A diffusers denoiser or a transformers text encoder.
+        config: Rank, alpha, dropout and target layers.
+        seed: Seed of the random factor A (B starts at zero).
+        name: Name of the adapter; the last one put on is active.
+        part: Of the model, to key the seed; empty for the denoiser.
+
+    Raises:
+        TastemakerError: No layer has one of the target names.
+    """
+    from peft import LoraConfig as PeftLoraConfig
+
+    check_targets(module, config)
+    module.requires_grad_(False)
+    keys = ("lora", part) if part else ("lora",)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed_seed(seed, *keys))
+        module.add_adapter(
+            PeftLoraConfig(
+                r=config.rank,
+                lora_alpha=config.rank if config.alpha is None else config.alpha,
+                lora_dropout=config.dropout,
+                target_modules=list(config.targets),
+                init_lora_weights="gaussian",
+            ),
+            adapter_name=name,
+        )
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            # Adapters stay in fp32 whatever the frozen weights are: updates of 1e-5 vanish in bf16.
+            parameter.data = parameter.data.float()
+
+
+def adapted(backbone: Backbone) -> list[torch.nn.Module]:
+    """Return the networks of a model, denoiser and text encoders, that carry a LoRA."""
+    networks = (backbone.denoiser, *backbone.text_encoders)
+    return [each for each in networks if getattr(each, "peft_config", None)]
+
+
+@contextlib.contextmanager
+def adapters_off(module: Any) -> Iterator[None]:
+    """Run the block with the model as it was before `add_lora`.
+
+    To be left before the policy's forward pass: toggled between a forward and its backward pass,
+    PEFT's switch upsets compiled and distributed models.
+    """
+    module.disable_adapters()
+    try:
+        yield
+    finally:
+        module.enable_adapters()
+
+
+@contextlib.contextmanager
+def only_adapter(module: Any, name: str) -> Iterator[None]:
+    """Run the block with one adapter active, then with the policy's again.
+
+    To be left before the policy's forward pass, as `adapters_off`.
+    """
+    _activate(module, name)
+    try:
+        yield
+    finally:
+        _activate(module, ADAPTER)
+
+
+def _activate(module: Any, name: str) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in module.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.set_adapter(name, inference_mode=name != ADAPTER)
+
+
+def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that train, by name, in order."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}

@@ -1,0 +1,117 @@
+"""LoRAs put together without training: on another model of their base, or in one file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tastemaker.backbones.identity import model_identity
+from tastemaker.backbones.loading import (
+    is_adapter,
+    root_of,
+)
+from tastemaker.backbones.lora.diffusers_file import (
+    LORA_FILE,
+    MODEL_FILE,
+    base_of,
+)
+from tastemaker.backbones.lora.layers import (
+    Layers,
+    read_layers,
+    write_layers,
+)
+from tastemaker.backbones.textual_inversion import refuse_token
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.files import (
+    atomic,
+    write_json,
+)
+from tastemaker.storage.records import (
+    Stage,
+    finished_key,
+)
+
+
+def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
+    """Put a LoRA on top of another model of its base: both act.
+
+    A preference LoRA on a personalised model, for instance. Whether the subject stays itself says
+    `evaluate` with that model as its base: the scorer `image_similarity`, before and after.
+
+    Args:
+        lora: Folder of a LoRA, as `train` writes it.
+        on: Such a folder of the same base, or a pipeline folder whose layers are that base's.
+        output: Folder of the stacked model, usable as `model` anywhere. It names `on`, whose files
+            stay where they are.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: One is no LoRA or no model, they are of different bases, or the LoRA has a
+            learned word.
+    """
+    if not (lora / LORA_FILE).is_file():
+        raise TastemakerError(f"{lora} is no LoRA: it holds no {LORA_FILE}.")
+    refuse_token(lora)
+    adapted = is_adapter(on)
+    if not adapted and not (on / "model_index.json").is_file():
+        raise TastemakerError(f"{on} is no model: it is neither a LoRA's folder nor a pipeline's.")
+    below, other = root_of(str(lora)), root_of(str(on))
+    if adapted and below != other:
+        raise TastemakerError(
+            f"{lora} is a LoRA of {below}, {on} of {other}; stack LoRAs of one base."
+        )
+    inputs = {"lora": model_identity(str(lora)), "on": model_identity(os.path.abspath(on))}
+    stage = Stage(output, "stack", inputs)
+    with stage.claimed() as unfinished:
+        if unfinished:
+            with atomic(output / LORA_FILE) as temporary:
+                shutil.copyfile(lora / LORA_FILE, temporary)
+            write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
+            stage.finish()
+    return output
+
+
+def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
+    """Put LoRAs of different parts of one base into one file, e.g. U-Net and text encoder.
+
+    Args:
+        folders: What `train` wrote, of one base.
+        output: Folder of the merged LoRA, usable as `model` anywhere.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: Two adapt the same layer, or belong to different bases, or one has a
+            learned word.
+    """
+    stage = Stage(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            layers, base = _merged(folders)
+            write_layers(layers, output)
+            write_json(output / MODEL_FILE, {"base": base})
+            stage.finish(parts=len(folders))
+    return output
+
+
+def _merged(folders: Sequence[Path]) -> tuple[Layers, str]:
+    bases = [base_of(folder) for folder in folders]
+    layers: Layers = {}
+    for folder, base in zip(folders, bases, strict=True):
+        refuse_token(folder)
+        if base != bases[0]:
+            raise TastemakerError(
+                f"{folder} is a LoRA of {base}, {folders[0]} of {bases[0]}; merge LoRAs of one"
+                " base."
+            )
+        own = read_layers(folder / LORA_FILE)
+        twice = sorted(set(own) & set(layers))
+        if twice:
+            raise TastemakerError(f"{folder} adapts {twice[0]}, and so does another; choose one.")
+        layers |= own
+    return layers, bases[0]

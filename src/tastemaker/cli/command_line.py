@@ -1,0 +1,174 @@
+"""The command line: one verb a room, and `run`, `report`, `doctor`. No logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tastemaker.cli.commands import (
+    ROOMS,
+    Command,
+    doctor_command,
+    report_command,
+    run_command,
+    stack_command,
+)
+from tastemaker.cli.endings import status_of
+from tastemaker.config import loading as config
+from tastemaker.config.choices import Choice
+from tastemaker.config.sections import (
+    Section,
+    section_class,
+)
+from tastemaker.core import __version__
+from tastemaker.core.hardware import ignore_environment
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after `tastemaker`; None takes the process's own.
+
+    Returns:
+        0 on success, 1 where a check found problems, 2 on a mistake that the user can mend, 70 on
+        a fault that is not theirs, 130 when interrupted, 141 where nobody reads the output.
+    """
+    ignore_environment()
+    # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
+    # the text encoder alone, as ours do.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # Line by line, so that prints and progress bars come in order when output goes to a file.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
+            # Names of files may be no valid text.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    parsed = _parsed(arguments)
+    return status_of(functools.partial(parsed.command, parsed))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the words, with `key=value` before or after any flag."""
+    parser = _parser()
+    if any("\0" in word for word in arguments or ()):  # a shell cannot give one, a caller can
+        parser.error("a word holds a NUL, which no file's name and no option can")
+    parsed, more = parser.parse_known_args(arguments)
+    strange = [word for word in more if word.startswith("-") or "=" not in word]
+    if strange or (more and not hasattr(parsed, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(strange or more)}")
+    if more:
+        parsed.overrides += more
+    return parsed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tastemaker", description="Teach text-to-image diffusion models what people prefer."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for verb in ROOMS:
+        room = _verb(verbs, verb.name, verb.text, _options(*verb.kinds), verb.command)
+        for place in verb.places.split():
+            room.add_argument(place, help=PLACES[place])
+        room.add_argument("--config", metavar="FILE", help="YAML file with this room's options")
+        if verb.name == "import":
+            room.add_argument("--check", action="store_true", help=CHECK)
+        room.add_argument("overrides", nargs="*", metavar="key=value", help="options, see below")
+    shipped = ", ".join(config.shipped_runs())
+    run = _verb(
+        verbs, "run", "a recipe from start to report", f"shipped runs: {shipped}", run_command
+    )
+    run.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=200")
+    stack = _verb(
+        verbs, "stack", "a LoRA on top of another model of its base", STACK, stack_command
+    )
+    for place in ("lora", "on", "output"):
+        stack.add_argument(place, help=PLACES[place])
+    page = _verb(verbs, "report", "make the page of a finished run again", None, report_command)
+    page.add_argument("run", help="the run's folder, e.g. runs/demo")
+    doctor = _verb(
+        verbs,
+        "doctor",
+        "versions, machine, every registered name; what a run needs",
+        None,
+        doctor_command,
+    )
+    doctor.add_argument(
+        "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its rooms"
+    )
+    doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
+    return parser
+
+
+STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."
+CHECK = "read all images, list what is wrong by row, write nothing; status 1 if anything is"
+PLACES = {
+    "lora": "folder of a LoRA, from `train`",
+    "on": "the model below it: a personalised LoRA's folder, for instance",
+    "output": "folder to write",
+    "source": "folder of a LoRA, from `train`; of pairs, or of a pool",
+    "shown": "folder of a pool, or of pairs",
+    "pool": "folder of candidates, from `generate`",
+    "real": "folder of real images, from `import`",
+    "chosen": "folder of candidates to choose from",
+    "rejected": "folder of candidates to reject from, or of pairs: what was chosen there",
+    "pairs": "folder of pairs, from `pair`",
+    "run": "the run's folder, e.g. runs/demo",
+    "policy": "the model to judge: a trained folder, pipeline folder, hub id or name",
+}
+
+
+def _verb(
+    verbs: Any, name: str, text: str, epilog: str | None, command: Command
+) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(command=command)
+    return verb
+
+
+def _options(*kinds: type[Section]) -> str:
+    """Write the help of a room: every key of its sections with type, default and meaning."""
+    lines = ["options (key=value; `tastemaker doctor` lists losses, rules, scorers, prompt sets):"]
+    for kind in kinds:
+        if len(kinds) > 1:
+            lines.append(f"\n{kind.__doc__}")
+        lines += _lines(kind, "")
+    return "\n".join(lines)
+
+
+def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = section_class(field.annotation)
+        if kind is not None:
+            yield from _lines(kind, f"{prefix}{name}.")
+            continue
+        yield f"  {prefix}{name}={_default(field)}"
+        yield f"      {field.description}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.default
+    if isinstance(value, Choice):
+        return value.name
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "null" if value is None else str(value)

@@ -1,0 +1,143 @@
+"""The section of `personalize`: photographs of a subject, what it is called, and what trains."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tastemaker.config.sections import Section
+from tastemaker.config.training import (
+    CheckpointEvery,
+    OptimisationConfig,
+    Steps,
+    TextLoraConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.templates import (
+    as_template,
+    filled,
+)
+from tastemaker.core.values import Names
+
+TOKEN = "<[a-z0-9_-]+>"
+"""A new word: in any other form, tokenizers would change it or find it inside other words."""
+
+FULL_LEARNING_RATE = 2e-6
+"""Of all weights in personalisation; adapters take far more."""
+
+# Of fields whose default depends on what is trained, and how: the default stands in each section.
+
+
+class TokenConfig(Section):
+    """Textual inversion: the identifier is a new word of the text encoders."""
+
+    vectors: int = Field(1, ge=1, le=32, description="Embeddings that the word becomes.")
+    initializer: str | None = Field(
+        None, pattern=r"\S", description="Known words to start from; default: the class's name."
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of the embeddings.")
+
+
+class PriorConfig(Section):
+    """Prior preservation: images of the class that the model drew before it was personalised."""
+
+    pool: Annotated[str, Names("pool")] = Field(
+        description="Folder of class images, from `generate`; turns it on."
+    )
+    weight: float = Field(1.0, gt=0, description="Weight of their loss.")
+
+
+class PersonalizeConfig(OptimisationConfig):
+    """Photographs of one subject to a model that knows it."""
+
+    photographs: Annotated[str, Names("photographs")] = Field(
+        description="Folder of photographs of the subject, 3 to 6 are usual; or a named subject."
+    )
+    minimum: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")
+    identifier: str = Field(
+        "sks", pattern=r"^\S+$", description="Rare word that comes to mean the subject."
+    )
+    class_name: str = Field(pattern=r"\S", description="What the subject is one of, such as dog.")
+    prompt: str = Field(
+        "a photo of a {}",
+        description="Of the photographs, with a slot for `identifier class_name`.",
+    )
+    size: int | None = Field(
+        None,
+        ge=8,
+        multiple_of=8,
+        description="Crop to a square of so many pixels; default: the model's own.",
+    )
+    prior: PriorConfig | None = Field(None, description="Prior preservation; off: null.")
+    method: Literal["lora", "full", "frozen"] = Field(
+        "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
+    )
+    text_lora: TextLoraConfig | None = Field(
+        None, description="Adapters on the text encoders, trained along; off: null."
+    )
+    train_text_encoder: bool = Field(
+        False, description="With method=full, train all weights of the text encoders, too."
+    )
+    token: TokenConfig | None = Field(
+        None, description="Make the identifier, written <toy>, a word of its own; off: null."
+    )
+    steps: Steps = 500
+    batch_size: int = Field(
+        1,
+        ge=1,
+        description="Photographs, and as many class images, in one forward pass, a process.",
+    )
+    learning_rate: float = Field(
+        1e-4,
+        gt=0,
+        description=f"Peak learning rate of AdamW; method=full: {FULL_LEARNING_RATE:g}.",
+    )
+    checkpoint_every: CheckpointEvery = 100
+
+    @property
+    def subject(self) -> str:
+        """The phrase that names the subject in prompts: identifier and class, "sks dog"."""
+        return f"{self.identifier} {self.class_name.strip()}"
+
+    @property
+    def instance_prompt(self) -> str:
+        """The prompt of the photographs."""
+        return filled(self.prompt, self.subject)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_all_weights(cls, data: Any) -> Any:
+        """All weights are trained at a rate of their own, unless one is given."""
+        if isinstance(data, dict) and data.get("method") == "full":
+            return {"learning_rate": FULL_LEARNING_RATE, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _subject_fits(self) -> PersonalizeConfig:
+        try:
+            as_template(self.prompt, "prompt")
+            filled(self.prompt, self.subject)
+        except TastemakerError as error:
+            raise ValueError(str(error)) from None
+        if self.token is not None and not re.fullmatch(TOKEN, self.identifier):
+            raise ValueError(
+                f"token: the identifier {self.identifier!r} becomes a word of its own; write it in"
+                " small letters and angle brackets: identifier='<toy>'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> PersonalizeConfig:
+        adapts = self.text_lora is not None or self.token is not None
+        if self.method == "frozen" and not adapts:
+            raise ValueError("method=frozen leaves nothing to train; give text_lora or token")
+        if self.method == "full" and adapts:
+            raise ValueError(
+                "text_lora and token go with method=lora or frozen; with method=full set"
+                " train_text_encoder=true"
+            )
+        if self.method != "full" and self.train_text_encoder:
+            raise ValueError("train_text_encoder goes with method=full; give text_lora instead")
+        return self

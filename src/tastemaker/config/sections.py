@@ -1,0 +1,301 @@
+"""The typed sections of a run: one frozen pydantic model a room, those of data and training apart.
+
+Registered names are checked, with their options, as soon as a section is built; nothing heavy is
+imported before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import ConfigDict, Field, model_validator
+
+from tastemaker.config.choices import (
+    Choice,
+    Judges,
+    Prompts,
+    Scorers,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.values import (
+    Name,
+    Names,
+    Options,
+)
+
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
+Model = Annotated[str, Names("model")]
+Column = Annotated[str, Names("column")]
+Precision = Literal["fp32", "bf16", "fp16"]
+Bound = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Section(Options):
+    """Base of every section; defaults are checked too."""
+
+    model_config = ConfigDict(validate_default=True)
+
+
+def section_class(annotation: Any) -> type[Section] | None:
+    """Return the section that a field holds, also where it may be left out; None for a value."""
+    if get_origin(annotation) is dict:
+        return None
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def sections_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:
+    """Yield a section and all those inside of it, each with its path."""
+    yield prefix.removesuffix("."), section
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from sections_of(value, f"{prefix}{name}.")
+
+
+def marked(section: Section) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what the options of a section and of its choices are marked with, at every depth.
+
+    Args:
+        section: A section, for instance a whole run.
+
+    Yields:
+        Path, mark and value; of a choice itself its table stands in the place of the mark.
+    """
+    for prefix, inside in sections_of(section):
+        for name, field in type(inside).model_fields.items():
+            path, value = f"{prefix}.{name}".removeprefix("."), getattr(inside, name)
+            yield from ((path, mark, value) for mark in field.metadata)
+            for choice in value if isinstance(value, tuple) else (value,):
+                if isinstance(choice, Choice):
+                    yield path, choice.table, choice
+                    yield from _marked_options(path, choice)
+
+
+def columns(section: Section) -> Iterator[tuple[str, str]]:
+    """Yield path and name of every column of scores that a section's options name."""
+    for path, mark, value in marked(section):
+        if mark == Names("column") and value is not None:
+            yield from ((path, name) for name in ((value,) if isinstance(value, str) else value))
+
+
+def _marked_options(path: str, choice: Choice) -> Iterator[tuple[str, Any, Any]]:
+    for option, field in choice.table.schema(choice.name).model_fields.items():
+        for mark in field.metadata:
+            yield f"{path}.{option}", mark, choice.options[option]
+
+
+class AdapterConfig(Section):
+    """Where the newest LoRA of a model acts while images are drawn."""
+
+    scale: float = Field(1.0, description="Factor on the LoRA; HG-DPO draws at 0.5.")
+    blocks: tuple[Literal["down", "mid", "up"], ...] = Field(
+        ("down", "mid", "up"), min_length=1, description="Blocks of the denoiser where it acts."
+    )
+    text_range: tuple[Bound, Bound] | None = Field(
+        None,
+        description="Timesteps [low, high) of Stable Diffusion's schedule where the text encoder's"
+        " acts, by noise level for other models; null: all.",
+    )
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> AdapterConfig:
+        if self.text_range is not None and self.text_range[0] >= self.text_range[1]:
+            raise ValueError(f"text_range {list(self.text_range)} is empty: low must be below high")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The switches as a report writes them; empty where the LoRA acts whole.
+
+        Example:
+            >>> AdapterConfig(scale=0.5, blocks=("up",), text_range=(900, 1000)).words
+            "its LoRA at 0.5, in the up blocks alone, the text encoder's at timesteps 900 to 999"
+        """
+        said = []
+        if self.scale != 1:
+            said.append(f"at {self.scale:g}")
+        if len(set(self.blocks)) < 3:
+            said.append(f"in the {' and '.join(self.blocks)} blocks alone")
+        if self.text_range is not None:
+            low, high = self.text_range
+            said.append(f"the text encoder's at timesteps {low} to {high - 1}")
+        return f"its LoRA {', '.join(said)}" if said else ""
+
+
+class SamplingConfig(Section):
+    """What any room that draws images has in common."""
+
+    seed: int = Field(0, ge=0, description="Seed that keys every image, with its prompt and draw.")
+    batch_size: int = Field(16, ge=1, description="Images denoised together.")
+    num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps.")
+    guidance_scale: float | None = Field(
+        None, ge=0, description="Guidance; 1 or less turns it off; default: the family's own."
+    )
+    negative_prompt: str = Field("", description="Prompt for the unconditional branch.")
+    scheduler: str | None = Field(
+        None, description="A diffusers scheduler class, e.g. DDIMScheduler; default: the model's."
+    )
+    adapter: AdapterConfig = Field(AdapterConfig(), description="Where a LoRA acts.")
+    height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
+    width: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
+    device: Device = Field("auto", description="Where to compute.")
+    dtype: Precision = Field("fp32", description="Precision of the model while sampling.")
+
+
+class DrawConfig(SamplingConfig):
+    """What the rooms that draw candidates have in common."""
+
+    model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    keep_latents: bool = Field(
+        True, description="Store final latents, so that training need not encode the images."
+    )
+    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+
+
+class CandidatesConfig(DrawConfig):
+    """Candidates for the captions of real images."""
+
+    num_candidates: int = Field(8, ge=2, description="Images a real image; HG-DPO draws 20.")
+
+
+class GenerateConfig(DrawConfig):
+    """Room 1: prompts to candidates."""
+
+    prompts: Prompts | None = Field(
+        None, description="A file (txt, jsonl, csv, parquet) or a named set."
+    )
+    items: Annotated[str | None, Names("pool")] = Field(
+        None, description="In place of prompts, a pool of real images: candidates for each caption."
+    )
+    num_candidates: int = Field(4, ge=1, description="Images a prompt, or a real image.")
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> GenerateConfig:
+        if (self.prompts is None) == (self.items is None):
+            raise ValueError("give one of `prompts` and `items` (a pool of real images)")
+        return self
+
+
+class ReconstructConfig(DrawConfig):
+    """Room 1, from real images: noised to some timesteps and denoised by a model."""
+
+    timesteps: tuple[Annotated[int, Field(ge=0, le=999)], ...] = Field(
+        (400, 500, 600, 700),
+        min_length=1,
+        description="One candidate per image and timestep of Stable Diffusion's schedule; for other"
+        " models its noise level. 0: the image itself; 999: a sample from noise.",
+    )
+
+
+class BlendConfig(Section):
+    """Room 1, from real images and the best candidate of each: their mixture."""
+
+    model: Model = Field(description="Model whose VAE mixes latents; pixels do without.")
+    scorer: Column = Field(description="Column of scores that says which candidate is best.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Share of the candidate, against the real.")
+    space: Literal["pixels", "latents"] = Field("latents", description="Where they are mixed.")
+    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+    device: Device = Field("auto", description="Where to compute.")
+    dtype: Precision = Field("fp32", description="Precision of the VAE.")
+
+
+class LoraImportConfig(Section):
+    """A LoRA file of another tool to a folder that is usable as `model` anywhere."""
+
+    lora: str = Field(description="A .safetensors file in kohya's layout or diffusers' form.")
+    model: Model = Field(
+        description="The model that it belongs to: name, hub id or pipeline folder."
+    )
+
+
+class ExportConfig(Section):
+    """A trained LoRA to other tools."""
+
+    layout: Literal["kohya", "diffusers", "merged"] = Field(
+        "kohya",
+        description="One file for kohya's scripts, ComfyUI and A1111; one in diffusers' form, with"
+        " all LoRAs that this one lies on; or a whole pipeline, with the LoRAs in its weights.",
+    )
+    name: Name | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
+
+
+class PublishConfig(Section):
+    """A finished run as a folder for others, with a model card; on request on the hub."""
+
+    license: str | None = Field(None, description="The weights' licence, as the hub names it.")
+    data: str | None = Field(None, description="What was trained on, in a sentence or a paragraph.")
+    push_to_hub: str | None = Field(
+        None, description="owner/name of a repository to upload to; nothing is uploaded without."
+    )
+    private: bool = Field(True, description="Whether a new repository is private.")
+
+
+class ScoreConfig(Section):
+    """Room 2: candidates to scores."""
+
+    scorers: Scorers = Field(
+        description="Registered scorers, and ensembles of columns before them in the list."
+    )
+    reuse: Annotated[tuple[str, ...], Names("pool")] = Field(
+        (), description="Scored pools whose scores are taken over for equal images and prompts."
+    )
+    batch_size: int = Field(64, ge=1, description="Images scored together.")
+    device: Device = Field("auto", description="Where to compute.")
+    dtype: Precision = Field("fp32", description="Precision of the scorers.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of scores, in order."""
+        return tuple(scorer.column for scorer in self.scorers)
+
+
+class EvaluateConfig(SamplingConfig):
+    """Room 5: policy against base, same prompts and seeds."""
+
+    base: Model = Field(description="The model to beat: name, hub id or folder.")
+    prompts: Prompts = Field(
+        description="Prompts that training does not see: a file or a named set."
+    )
+    num_images: int = Field(1, ge=1, description="Images a prompt and model.")
+    adapter: AdapterConfig = Field(
+        AdapterConfig(), description="Where the LoRA of the final model, `policy`, acts."
+    )
+    adapters: dict[str, AdapterConfig] = Field(
+        {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
+    )
+    features: Annotated[tuple[str, ...], Names("features")] = Field(
+        (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
+    )
+    scorers: Judges = Field(description="Registered scorers.")
+
+    def switches(self, model: str) -> AdapterConfig:
+        """Return where a judged model's LoRA acts: whole, save for `policy` and those named."""
+        return self.adapters.get(model, self.adapter if model == "policy" else AdapterConfig())
+
+    def refuse_switches(self, judged: Collection[str]) -> None:
+        """Refuse switches of a model that is not judged.
+
+        Args:
+            judged: Names of the judged models, the base apart.
+
+        Raises:
+            TastemakerError: A name is not among them.
+        """
+        named = [*self.adapters, *(["policy"] if self.adapter.words else [])]
+        unknown = next((name for name in named if name not in judged), None)
+        if unknown is not None:
+            raise TastemakerError(
+                f"evaluate.adapter{'' if unknown == 'policy' else 's'}: no model {unknown!r} is"
+                f" judged; those whose LoRA can be switched are {', '.join(judged)}."
+            )
+
+
+class ReportConfig(Section):
+    """The page."""
+
+    strips: int = Field(8, ge=1, le=64, description="Prompts shown as before/after strips.")
+    pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")

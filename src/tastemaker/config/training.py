@@ -1,0 +1,263 @@
+"""The typed sections of trainings: on pairs, on a scorer's gradient, on photographs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tastemaker.config.choices import (
+    Choice,
+    Credit,
+    ExtraLoss,
+    Loss,
+    PixelScorer,
+    Prompts,
+)
+from tastemaker.config.sections import (
+    Device,
+    Model,
+    Precision,
+    Section,
+)
+from tastemaker.core.hardware import number_of_processes
+from tastemaker.core.values import Names
+
+Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
+Target = Annotated[str, Field(pattern=r"\S")]
+Targets = Annotated[tuple[Target, ...], Field(min_length=1, description="Layers that get one.")]
+Steps = Annotated[int, Field(ge=1, description="Optimizer steps.")]
+Accumulation = Annotated[int, Field(ge=1, description="Batches an optimizer step.")]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
+WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
+MaxGradNorm = Annotated[float, Field(gt=0, description="Gradient norm is clipped to this.")]
+CheckpointEvery = Annotated[int, Field(ge=1, description="Optimizer steps between checkpoints.")]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the denoiser."""
+
+    rank: Rank = 8
+    alpha: float | None = Field(None, gt=0, description="Scale is alpha / rank; default: rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    targets: Targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class TextLoraConfig(LoraConfig):
+    """Low-rank adapters on the text encoders."""
+
+    rank: Rank = 64
+    targets: Targets = ("q_proj", "k_proj", "v_proj", "out_proj")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; default: the denoiser's."
+    )
+
+
+class StatisticsConfig(Section):
+    """Statistics matching: keeps the channels' means (colours) of the policy in place."""
+
+    weight: float = Field(
+        1e4, ge=0, description="Factor on the term; small models need more, e.g. 1e6."
+    )
+    estimate: Literal["step", "x0"] = Field(
+        "step", description="Compare after one denoising step, or the one-step estimate of x_0."
+    )
+    moments: tuple[Literal["mean", "std"], ...] = Field(
+        ("mean",), min_length=1, description="Moments over the pixels of each latent channel."
+    )
+    target: Literal["reference", "data"] = Field(
+        "reference", description="Whose moments: the reference's estimate, or the chosen image's."
+    )
+    norm: Literal["squared", "absolute"] = Field("squared", description="Of the differences.")
+
+
+class CurriculumConfig(Section):
+    """Easy pairs first: those with the widest gap of scores."""
+
+    chunks: int = Field(6, ge=1, description="Parts of the pairs, in order of falling gap.")
+    every: int = Field(500, ge=1, description="Optimizer steps until the next part is added.")
+
+
+class ValidationConfig(Section):
+    """Images of fixed prompts and seeds, drawn while training goes on."""
+
+    every: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
+    prompts: tuple[str, ...] = Field((), description="Prompts to draw, one image each.")
+    num_inference_steps: int = Field(20, ge=1, le=1000, description="Denoising steps.")
+    guidance_scale: float | None = Field(
+        None, ge=0, description="Guidance; default: the family's own."
+    )
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> ValidationConfig:
+        if self.every and not self.prompts:
+            raise ValueError("validation.every is set, but validation.prompts is empty; name some")
+        return self
+
+
+class GuardConfig(Section):
+    """Against the known divergence: the margin grows while both errors grow."""
+
+    chosen_penalty: float = Field(
+        0.0, ge=0, description="Inside the sigmoid: this times the growth of the chosen error."
+    )
+    safeguard: float | None = Field(
+        None, ge=0, lt=1, description="Scale the rejected gradient, with this slack; off: null."
+    )
+    max_gradient: float | None = Field(
+        None, gt=0, description="Stop where the gradient norm before clipping exceeds this."
+    )
+
+
+class OptimisationConfig(Section):
+    """What every training has in common, whatever it learns from."""
+
+    model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
+    lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
+    steps: Steps = 2000
+    batch_size: int = Field(
+        4, ge=1, description="Pairs, or images that are drawn, in one forward pass, a process."
+    )
+    gradient_accumulation: Accumulation = 1
+    learning_rate: LearningRate = 1e-5
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    weight_decay: WeightDecay = 1e-2
+    adam_betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW moments.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
+    max_grad_norm: MaxGradNorm = 1.0
+    precision: Precision = Field(
+        "fp32", description="Of frozen weights and forward passes; fp16 scales the loss."
+    )
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    checkpoint_every: CheckpointEvery = 500
+    seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
+    device: Device = Field("auto", description="Where to compute.")
+
+    def examples_a_step(self, processes: int) -> int:
+        """Return how many examples, pairs or images, an optimizer step takes in all processes."""
+        return self.batch_size * self.gradient_accumulation * processes
+
+    def identity(self) -> dict[str, Any]:
+        """The configuration as far as results depend on it, for the key of a training.
+
+        How many examples an optimizer step takes enters, and not how they are cut into batches and
+        spread over processes: a training that began on one process goes on on two.
+
+        Returns:
+            JSON-like.
+        """
+        around = {"device", "tracker", "batch_size", "gradient_accumulation"}
+        examples = self.examples_a_step(number_of_processes())
+        return {**self.model_dump(mode="json", exclude=around), "examples_a_step": examples}
+
+
+class TrainConfig(OptimisationConfig):
+    """Room 4: pairs to a trained model."""
+
+    loss: Loss = Field(Choice(name="dpo"), description="Loss over the margin, with its options.")
+    extra_losses: tuple[ExtraLoss, ...] = Field(
+        (), description="Further losses, e.g. [{name: sft, weight: 0.1}] as an anchor."
+    )
+    credit: Credit = Field(
+        Choice(name="uniform"), description="Which denoising steps count, and how much."
+    )
+    timesteps: Literal["family", "uniform"] = Field(
+        "family",
+        description="How often timesteps are drawn, times what `credit` says: as the family was"
+        " trained (logit-normal with its shift for flows, uniform for the others), or uniformly.",
+    )
+    guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
+    method: Literal["lora", "full", "frozen"] = Field(
+        "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
+    )
+    text_lora: TextLoraConfig | None = Field(
+        None, description="Adapters on the text encoders, trained along; method=frozen: alone."
+    )
+    start: Annotated[str | None, Names("lora")] = Field(
+        None, description="Folder of a trained LoRA of the same base, to be carried on."
+    )
+    reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(
+        "adapters_off",
+        description="Where reference errors come from: the base below the adapters; a copy of what"
+        " training starts from (full training needs it); a frozen copy of the adapter in `start`.",
+    )
+    statistics: StatisticsConfig | None = Field(
+        None, description="Statistics matching of the chosen image; off: null."
+    )
+    curriculum: CurriculumConfig | None = Field(
+        None, description="Pairs in order of their gap; off: null."
+    )
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="EMA of the weights; off: null.")
+    sample_posterior: bool = Field(
+        True,
+        description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
+    )
+    prompt_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of pairs trained with the empty prompt, both images and the reference"
+        " alike; 0.2 in the reference implementation of Diffusion-DPO (proportion_empty_prompts).",
+    )
+    validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
+    tracker: Annotated[str | None, Names("tracker")] = Field(
+        "tensorboard", description="Any accelerate tracker, or null."
+    )
+
+    @model_validator(mode="after")
+    def _reference_fits(self) -> TrainConfig:
+        if self.method == "full" and self.reference == "adapters_off":
+            raise ValueError("method=full has no adapters to switch off; set reference=frozen_copy")
+        if self.reference == "frozen_adapter" and (self.start is None or self.method != "lora"):
+            raise ValueError("reference=frozen_adapter needs method=lora and a LoRA in `start`")
+        if self.start is not None and self.method != "lora":
+            raise ValueError(f"`start` is a LoRA to carry on; method={self.method} has none")
+        if self.method == "frozen" and self.text_lora is None:
+            raise ValueError("method=frozen leaves nothing to train; give text_lora")
+        if self.method == "full" and self.text_lora is not None:
+            raise ValueError("text_lora goes with method=lora or frozen: all weights have no LoRA")
+        return self
+
+
+class RewardTrainConfig(OptimisationConfig):
+    """Room 4, other door: a scorer's gradient, through the sampler, to a trained model."""
+
+    prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
+    scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")
+    reward_scale: float = Field(
+        0.01,
+        gt=0,
+        description="Factor on the scores in the loss: how soon max_grad_norm clips; AdamW's step"
+        " does not depend on it otherwise.",
+    )
+    num_inference_steps: int = Field(50, ge=1, le=1000, description="Denoising steps (DDIM).")
+    guidance_scale: float = Field(
+        5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off."
+    )
+    keep: int = Field(
+        5, ge=1, description="Last denoising steps that carry gradient, at most; the paper: all."
+    )
+    random_keep: bool = Field(
+        True, description="Draw their number from 1..keep at each optimizer step; false: keep."
+    )
+    steps: Steps = 400
+    gradient_accumulation: Accumulation = 32
+    learning_rate: LearningRate = 1e-3
+    weight_decay: WeightDecay = 0.1
+    max_grad_norm: MaxGradNorm = 5.0
+    checkpoint_every: CheckpointEvery = 50
+    gradient_checkpointing: bool = Field(
+        True, description="Memory for one kept step whatever `keep` is, for more time."
+    )
+
+    @model_validator(mode="after")
+    def _keep_fits(self) -> RewardTrainConfig:
+        if self.keep > self.num_inference_steps:
+            raise ValueError(
+                f"keep={self.keep} exceeds num_inference_steps={self.num_inference_steps}"
+            )
+        return self

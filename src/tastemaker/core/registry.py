@@ -1,0 +1,306 @@
+"""Tables of named things: losses, pair rules, scorers, prompt sets, models, recipes.
+
+To add one, decorate a function or class; its keyword-only parameters, annotated with pydantic
+`Field`s, are its options, its validation and its help:
+
+    @RULES.register("best_worst")
+    def best_worst(group: Group, *, scorer: Annotated[str, Field(description="...")]): ...
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from tastemaker.core.content_hash import file_content
+from tastemaker.core.errors import (
+    TastemakerError,
+    nearest,
+)
+from tastemaker.core.reading import require_file
+from tastemaker.core.seeding import keyed_seed
+from tastemaker.core.values import (
+    Options,
+    shown,
+)
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class Table:
+    """A table of named entries of one kind, filled by a decorator.
+
+    Args:
+        kind: What an entry is called in messages, for instance "pair rule".
+        modules: Modules that register the built-in entries; imported at the first look-up, so that
+            a table costs nothing until it is used.
+    """
+
+    def __init__(self, kind: str, modules: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self._modules = modules
+        self._loaded = False
+        self._entries: dict[str, Callable[..., Any]] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Enter the decorated function or class under a name.
+
+        Args:
+            name: The name used in YAML and on the command line.
+
+        Returns:
+            A decorator that returns its argument unchanged.
+
+        Raises:
+            TastemakerError: The name is taken by another entry.
+        """
+
+        def enter(entry: Entry) -> Entry:
+            held = self._entries.get(name)
+            if held is not None and _origin(held) != _origin(entry):
+                raise TastemakerError(f"{self.kind} {name!r} is registered twice; rename one.")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def known(self) -> dict[str, Callable[..., Any]]:
+        """Return what has been registered so far, by name."""
+        return dict(self._entries)
+
+    def names(self) -> list[str]:
+        """Return every registered name, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def entry(self, name: str) -> Callable[..., Any]:
+        """Return the function or class registered under a name.
+
+        Raises:
+            TastemakerError: No such name; the message suggests the nearest known one.
+        """
+        self._load()
+        if name not in self._entries:
+            raise TastemakerError(f"unknown {self.kind} {name!r}. {nearest(name, self._entries)}")
+        return self._entries[name]
+
+    def schema(self, name: str) -> type[BaseModel]:
+        """Return the options of an entry as a pydantic model, read from its signature."""
+        entry = self.entry(name)
+        target = entry.__init__ if inspect.isclass(entry) else entry
+        # Only options are evaluated: a return type may name what is imported for checking alone.
+        scope = getattr(target, "__globals__", {})
+        fields: dict[str, Any] = {
+            parameter.name: (
+                _evaluated(parameter.annotation, scope),
+                ... if parameter.default is parameter.empty else parameter.default,
+            )
+            for parameter in inspect.signature(target).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        return create_model(f"{name} options", __base__=Options, **fields)
+
+    def validate(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Check options against the entry's signature and fill in its defaults.
+
+        Args:
+            name: A registered name.
+            options: Option values, as read from YAML or the command line.
+
+        Returns:
+            All options of the entry, typed.
+
+        Raises:
+            TastemakerError: An unknown name or option, a missing option, or a bad value.
+        """
+        schema = self.schema(name)
+        try:
+            checked = schema(**options)
+        except ValidationError as error:
+            what = "; ".join(_explain(issue, schema) for issue in error.errors())
+            raise TastemakerError(f"{self.kind} {name!r}: {what}") from None
+        return {key: getattr(checked, key) for key in schema.model_fields}
+
+    def bind(self, name: str, options: dict[str, Any]) -> Callable[..., Any]:
+        """Return the entry with its options applied; data arguments are still to come."""
+        return functools.partial(self.entry(name), **self.validate(name, options))
+
+    def describe(self, name: str) -> str:
+        """Return the first line of an entry's docstring, then its options with their defaults."""
+        text = (inspect.getdoc(self.entry(name)) or "").partition("\n")[0]
+        options = []
+        for key, field in self.schema(name).model_fields.items():
+            default = "required" if field.is_required() else repr(field.default)
+            options.append(f"\n      {key} ({default}): {field.description}")
+        return text + "".join(options)
+
+    def code(self, *names: str) -> dict[str, str]:
+        """Hash the files that entries from outside this package come from.
+
+        Args:
+            *names: Registered names.
+
+        Returns:
+            Name to hash of each such entry: another code under its name is another entry.
+        """
+        files = {
+            name: getattr(sys.modules.get(self.entry(name).__module__), "__file__", None)
+            for name in names
+            if self.entry(name).__module__.partition(".")[0] != __name__.partition(".")[0]
+        }
+        return {name: file_content(Path(file)) for name, file in files.items() if file}
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        try:
+            for module in self._modules:
+                importlib.import_module(module)
+        except BaseException:
+            self._loaded = False
+            raise
+
+
+def _origin(entry: Callable[..., Any]) -> tuple[str, str]:
+    return entry.__module__, entry.__qualname__
+
+
+def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
+    return eval(annotation, scope) if isinstance(annotation, str) else annotation
+
+
+def _explain(issue: Any, schema: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in issue["loc"])
+    if issue["type"] == "extra_forbidden":
+        return f"unknown option {where!r}. {nearest(where, schema.model_fields)}"
+    if issue["type"] == "missing":
+        return f"option {where!r} is required"
+    return f"option {where!r} = {shown(issue['input'])}: {issue['msg']}"
+
+
+MODELS = Table("model", ("tastemaker.nano.entries",))
+PROMPTS = Table("prompt set", ("tastemaker.datasets.prompts.sources", "tastemaker.nano.entries"))
+_FORMATS = (
+    "tastemaker.datasets.formats.pick_a_pic",
+    "tastemaker.datasets.formats.webdataset",
+    "tastemaker.datasets.formats.folder",
+    "tastemaker.datasets.formats.twins",
+    "tastemaker.datasets.formats.rankings",
+)
+COMPARISONS = Table("comparison format", (*_FORMATS, "tastemaker.datasets.formats.hub"))
+LAYOUTS = Table("export format", (*_FORMATS, "tastemaker.datasets.formats.captions"))
+CAPTIONED = Table(
+    "format of captioned images", ("tastemaker.datasets.captioned", "tastemaker.nano.entries")
+)
+SUBJECTS = Table("subject", ("tastemaker.nano.entries",))
+SCORERS = Table(
+    "scorer",
+    (
+        "tastemaker.scorers.clip",
+        "tastemaker.scorers.preference",
+        "tastemaker.scorers.image_reward",
+        "tastemaker.scorers.aesthetic",
+        "tastemaker.scorers.quality",
+        "tastemaker.scorers.similarity",
+        "tastemaker.scorers.identity",
+        "tastemaker.scorers.colour",
+        "tastemaker.nano.entries",
+    ),
+)
+ENSEMBLES = Table("ensemble of scorers", ("tastemaker.scorers.ensembles",))
+RULES = Table("pair rule", ("tastemaker.pairing.pair", "tastemaker.pairing.angle"))
+JOINS = Table("join rule", ("tastemaker.pairing.join",))
+LOSSES = Table("loss", ("tastemaker.losses",))
+CREDITS = Table("credit scheme", ("tastemaker.training.preference.credit",))
+RECIPES = Table("recipe", ("tastemaker.recipes",))
+TABLES = (
+    RECIPES,
+    MODELS,
+    PROMPTS,
+    COMPARISONS,
+    LAYOUTS,
+    CAPTIONED,
+    SUBJECTS,
+    SCORERS,
+    ENSEMBLES,
+    RULES,
+    JOINS,
+    LOSSES,
+    CREDITS,
+)
+
+
+PLUGIN = "tastemaker_plugin_"
+"""How the names of modules begin that plugins are loaded as."""
+
+
+def plugin_code(texts: Collection[str]) -> dict[str, str]:
+    """Hash the plugin files whose entries a configuration names.
+
+    Args:
+        texts: All texts of the configuration.
+
+    Returns:
+        Content of the file, by kind and name of the entry.
+    """
+    return {
+        f"{table.kind} {name}": file_content(Path(str(sys.modules[entry.__module__].__file__)))
+        for table in TABLES
+        for name, entry in table.known().items()
+        if entry.__module__.startswith(PLUGIN) and name in texts
+    }
+
+
+def load_plugins(files: tuple[str, ...]) -> None:
+    """Import the user's own files, whose decorators enter new entries in the tables.
+
+    Args:
+        files: Paths of Python files.
+
+    Raises:
+        TastemakerError: A file is missing or fails to import.
+    """
+    for file in files:
+        try:
+            require_file(Path(file))
+        except TastemakerError as error:
+            raise TastemakerError(f"plugin {file!r}: {error}") from None
+        path = Path(file).resolve()
+        name = f"{PLUGIN}{path.stem}_{keyed_seed(str(path)):x}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise TastemakerError(f"plugin {file!r} is not a Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except TastemakerError:
+            raise
+        except SystemExit as error:
+            raise TastemakerError(
+                f"plugin {file!r} ends the program when it is imported (sys.exit({error.code!r}));"
+                ' put what is to run as a program under `if __name__ == "__main__":`.'
+            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            lines = traceback.extract_tb(error.__traceback__)
+            place = [f", line {each.lineno}," for each in lines if each.filename == str(path)]
+            raise TastemakerError(
+                f"plugin {file!r}{place[-1] if place else ''} failed to import:"
+                f" {type(error).__name__}: {error}"
+            ) from error

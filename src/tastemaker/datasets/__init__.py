@@ -1,0 +1,1 @@
+"""Data sets in and out: comparisons, captioned photographs, prompts, subjects."""

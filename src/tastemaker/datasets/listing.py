@@ -1,0 +1,107 @@
+"""Names of files, however many: on disk, for memory to stay flat."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from tastemaker.datasets.importer import LeftOut
+from tastemaker.storage.files import printable
+from tastemaker.storage.scratch import scratch_table
+
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Endings of the files that are taken for images."""
+
+HIDDEN = "hidden"
+FOLDER = "a folder inside, which is not looked into"
+OTHER = "of another kind"
+UNNAMED = "an image that nothing names"
+NO_IMAGE = "a caption without an image"
+
+
+def passed_over(
+    root: Path, reason: Callable[[str], str | None], inside: bool = True
+) -> Iterator[LeftOut]:
+    """List what lies in a folder beside the files of a source.
+
+    Args:
+        root: The folder.
+        reason: From a file's path in it to why the source does not take it; None where it does.
+        inside: Whether the source takes files of folders inside.
+
+    Yields:
+        Files in order, and, as one, each folder that is not looked into.
+    """
+    for folder, below, names in os.walk(root):
+        place = Path(folder).relative_to(root)
+        closed = [name for name in below if name.startswith(".") or not inside]
+        below[:] = sorted(set(below) - set(closed))
+        for name in sorted((*names, *closed), key=os.fsencode):
+            why = reason((place / name).as_posix())
+            if name.startswith("."):
+                why = HIDDEN
+            elif name in closed:
+                why = FOLDER
+            if why is not None:
+                yield LeftOut(printable((place / name).as_posix()), why)
+
+
+def unnamed(file: Path, names: Iterable[object]) -> Iterator[LeftOut]:
+    """List what lies beside a file that names images, and is not named there.
+
+    Args:
+        file: In the folder of the images.
+        names: What it names; anything but text is passed over.
+    """
+    named = Listing()
+    for name in names:
+        if isinstance(name, str):
+            with contextlib.suppress(UnicodeEncodeError):  # half a character: no file's name
+                named.add(PurePosixPath(name).as_posix(), "")
+
+    def reason(place: str) -> str | None:
+        if place in named or place == file.name:
+            return None
+        return UNNAMED if Path(place).suffix.lower() in SUFFIXES else OTHER
+
+    yield from passed_over(file.parent, reason)
+
+
+class Listing(Mapping[str, str]):
+    """Names by key, in the order of the keys' bytes.
+
+    Names that are no valid Unicode are kept as they are.
+    """
+
+    def __init__(self) -> None:
+        self._table = scratch_table("key BLOB PRIMARY KEY, name BLOB")
+
+    def __getitem__(self, key: str) -> str:
+        """Return a key's name.
+
+        Raises:
+            KeyError: It was not added.
+        """
+        select = "SELECT name FROM held WHERE key = ?"
+        found = self._table.execute(select, (os.fsencode(key),)).fetchone()
+        if found is None:
+            raise KeyError(key)
+        return os.fsdecode(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        for (key,) in self._table.execute("SELECT key FROM held ORDER BY key"):
+            yield os.fsdecode(key)
+
+    def __len__(self) -> int:
+        return int(self._table.execute("SELECT count(*) FROM held").fetchone()[0])
+
+    def add(self, key: str, name: str) -> bool:
+        """Keep a name; of a key that is there already the first name stays.
+
+        Returns:
+            Whether the key is new.
+        """
+        insert = "INSERT OR IGNORE INTO held VALUES (?, ?)"
+        return bool(self._table.execute(insert, (os.fsencode(key), os.fsencode(name))).rowcount)

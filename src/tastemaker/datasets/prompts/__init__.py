@@ -1,0 +1,1 @@
+"""Prompt sets: files, template sentences, captions."""

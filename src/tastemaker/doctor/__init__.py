@@ -1,0 +1,1 @@
+"""What a run needs of a machine, worked out before it begins."""

@@ -1,0 +1,101 @@
+"""How much memory each room of a run takes at its peak, worked out on networks without weights.
+
+The rooms' own code runs on torch's device `meta`, where operations have shapes and no numbers, and
+what is alive is added up. What the libraries themselves take, about half a gigabyte, is not in it.
+"""
+
+from __future__ import annotations
+
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.runs import RunConfig
+from tastemaker.config.sections import (
+    EvaluateConfig,
+    SamplingConfig,
+    Section,
+    sections_of,
+)
+from tastemaker.config.training import (
+    RewardTrainConfig,
+    TrainConfig,
+)
+from tastemaker.core.hardware import memory
+from tastemaker.doctor.peak_memory import (
+    Need,
+    Size,
+    drawing,
+    personalisation,
+    reward,
+    training,
+)
+
+LIBRARIES = 500_000_000
+"""Bytes of a process that has imported torch, diffusers and transformers."""
+
+
+def needs(config: Section) -> list[Need]:
+    """Work out what every section of a run takes that draws images or trains.
+
+    Args:
+        config: The run. Models that it makes itself count as their base.
+
+    Returns:
+        One need a section, in the order of the configuration.
+
+    Raises:
+        TastemakerError: A model is missing or of an unknown family.
+    """
+    found = []
+    size = _drawn_size(config)
+    for path, section in sections_of(config):
+        if isinstance(section, TrainConfig):
+            found.append(training(path, section, size))
+        elif isinstance(section, PersonalizeConfig):
+            found.append(personalisation(path, section))
+        elif isinstance(section, RewardTrainConfig):
+            found.append(reward(path, section))
+        elif isinstance(section, SamplingConfig):
+            found.append(drawing(path, section))
+    return found
+
+
+def table(config: RunConfig) -> str:
+    """Write what a run needs as text, and whether it can work on this machine.
+
+    Args:
+        config: The run.
+
+    Returns:
+        One line a section, then the verdict.
+    """
+    found = needs(config)
+    lines = [f"{'section':<24}{'model':<28}{'trains':>14}{'weights':>10}{'peak':>10}"]
+    for each in found:
+        trains = f"{each.trains:,}" if each.trains else ""
+        sizes = f"{_gigabytes(each.weights):>10}{_gigabytes(each.peak):>10}"
+        lines.append(f"{each.section:<24}{each.pipeline:<28}{trains:>14}{sizes}")
+    most = max(found, key=lambda each: each.peak)
+    there = memory(config.device)
+    lines.append(f"\nWithout what the libraries take, about {_gigabytes(LIBRARIES)}, and scorers.")
+    if there is None:
+        lines.append("How much memory this machine has is not known.")
+    elif most.peak + LIBRARIES <= there:
+        lines.append(f"It fits: this machine has {_gigabytes(there)}.")
+    else:
+        lines.append(
+            f"It does not fit: {most.section} needs {_gigabytes(most.peak)}, this machine has"
+            f" {_gigabytes(there)}. Lower {most.section}.batch_size, or set precision=bf16 (dtype"
+            " where images are drawn), gradient_checkpointing=true, method=lora."
+        )
+    return "\n".join(lines)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _drawn_size(config: Section) -> Size:
+    """Height and width of the images that are trained on, where the run draws them itself."""
+    for _, section in sections_of(config):
+        if isinstance(section, SamplingConfig) and not isinstance(section, EvaluateConfig):
+            return section.height, section.width
+    return None, None

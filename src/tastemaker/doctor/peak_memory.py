@@ -1,0 +1,252 @@
+"""What drawing and each kind of training take, by the rooms' own code, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tastemaker.backbones import (
+    Backbone,
+    Conditioning,
+    Drawing,
+)
+from tastemaker.backbones.gradient_sampling import (
+    guided_step,
+    unroll,
+)
+from tastemaker.backbones.lora.adapters import (
+    add_lora,
+    trainable,
+)
+from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.sections import EvaluateConfig
+from tastemaker.config.training import (
+    RewardTrainConfig,
+    TrainConfig,
+)
+from tastemaker.core.hardware import (
+    torch_device,
+    torch_dtype,
+)
+from tastemaker.doctor.live_bytes import (
+    LiveBytes,
+    module_bytes,
+    pipeline_bytes,
+)
+from tastemaker.training.optimization import adamw
+from tastemaker.training.personalization.parameters import (
+    free_denoiser,
+    free_text,
+    personal_weights,
+)
+from tastemaker.training.preference.data import NoisyBatch
+from tastemaker.training.preference.objective import (
+    errors_of,
+    residuals_of,
+)
+from tastemaker.training.preference.parameters import (
+    add_text_adapters,
+    make_trainable,
+    weights,
+)
+from tastemaker.training.preference.reference import (
+    FrozenCopy,
+    mean_square,
+    residual,
+)
+
+Size = tuple[int | None, int | None]
+"""Height and width in pixels; None for the model's own."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a section of a run takes.
+
+    Attributes:
+        section: Its path in the configuration.
+        pipeline: diffusers' class of the model.
+        trains: Parameters that train; 0 where images are drawn.
+        weights: Bytes of the networks.
+        peak: Bytes at the peak, the networks included.
+    """
+
+    section: str
+    pipeline: str
+    trains: int
+    weights: int
+    peak: int
+
+
+def drawing(path: str, config: Any) -> Need:
+    """Encoding prompts, denoising and decoding, with all networks in memory."""
+    model = config.base if isinstance(config, EvaluateConfig) else config.model
+    backbone = load_skeleton(model, config.dtype)
+    images = config.batch_size * (2 if backbone.guidance_scale(config.guidance_scale) > 1 else 1)
+    shape = backbone.latent_shape(config.height, config.width)
+    dtype = torch_dtype(config.dtype)
+    with torch.device("meta"), torch.no_grad(), LiveBytes() as live:
+        told = _told(backbone, images, dtype)
+        latents = torch.empty(images, *shape, dtype=dtype)
+        backbone.predict(backbone.denoiser, latents, _timesteps(images), told)
+        del told
+        backbone.decode_pixels(latents[: config.batch_size])
+    held = pipeline_bytes(backbone)
+    return _need(path, backbone, (), held, held + live.peak)
+
+
+def training(path: str, config: TrainConfig, size: Size) -> Need:
+    """The larger of two: encoding with all networks, and a step with what trains alone."""
+    backbone = _loaded(config, config.method)
+    # A LoRA that is carried on, and its frozen copy, are the size of one that begins.
+    alone = "frozen_copy" if config.reference == "frozen_copy" else "adapters_off"
+    config = config.model_copy(update={"start": None, "reference": alone})
+    images = 2 * config.batch_size
+    with torch.device("meta"):
+        add_text_adapters(config, backbone)
+    encoding, told = _encoding(backbone, images, size)
+    backbone.release_encoders(keep_text=config.text_lora is not None)
+    backbone.prepare_training(torch_device(config.device))
+    with torch.device("meta"):
+        reference = make_trainable(config, backbone)
+    text = backbone.text_encoders if config.text_lora is not None else []
+    batch = _batch(backbone, images, size, told, text_trains=bool(text))
+    trained = weights(config, backbone)
+    held = pipeline_bytes(backbone)
+    if isinstance(reference, FrozenCopy):
+        held += sum(map(module_bytes, (reference.denoiser, *reference.text_encoders)))
+    optimizer = adamw(trained.values(), config)
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
+            errors_of(residuals).margin.mean().backward()
+            del residuals
+        # Its counters are numbers, which `meta` has none of.
+        optimizer.step()
+    return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
+
+
+def personalisation(path: str, config: PersonalizeConfig) -> Need:
+    """As `training`, on photographs and as many class images, without a reference."""
+    backbone = _loaded(config, config.method)
+    images = config.batch_size * (1 if config.prior is None else 2)
+    size = (config.size, config.size)
+    with torch.device("meta"):
+        free_text(config, backbone)
+    text = [each for each in backbone.text_encoders if trainable(each)]
+    encoding, told = _encoding(backbone, images, size)
+    backbone.release_encoders(keep_text=bool(text))
+    backbone.prepare_training(torch_device(config.device))
+    with torch.device("meta"):
+        free_denoiser(config, backbone)
+    batch = _batch(backbone, images, size, told, text_trains=bool(text))
+    trained = personal_weights(backbone, text)
+    held = pipeline_bytes(backbone)
+    optimizer = adamw(trained.values(), config)
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
+        optimizer.step()
+    return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
+
+
+def reward(path: str, config: RewardTrainConfig) -> Need:
+    """Drawing with a graph through the last steps, decoding, and back; without the scorer."""
+    backbone = load_skeleton(config.model, config.precision)
+    images = config.batch_size
+    told = {name: value.detach() for name, value in _told(backbone, images, None).items()}
+    backbone.prepare_training(torch_device(config.device))
+    with torch.device("meta"):
+        add_lora(backbone.denoiser, config.lora, config.seed)
+    backbone.denoiser.train()
+    trained = trainable(backbone.denoiser)
+    held = pipeline_bytes(backbone)
+    optimizer = adamw(trained.values(), config)
+
+    def predict(noisy: torch.Tensor, timestep: torch.Tensor, told: Conditioning) -> torch.Tensor:
+        return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), told)
+
+    with LiveBytes() as live:
+        with torch.device("meta"):
+            drawing = Drawing(
+                told,
+                told,
+                range(images),
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+            )
+            step = guided_step(predict, _Sampler(), drawing)
+            noise = torch.empty(images, *backbone.latent_shape(None, None))
+            # One step without graph stands for all: they keep nothing.
+            timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
+            checkpointing = config.gradient_checkpointing
+            latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
+            backbone.decode_pixels(latents).mean().backward()
+            del latents
+        optimizer.step()
+    return _need(path, backbone, trained.values(), held, held + live.peak)
+
+
+class _Sampler:
+    """A scheduler's step as far as memory goes: which numbers come out does not matter."""
+
+    def step(
+        self, prediction: torch.Tensor, timestep: Any, latents: torch.Tensor, **_: Any
+    ) -> tuple[torch.Tensor]:
+        return (latents - prediction,)
+
+
+def _loaded(config: Any, method: str) -> Backbone:
+    return load_skeleton(config.model, "fp32" if method == "full" else config.precision)
+
+
+def _dtype(backbone: Backbone) -> torch.dtype:
+    return next(backbone.denoiser.parameters()).dtype
+
+
+def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditioning]:
+    """Bytes while prompts and images are encoded, and what the prompts became."""
+    with torch.device("meta"), LiveBytes() as live:
+        told = _told(backbone, images, _dtype(backbone))
+        scale = backbone.pipeline.vae_scale_factor
+        height, width = (side * scale for side in backbone.latent_shape(*size)[1:])
+        backbone.encode_images(torch.empty(1, 3, height, width))
+    return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in told.items()}
+
+
+def _batch(
+    backbone: Backbone, images: int, size: Size, told: Conditioning, *, text_trains: bool
+) -> NoisyBatch:
+    tokens = None
+    if text_trains:
+        tokens = {
+            name: value.to("meta").expand(images, -1)
+            for name, value in backbone.tokenize(["a prompt"]).items()
+        }
+    with torch.device("meta"):
+        latents = torch.empty(images, *backbone.latent_shape(*size), dtype=_dtype(backbone))
+        return NoisyBatch(latents, _timesteps(images), latents, told, tokens)
+
+
+def _told(backbone: Backbone, images: int, dtype: torch.dtype | None) -> Conditioning:
+    """Embeddings of a prompt for each image."""
+    one = backbone.encode_prompts(["a prompt"])
+    return {
+        name: value.to(dtype or value.dtype).expand(images, *value.shape[1:]).contiguous()
+        for name, value in one.items()
+    }
+
+
+def _timesteps(images: int) -> torch.Tensor:
+    return torch.zeros(images, dtype=torch.long, device="meta")
+
+
+def _need(
+    path: str, backbone: Backbone, trained: Iterable[torch.Tensor], held: int, peak: int
+) -> Need:
+    count = sum(value.numel() for value in trained)
+    return Need(path, type(backbone.pipeline).__name__, count, held, peak)

@@ -1,0 +1,1 @@
+"""Scores of pools, and policies judged against their base."""

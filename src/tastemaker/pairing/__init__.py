@@ -1,0 +1,1 @@
+"""Candidates to pairs: rules over scores, and joins of two pools."""

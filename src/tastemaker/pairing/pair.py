@@ -1,0 +1,194 @@
+"""ROOM 3: scores to pairs. A rule sees one prompt's candidates and picks (chosen, rejected)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tastemaker.config.datasets import PairConfig
+from tastemaker.core.registry import RULES
+from tastemaker.core.values import Names
+from tastemaker.datasets.filters import (
+    prompt_reasons,
+    words_key,
+)
+from tastemaker.pairing.picks import (
+    Dropped,
+    Pick,
+    SortedOut,
+    checked,
+    extremes,
+    filtered,
+    finish_pairs,
+    widest,
+)
+from tastemaker.preflight import (
+    check,
+    expect,
+    expect_columns,
+)
+from tastemaker.storage.groups import (
+    Group,
+    Groups,
+    ScorerName,
+    ZScored,
+    score_keys,
+)
+from tastemaker.storage.records import (
+    Pool,
+    Stage,
+    finished_key,
+)
+
+Weights = Annotated[
+    dict[str, float],
+    Names("column"),
+    Field(min_length=1, description="Scorer name to weight."),
+]
+
+
+@RULES.register("best_worst")
+def best_worst(group: Group, *, scorer: ScorerName) -> Iterator[Pick | Dropped]:
+    """The best-scored candidate against the worst-scored, one pair a prompt.
+
+    Ties (all scores equal) give no pair; among equals the first in pool order is taken.
+
+    Args:
+        group: One prompt's candidates.
+        scorer: Column of the pool's scores.
+
+    Yields:
+        At most one pick.
+    """
+    yield from extremes(group.scored_by(scorer))
+
+
+@RULES.register("threshold")
+def threshold(
+    group: Group,
+    *,
+    scorer: Annotated[
+        str | Weights,
+        Names("column"),
+        Field(description="Column of the pool's scores, or columns with weights."),
+    ],
+    gap: Annotated[float, Field(ge=0, description="Keep pairs whose score gap exceeds this.")],
+    max_pairs: Annotated[
+        int | None, Field(ge=1, description="At most so many a prompt; null: all.")
+    ] = 4,
+    zscored: ZScored = False,
+) -> Iterator[Pick | Dropped]:
+    """Every pair of a prompt whose score gap exceeds a value, the widest first.
+
+    `gap=0` and `max_pairs=None` keep all pairs that the score orders. What is dropped is counted in
+    ordered pairs: of two candidates one order at least always is.
+
+    Args:
+        group: One prompt's candidates.
+        scorer: Column of the pool's scores, or several with their weights.
+        gap: Smallest gap, exclusive, in the score's units.
+        max_pairs: Cap a prompt.
+        zscored: Divide each scorer's scores by their standard deviation over the pool; the gap is
+            in these units then.
+
+    Yields:
+        Picks in order of falling gap.
+    """
+    scores = group.scored_by(scorer, zscored=zscored)
+    gaps = [Pick(c, r, scores[c] - scores[r]) for c, r in permutations(range(len(scores)), 2)]
+    picks = [pick for pick in gaps if pick.margin > gap]
+    if len(picks) < len(gaps):
+        yield Dropped(f"ordered pairs with a gap of at most {gap:g}", len(gaps) - len(picks))
+    yield from widest(picks, max_pairs)
+
+
+@RULES.register("weighted")
+def weighted(
+    group: Group, *, weights: Weights, zscored: ZScored = False
+) -> Iterator[Pick | Dropped]:
+    """Best against worst by a weighted sum of scores: `sum_k weight_k * score_k`.
+
+    Scores enter in their own units, or in those of their spread, which balances two scales. Rule
+    `threshold` takes the same sum where more than one pair a prompt is wanted.
+
+    Args:
+        group: One prompt's candidates.
+        weights: Scorer name to weight; a negative weight reverses a scorer.
+        zscored: Divide each scorer's scores by their standard deviation over the pool.
+
+    Yields:
+        At most one pick.
+
+    References:
+        DreamBoothDPO, arXiv 2505.20975: `lambda * TS + (1 - lambda) * IS`.
+    """
+    yield from extremes(group.scored_by(weights, zscored=zscored))
+
+
+def pair(config: PairConfig, pool: Path, output: Path) -> Path:
+    """Pair a scored pool's candidates.
+
+    Args:
+        config: The rule, and what to keep of its pairs.
+        pool: A pool that `score` has seen.
+        output: Folder of the pairs.
+
+    Returns:
+        `output`, which then holds `pairs.parquet` and `pools.json`.
+
+    Raises:
+        TastemakerError: No score by the rule's scorer, or no pair left after the rule.
+    """
+    check(config)
+    expect(pool, "pool")
+    source = Pool(pool)
+    expect_columns([source], config)
+    inputs = {
+        "pool": finished_key(pool),
+        "scores": score_keys(source),
+        "words": words_key(config.filters),
+        "code": RULES.code(config.rule.name),
+    }
+    stage = Stage(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            _pair(config, source, stage)
+    return output
+
+
+def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
+    rule = RULES.bind(config.rule.name, config.rule.options)
+    found = Groups(source)
+    reasons = prompt_reasons(config.filters, config.split)
+
+    def kept(group: Group) -> Iterator[Pick | Dropped]:
+        reason = reasons(group.prompt)
+        if reason is None:
+            picks = checked(config.rule.name, rule(group))
+            yield from filtered(picks, group, config.filters)
+        else:
+            yield Dropped(reason)
+
+    picks = ((group, group, pick) for group in found for pick in kept(group))
+    finish_pairs(
+        stage,
+        SortedOut(picks, config.rule.name),
+        [source],
+        f"{len(found)} prompts' candidates",
+        lambda dropped: (
+            f"rule {config.rule.name!r} left no pair of {len(found)} prompts in"
+            f" {source.folder}{dropped}; " + _remedy(config, found)
+        ),
+    )
+
+
+def _remedy(config: PairConfig, found: Groups) -> str:
+    """What to do where no pair is left: in the rule's own words, if it has some."""
+    remedy = getattr(RULES.entry(config.rule.name), "remedy", None)
+    if remedy is None:
+        return "generate more candidates a prompt, or loosen the rule."
+    return str(remedy(found, **config.rule.options))

@@ -1,0 +1,210 @@
+"""What rules say of groups: pairs that they pick, and what they drop; and how pairs are written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tastemaker.config.datasets import PairFilters
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.files import config_key
+from tastemaker.storage.groups import Group
+from tastemaker.storage.records import (
+    PairSet,
+    Pool,
+    Stage,
+)
+
+Rule = TypeVar("Rule", bound=Callable[..., Iterator[Any]])
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A pair: indices of chosen and rejected in their groups, and by how much it won."""
+
+    chosen: int
+    rejected: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a rule says of what gives no pair, to be counted.
+
+    Args:
+        why: The reason, which names what is counted where that is not the item.
+        number: How many.
+    """
+
+    why: str
+    number: int = 1
+
+
+def checked(rule: str, returned: object) -> Iterator[Pick | Dropped]:
+    """Yield what a rule returned, which may be a plugin's.
+
+    Args:
+        rule: Its name, for messages.
+        returned: Picks, and counts of what was dropped.
+
+    Raises:
+        TastemakerError: It is something else.
+    """
+    for pick in returned if isinstance(returned, Iterable) else (returned,):
+        if not isinstance(pick, Pick | Dropped):
+            raise TastemakerError(
+                f"rule {rule!r} gave {pick!r:.60}; a rule yields Pick(chosen, rejected, margin) and"
+                " Dropped(reason)."
+            )
+        yield pick
+
+
+def filtered(
+    picks: Iterable[Pick | Dropped], group: Group, filters: PairFilters
+) -> Iterator[Pick | Dropped]:
+    """Drop a rule's picks whose chosen image scores too low, or leads by too little.
+
+    Args:
+        picks: What a rule says of a group.
+        group: The group.
+        filters: Least scores and leads, inclusive, by scorer.
+
+    Yields:
+        The picks that are kept, and why the others are not.
+
+    Raises:
+        TastemakerError: The pool was not scored by one of the scorers.
+    """
+    for pick in picks:
+        if isinstance(pick, Pick):
+            yield _too_low(pick, group, filters) or pick
+        else:
+            yield pick
+
+
+def _too_low(pick: Pick, group: Group, filters: PairFilters) -> Dropped | None:
+    for scorer, least in filters.min_score.items():
+        if group.scored_by(scorer)[pick.chosen] < least:
+            return Dropped(f"pairs whose chosen image has less than {least:g} by {scorer}")
+    for scorer, least in filters.min_gap.items():
+        scores = group.scored_by(scorer)
+        if scores[pick.chosen] - scores[pick.rejected] < least:
+            return Dropped(f"pairs with a gap of less than {least:g} by {scorer}")
+    return None
+
+
+def extremes(scores: list[float]) -> Iterator[Pick | Dropped]:
+    """The best against the worst of one group; ties give none, among equals the first is taken."""
+    best, worst = highest(scores), lowest(scores)
+    if scores[best] > scores[worst]:
+        yield Pick(best, worst, scores[best] - scores[worst])
+    else:
+        yield Dropped("all candidates tie")
+
+
+def highest(scores: list[float]) -> int:
+    """Index of the highest score, the first among equals."""
+    return max(range(len(scores)), key=lambda i: (scores[i], -i))
+
+
+def lowest(scores: list[float]) -> int:
+    """Index of the lowest score, the first among equals."""
+    return min(range(len(scores)), key=lambda i: (scores[i], i))
+
+
+def widest(picks: Iterable[Pick], most: int | None) -> Iterator[Pick | Dropped]:
+    """The picks of one group by falling margin, at most so many; those beyond are dropped.
+
+    Args:
+        picks: In any order.
+        most: How many to keep; None keeps all.
+
+    Yields:
+        The picks, and how many more there were.
+    """
+    ranked = sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))
+    yield from ranked[:most]
+    if most is not None and len(ranked) > most:
+        yield Dropped(f"pairs beyond the widest {most} of their prompt", len(ranked) - most)
+
+
+def remedied_by(remedy: Callable[..., str]) -> Callable[[Rule], Rule]:
+    """Give a pair rule its own words for a pool in which it finds no pair.
+
+    Args:
+        remedy: Takes all groups and the rule's options; says what is there and what to change.
+
+    Returns:
+        A decorator that returns the rule.
+    """
+
+    def attach(rule: Rule) -> Rule:
+        rule.remedy = remedy  # type: ignore[attr-defined]
+        return rule
+
+    return attach
+
+
+def pair_row(chosen: Group, rejected: Group, pick: Pick, rule: str) -> dict[str, Any]:
+    """One row of `pairs.parquet`."""
+    ids = chosen.candidate_ids[pick.chosen], rejected.candidate_ids[pick.rejected]
+    return {
+        "pair_id": config_key(*ids),
+        "prompt_id": chosen.prompt_id,
+        "prompt": chosen.prompt,
+        "chosen_id": ids[0],
+        "rejected_id": ids[1],
+        "rule": rule,
+        "margin": pick.margin,
+    }
+
+
+@dataclass
+class SortedOut:
+    """What a rule says of all items: a loop gives the rows of its pairs, and counts the rest.
+
+    Args:
+        found: Chosen side, rejected side, and what the rule yields for them.
+        rule: Its name, for the rows.
+        dropped: Filled by the loop: how many were dropped for which reason.
+    """
+
+    found: Iterable[tuple[Group, Group, Pick | Dropped]]
+    rule: str
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for chosen, rejected, pick in self.found:
+            if isinstance(pick, Dropped):
+                self.dropped[pick.why] += pick.number
+                continue
+            row = pair_row(chosen, rejected, pick, self.rule)
+            if row["chosen_id"] == row["rejected_id"]:  # a tie of pools that share an image
+                self.dropped["chosen and rejected are one image"] += 1
+            else:
+                yield row
+
+
+def finish_pairs(
+    stage: Stage, rows: SortedOut, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
+) -> None:
+    """Write pairs, end their stage, and say how many there are and what was dropped for what.
+
+    Args:
+        stage: The room's stage.
+        rows: The pairs, written as they come.
+        pools: Where their images lie.
+        of: What the pairs were made of, for the message.
+        none_left: Turns what was dropped into the message of the error where there is no pair.
+
+    Raises:
+        TastemakerError: There is no pair.
+    """
+    pairs = PairSet(stage.folder).write(rows, pools)
+    why = "".join(f"; {number} dropped: {reason}" for reason, number in rows.dropped.items())
+    if not pairs:
+        raise TastemakerError(none_left(why))
+    stage.finish(pairs=pairs, dropped=dict(rows.dropped))
+    print(f"{pairs} pairs of {of}{why}")

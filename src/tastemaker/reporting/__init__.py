@@ -1,0 +1,1 @@
+"""Pages and folders for people: reports, contact sheets, published models."""

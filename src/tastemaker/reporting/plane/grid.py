@@ -1,0 +1,128 @@
+"""A subject's photographs beside what every model drew of it: a row a prompt, a column a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+
+from tastemaker.core.errors import TastemakerError
+from tastemaker.reporting.images import (
+    THUMBNAIL,
+    Thumbnail,
+    thumbnail,
+    thumbnails,
+)
+from tastemaker.reporting.plane.axes import Plane
+from tastemaker.reporting.run_contents import (
+    Contents,
+    Row,
+    columns,
+)
+from tastemaker.reporting.samples import quantiles
+from tastemaker.storage.records import Pool
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One prompt.
+
+    Args:
+        prompt: Its text.
+        seed: With which all models drew it.
+        photograph: One of the subject's; they take turns. None where they are gone.
+        drawn: Model to image; None where it is gone.
+    """
+
+    prompt: str
+    seed: int
+    photograph: Thumbnail | None
+    drawn: dict[str, Thumbnail | None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One subject's images.
+
+    Args:
+        subject: Its phrase in the prompts, or "the subject" where the run does not say.
+        models: The columns after the photograph.
+        rows: One a prompt.
+    """
+
+    subject: str
+    models: list[str]
+    rows: list[GridRow]
+
+
+def grid(contents: Contents, plane: Plane, count: int) -> Grid | None:
+    """Choose prompts evenly over their order, and show the first image of each by every model.
+
+    Args:
+        contents: The run.
+        plane: The run's two scores, whose options name the photographs and the subject.
+        count: How many prompts.
+
+    Returns:
+        None where fewer than two models kept their images' scores.
+    """
+    models = [name for name in (contents.base, *contents.challengers) if name in contents.scores]
+    if len(models) < 2:
+        return None
+    first: dict[str, tuple[str, int]] = {}
+    for key in contents.scores[models[0]]:
+        if all(key in contents.scores[model] for model in models):
+            first.setdefault(key[0], key)
+    keys = [list(first.values())[place] for place in quantiles(len(first), count)]
+    images = {model: _images(contents, model, keys) for model in models}
+    photographs = _photographs(_options(contents, plane.fidelity).get("images")) or [None]
+    ours: Mapping[tuple[str, int], Row] = contents.scores[models[0]]
+    return Grid(
+        subject=str(_options(contents, plane.prompt).get("subject", "the subject")),
+        models=models,
+        rows=[
+            GridRow(
+                prompt=str(ours[key]["prompt"]),
+                seed=key[1],
+                photograph=photographs[i % len(photographs)],
+                drawn={model: images[model].get(key) for model in models},
+            )
+            for i, key in enumerate(keys)
+        ],
+    )
+
+
+def _images(
+    contents: Contents, model: str, keys: list[tuple[str, int]]
+) -> dict[tuple[str, int], Thumbnail]:
+    ids = {key: str(contents.scores[model][key]["candidate_id"]) for key in keys}
+    found = thumbnails([Pool(contents.run.evaluation / model)], set(ids.values()))
+    return {key: found[name] for key, name in ids.items() if name in found}
+
+
+def _options(contents: Contents, column: str) -> Row:
+    """Options of the scorer that a column is by; empty where the run does not say."""
+    for room in ("evaluate", "score"):
+        scorers = contents.setting(room, "scorers") or []
+        held = dict(zip(columns(scorers), scorers, strict=True)).get(column)
+        if isinstance(held, Mapping):
+            return held
+    return {}
+
+
+def _photographs(folder: str | None) -> list[Thumbnail | None]:
+    """The photographs, where they still lie where the run found them."""
+    if folder is None:
+        return []
+    # Here, since images as tensors need torch, and a page without a plane does not.
+    from tastemaker.datasets.subjects import photographs
+    from tastemaker.storage.images import encode_png
+
+    try:
+        pictures = photographs(folder)
+    except TastemakerError:
+        return []
+    for picture in pictures:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return [thumbnail(encode_png(picture)) for picture in pictures]

@@ -1,0 +1,1 @@
+"""Contents of pools and pairs, as text and as a page."""

@@ -1,0 +1,50 @@
+"""What is in a pool or in pairs: counts, histograms, a contact sheet; as text and as a page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tastemaker.config.datasets import ShowConfig
+from tastemaker.storage.files import write_text
+from tastemaker.storage.locks import exclusive
+
+__all__ = ["show"]
+
+
+def show(config: ShowConfig, folder: Path) -> str:
+    """Describe a pool or pairs, and write the page where one is asked for.
+
+    Args:
+        config: What to show.
+        folder: Of a pool, or of pairs.
+
+    Returns:
+        Lines for the terminal; with pictures where it shows colours.
+
+    Raises:
+        TastemakerError: The folder holds neither, or a file in it is torn.
+    """
+    # Imported here, so that importing the package costs nothing.
+    from tastemaker.reporting.pool.contents import read
+    from tastemaker.reporting.pool.text import (
+        blocks,
+        lines,
+    )
+
+    contents = read(folder, config.images)
+    if config.against is not None:
+        from tastemaker.reporting.pool.shared import shared
+
+        contents.facts |= shared(folder, Path(config.against))
+    text = lines(contents, config.bins)
+    if sys.stdout.isatty():
+        text += blocks(contents)
+    if config.html is not None:
+        from tastemaker.reporting.pool.page import render
+
+        page = Path(config.html)
+        with exclusive(page, beside=True):
+            write_text(page, render(contents))
+        text += f"\n{config.html}"
+    return text

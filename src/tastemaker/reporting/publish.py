@@ -1,0 +1,123 @@
+"""Fill the folder, and on request put it on the hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from tastemaker.backbones.loading import is_adapter
+from tastemaker.backbones.lora.diffusers_file import MODEL_FILE
+from tastemaker.backbones.lora.exchange import export_lora
+from tastemaker.config.loading import read_yaml
+from tastemaker.config.sections import (
+    ExportConfig,
+    PublishConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.reporting.model_card import card
+from tastemaker.reporting.places import without_places
+from tastemaker.storage.files import (
+    atomic,
+    damaged,
+    read_json,
+    read_record,
+    write_json,
+    write_text,
+)
+from tastemaker.storage.locks import exclusive
+from tastemaker.storage.records import (
+    RunDir,
+    finished_key,
+    refuse_claimed,
+)
+from tastemaker.storage.results import read_report
+from tastemaker.storage.trained_prompts import FILE
+
+PICTURE = "before_after.png"
+
+NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "stage.json", "done.json", FILE, ".*")
+"""Of a trained pipeline's folder: what a training keeps for itself."""
+
+
+def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
+    """Make what others need of a finished run: weights in both layouts, card, figures, pictures.
+
+    Nothing leaves this machine unless `push_to_hub` names a repository.
+
+    Args:
+        config: Licence, data, and whether to upload.
+        run: The run.
+        output: Folder to write.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TastemakerError: The run is not finished or damaged, or the hub refuses.
+    """
+    if not run.report_json.is_file():
+        raise TastemakerError(f"{run.folder} is no finished run; run its recipe to the end first.")
+    if config.push_to_hub is not None:
+        _check_repository(config.push_to_hub)
+    refuse_claimed(output)
+    finished_key(run.policy, whole=True)
+    report, environment = read_report(run.report_json), read_record(run.environment)
+    settings = without_places(read_yaml(run.config))
+    for key in ("recipe", "model"):
+        if not isinstance(settings.get(key), str):
+            raise damaged(run.config, f"it names no {key}")
+    with exclusive(output):
+        _fill_weights(run, output)
+        write_json(output / run.environment.name, without_places(environment))
+        write_json(output / run.report_json.name, without_places(report))
+        write_text(output / run.config.name, yaml.safe_dump(settings, sort_keys=False))
+        write_text(output / "README.md", card(config, run, output, settings, report))
+    if config.push_to_hub is not None:
+        _push(config, output)
+    return output
+
+
+def _fill_weights(run: RunDir, output: Path) -> None:
+    if is_adapter(run.policy):
+        export_lora(ExportConfig(layout="diffusers"), run.policy, output)
+        export_lora(ExportConfig(name=run.folder.name), run.policy, output)
+    else:
+        shutil.copytree(
+            run.policy,
+            output,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(*NOT_PUBLISHED),
+        )
+    if (run.folder / PICTURE).is_file():
+        with atomic(output / PICTURE) as temporary:
+            shutil.copyfile(run.folder / PICTURE, temporary)
+    if (output / MODEL_FILE).is_file():
+        write_json(output / MODEL_FILE, without_places(read_json(output / MODEL_FILE)))
+
+
+def _check_repository(name: str) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        hf_hub_url(name, MODEL_FILE)  # of the client, which asks nobody for it
+    except HFValidationError as error:
+        raise TastemakerError(f"push_to_hub: {error}") from None
+
+
+def _push(config: PublishConfig, folder: Path) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    repository = str(config.push_to_hub)
+    try:
+        api.create_repo(repository, private=config.private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Tastemaker run")
+    except Exception as error:  # those of whichever library the hub's client speaks HTTP with
+        first = str(error).strip().splitlines()[0]
+        raise TastemakerError(
+            f"{repository} could not be uploaded: {first} The folder {folder} is complete; log in"
+            " with `hf auth login`, or upload it by hand."
+        ) from error

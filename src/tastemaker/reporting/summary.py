@@ -1,0 +1,201 @@
+"""The measured result in words and rows: verdict, table of scorers, win rates to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tastemaker.reporting.run_contents import Contents
+
+Tone = Literal["better", "worse", "unclear"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model under one scorer; NaN where `report.json` is silent.
+
+    Args:
+        scorer: The scorer.
+        model: The model.
+        mean: Mean score.
+        stderr: Standard error of the mean.
+        difference: Mean difference to the base's images; NaN for the base itself.
+        difference_stderr: Its standard error, of pairs of one prompt and seed.
+        win_rate: Share of images that beat the base's image, ties counted half.
+        low: Lower end of the win rate's 95% interval.
+        high: Upper end of the win rate's 95% interval.
+    """
+
+    scorer: str
+    model: str
+    mean: float
+    stderr: float
+    difference: float
+    difference_stderr: float
+    win_rate: float
+    low: float
+    high: float
+
+    @property
+    def has_win_rate(self) -> bool:
+        """Whether a win rate with its interval was measured."""
+        return all(math.isfinite(value) for value in (self.win_rate, self.low, self.high))
+
+    @property
+    def digits(self) -> int:
+        """How many decimals the difference is printed with."""
+        return decimals(self.difference_stderr)
+
+    @property
+    def tone(self) -> Tone:
+        """Better or worse only where the whole interval lies on one side of one half."""
+        if self.low > 0.5:
+            return "better"
+        return "worse" if self.high < 0.5 else "unclear"
+
+    @property
+    def win_rate_text(self) -> str:
+        """The win rate as the page writes it: `71.3% [63.0, 78.4]`."""
+        rate, low, high = (100 * value for value in (self.win_rate, self.low, self.high))
+        return f"{rate:.1f}% [{low:.1f}, {high:.1f}]"
+
+
+def results(contents: Contents) -> list[Result]:
+    """Return every measured pair of scorer and model, scorer by scorer, base first."""
+    return [
+        _result(contents, scorer, model)
+        for scorer in contents.scorers
+        for model in (contents.base, *contents.challengers)
+        if scorer in _scores(contents, model)
+    ]
+
+
+def verdict(contents: Contents) -> tuple[str, Tone]:
+    """Say in one sentence whether the policy beats the base.
+
+    A scorer is beaten where the whole 95% interval of its win rate lies above one half.
+
+    Args:
+        contents: The run.
+
+    Returns:
+        The sentence and its tone.
+    """
+    model = contents.subject
+    if model is None:
+        return "Only the base was measured: there is nothing to compare it with.", "unclear"
+    title = "Policy" if model == "policy" else model
+    measured = [row for row in results(contents) if row.model == model and row.has_win_rate]
+    if not measured:
+        return f"No win rate of {title} against {contents.base} was measured.", "unclear"
+    total = f"{len(measured)} scorer{'s' if len(measured) > 1 else ''}"
+    wins = sum(row.tone == "better" for row in measured)
+    losses = sum(row.tone == "worse" for row in measured)
+    if wins:
+        sentence = f"{title} beats {contents.base} on {wins} of {total}"
+        sentence += f" and loses on {losses}" if losses else ""
+    elif losses:
+        sentence = f"{title} loses against {contents.base} on {losses} of {total}"
+    else:
+        sentence = f"No clear difference between {title} and {contents.base} on {total}"
+    last = next((row for row in measured if row.scorer == contents.judge), measured[-1])
+    tone: Tone = "worse" if losses else "better" if wins else "unclear"
+    return f"{sentence}; win rate by {last.scorer} {last.win_rate_text}.", tone
+
+
+def decimals(spread: float) -> int:
+    """Return how many decimals to print, so that the spread shows with two digits.
+
+    Args:
+        spread: A standard error or deviation.
+
+    Returns:
+        Between 0 and 6; 3 where the spread is zero or unknown.
+
+    Example:
+        >>> decimals(0.0123), decimals(4.5), decimals(0.0)
+        (3, 1, 3)
+    """
+    if not math.isfinite(spread) or spread <= 0:
+        return 3
+    return min(max(1 - math.floor(math.log10(spread)), 0), 6)
+
+
+def drawn_with(contents: Contents) -> list[str]:
+    """Say which models were not drawn with their LoRA acting whole, a sentence each."""
+    models: Mapping[str, Any] = contents.report["models"]
+    return [
+        f"{name} was drawn with {models[name]['drawn_with']}."
+        for name in contents.challengers
+        if "drawn_with" in models.get(name, {})
+    ]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a model's images lie from real ones; NaN where `report.json` is silent.
+
+    Args:
+        name: Of the distance and its features.
+        model: The model.
+        value: The distance.
+        stderr: Its standard error.
+        floor: The distance between two halves of the real images; NaN of one without bias.
+        images: Images on either side.
+    """
+
+    name: str
+    model: str
+    value: float
+    stderr: float
+    floor: float
+    images: int
+
+    @property
+    def digits(self) -> int:
+        """How many decimals the distance is printed with."""
+        return decimals(self.stderr)
+
+
+def distances(contents: Contents) -> list[Distance]:
+    """Return every measured distance to real images, those without bias first."""
+    models: Mapping[str, Any] = contents.report["models"]
+    return [
+        Distance(
+            name=f"{held.get('name', 'Frechet distance')}, {features}",
+            model=model,
+            value=_number(held.get("value")),
+            stderr=_number(held.get("stderr")),
+            floor=_number(held.get("real_to_real")),
+            images=int(held.get("images", 0)),
+        )
+        for kind in ("kernel", "frechet")
+        for model in (contents.base, *contents.challengers)
+        for features, held in models.get(model, {}).get(kind, {}).items()
+    ]
+
+
+def _scores(contents: Contents, model: str) -> Mapping[str, Any]:
+    held: Mapping[str, Any] = contents.report["models"].get(model, {}).get("scores", {})
+    return held
+
+
+def _result(contents: Contents, scorer: str, model: str) -> Result:
+    held = _scores(contents, model)[scorer]
+    return Result(
+        scorer=scorer,
+        model=model,
+        mean=_number(held.get("mean")),
+        stderr=_number(held.get("stderr")),
+        difference=_number(held.get("difference")),
+        difference_stderr=_number(held.get("difference_stderr")),
+        win_rate=_number(held.get("win_rate")),
+        low=_number(held.get("win_rate_low")),
+        high=_number(held.get("win_rate_high")),
+    )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

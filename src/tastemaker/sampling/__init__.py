@@ -1,0 +1,1 @@
+"""Prompts to images: samplers, candidates, reconstructions, blends."""

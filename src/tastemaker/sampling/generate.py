@@ -1,0 +1,201 @@
+"""ROOM 1: prompts to candidates, or real images to candidates for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.config.sections import (
+    DrawConfig,
+    GenerateConfig,
+    ReconstructConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.preflight import (
+    check,
+    expect,
+)
+from tastemaker.storage.candidates import (
+    REAL,
+    Rows,
+)
+from tastemaker.storage.files import read_table
+from tastemaker.storage.records import (
+    Pool,
+    Stage,
+    finished_key,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from tastemaker.backbones import (
+        Backbone,
+        Drawing,
+    )
+    from tastemaker.sampling.sampler import (
+        Draw,
+        Item,
+        RealImage,
+    )
+
+
+def generate(config: GenerateConfig, output: Path) -> Path:
+    """Draw `num_candidates` images for every prompt, or for the caption of every real image.
+
+    Args:
+        config: Model, prompts or real images, and sampling options.
+        output: Folder of the pool.
+
+    Returns:
+        `output`, a finished pool.
+
+    Raises:
+        TastemakerError: No prompts, no such model, a pool of another configuration, a full disk.
+    """
+    check(config)
+    inputs, items = _planned(config)
+    stage = _stage(output, "generate", config, inputs)
+    with stage.claimed() as unfinished:
+        if unfinished:
+            _fill(stage, config, items, prompts=len({item.prompt for item in items}))
+    return output
+
+
+def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
+    """Noise every real image to some timesteps, and denoise it from there by a model.
+
+    What comes out lies between the photograph and what the model would draw: the more noise, the
+    more of the model. The noise is keyed by image and timestep. Timesteps are those of Stable
+    Diffusion's schedule; other models take those of equal noise level.
+
+    Args:
+        config: Model, timesteps and sampling options.
+        real: A pool of real images, from `import`.
+        output: Folder of the pool; a candidate's `source_id` is the real image it comes from.
+
+    Returns:
+        `output`, a finished pool.
+
+    Raises:
+        TastemakerError: No real image in the pool, no such model, a full disk.
+
+    References:
+        HG-DPO, arXiv 2405.20216, normal and hard stage. The paper names neither sampler nor
+        guidance: those of the configuration are taken.
+    """
+    check(config)
+    expect(real, "pool")
+    images = _real(real)
+    inputs = {"real": finished_key(real)}
+
+    from tastemaker.sampling.sampler import plan_reconstructions
+
+    stage = _stage(output, "reconstruct", config, inputs)
+    with stage.claimed() as unfinished:
+        if unfinished:
+            items = plan_reconstructions(images, config.timesteps, config.seed)
+            _fill(stage, config, items, draw=_from_real(Pool(real)), images=len(images))
+    return output
+
+
+def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
+    """What candidates are drawn of, as an input of the stage, and the candidates themselves.
+
+    Read before the model's libraries are imported, so that what is missing is said at once.
+    """
+    draws, seed = config.num_candidates, config.seed
+    if config.items is not None:
+        pool = Path(config.items)
+        key, real = finished_key(pool), _real(pool)
+
+        from tastemaker.sampling.sampler import plan_items
+
+        return {"items": key}, plan_items(real, draws, seed)
+    assert config.prompts is not None
+    prompts = load_prompts(config.prompts)
+
+    from tastemaker.sampling.sampler import plan
+
+    return {"prompts": prompts}, plan(prompts, draws, seed)
+
+
+def _stage(output: Path, room: str, config: DrawConfig, inputs: dict[str, Any]) -> Stage:
+    """The stage of a pool that a model draws; a pool of real images counts as an input."""
+    from tastemaker.backbones import model_identity
+
+    settings = config.model_dump(mode="json", exclude={"device", "items"})
+    inputs = {"model": model_identity(config.model), **inputs}
+    return Stage(output, room, {**settings, "inputs": inputs})
+
+
+def _fill(
+    stage: Stage,
+    config: DrawConfig,
+    items: Sequence[Item],
+    *,
+    draw: Draw | None = None,
+    **counts: int,
+) -> None:
+    """Draw what is missing of a stage's pool, and end the stage with what it was drawn of."""
+    from tastemaker.sampling.sampler import sample_pool
+
+    sample_pool(
+        config,
+        config.model,
+        items,
+        stage.folder,
+        keep_latents=config.keep_latents,
+        shard_size=config.shard_size,
+        draw=draw,
+    )
+    Pool(stage.folder).require(len(items))
+    stage.finish(**counts, candidates=len(items))
+
+
+def _real(folder: Path) -> list[RealImage]:
+    """Every real image of a pool.
+
+    Raises:
+        TastemakerError: There is none.
+    """
+    from tastemaker.sampling.sampler import RealImage
+    from tastemaker.storage.images import size_of
+
+    columns = ("candidate_id", "prompt", "source", "image")
+    rows = [
+        RealImage(row["candidate_id"], row["prompt"], size_of(row["image"]["bytes"]))
+        for shard in Pool(folder).shards()
+        for row in read_table(shard, columns).to_pylist()
+        if row["source"] == REAL
+    ]
+    if not rows:
+        raise TastemakerError(
+            f"{folder} holds no real image; import some: tastemaker import {folder} images=FOLDER."
+        )
+    return rows
+
+
+def _from_real(real: Pool) -> Draw:
+    """Start every item from its real image, noised to its timestep."""
+    import torch
+
+    rows = Rows(real)
+
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
+        drawn = []
+        for timestep, part in groupby(range(len(items)), lambda i: items[i].timestep or 0):
+            places = list(part)
+            latents = torch.stack(
+                [backbone.encode_row(rows[items[i].source_id])[0] for i in places]
+            )
+            start = backbone.noise_schedule.timestep_at(timestep)
+            drawn.append(
+                backbone.resample(latents.to(backbone.device), start, drawing.select(places))
+            )
+        return torch.cat(drawn)
+
+    return draw

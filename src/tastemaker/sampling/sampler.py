@@ -1,0 +1,302 @@
+"""Draw a pool of candidates: prompts x draws, in shards that are the unit of resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.conditioning import (
+    Conditioning,
+    stack,
+)
+from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.loading import load_backbone
+from tastemaker.config.sections import SamplingConfig
+from tastemaker.core.batching import batched
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import processes
+from tastemaker.core.seeding import keyed_seed
+from tastemaker.storage.candidates import candidate_table
+from tastemaker.storage.files import (
+    config_key,
+    write_table,
+)
+from tastemaker.storage.images import encode_png
+from tastemaker.storage.records import Pool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HOW = {
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "scheduler",
+    "adapter",
+    "height",
+    "width",
+}
+"""What of the sampling options makes another picture of the same prompt, model and seed."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One candidate to draw.
+
+    Args:
+        prompt: What it shall show.
+        seed: Of its image.
+        source_id: The real image that it belongs to; empty where there is none.
+        timestep: Where its reconstruction starts; None for a sample from noise.
+        size: Height and width in pixels; None for the configuration's.
+    """
+
+    prompt: str
+    seed: int
+    source_id: str = ""
+    timestep: int | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class RealImage:
+    """A real image that others are drawn for.
+
+    Args:
+        candidate_id: Its id.
+        caption: What it shows.
+        size: Height and width in pixels.
+    """
+
+    candidate_id: str
+    caption: str
+    size: tuple[int, int]
+
+
+Draw = Callable[[Backbone, Sequence[Item], Drawing], torch.Tensor]
+"""From items and the drawing of them to final latents, one row an item."""
+
+
+MOST_IMAGES = 4_000_000
+"""Of a pool: all are listed before the first is drawn."""
+
+
+def _refuse_too_many(items: int, each: int) -> None:
+    if items * each > MOST_IMAGES:
+        raise TastemakerError(
+            f"{each} images for each of {items} prompts or real images are more than the"
+            f" {MOST_IMAGES} that a pool holds; ask for fewer, or cut the prompts into parts."
+        )
+
+
+def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
+    """List the candidates of a pool, prompt by prompt.
+
+    An image's seed depends on the run's seed, its prompt and its draw alone: adding prompts or
+    draws leaves the other images as they are.
+
+    Args:
+        prompts: Unique prompts.
+        draws: Images a prompt.
+        seed: The run's seed.
+
+    Returns:
+        `len(prompts) * draws` items.
+
+    Raises:
+        TastemakerError: They are more than `MOST_IMAGES`.
+    """
+    _refuse_too_many(len(prompts), draws)
+    return [
+        Item(prompt, keyed_seed(seed, "image", prompt, draw))
+        for prompt in prompts
+        for draw in range(draws)
+    ]
+
+
+def plan_items(real: Sequence[RealImage], draws: int, seed: int) -> list[Item]:
+    """List candidates for the captions of real images, image by image, each of its image's size.
+
+    Args:
+        real: The images.
+        draws: Candidates an image; images of equal captions have candidates of their own.
+        seed: The run's seed.
+
+    Returns:
+        `len(real) * draws` items.
+
+    Raises:
+        TastemakerError: They are more than `MOST_IMAGES`.
+    """
+    _refuse_too_many(len(real), draws)
+    return [
+        Item(
+            each.caption,
+            keyed_seed(seed, "image", each.candidate_id, each.caption, draw),
+            each.candidate_id,
+            size=each.size,
+        )
+        for each in real
+        for draw in range(draws)
+    ]
+
+
+def plan_reconstructions(
+    real: Sequence[RealImage], timesteps: Sequence[int], seed: int
+) -> list[Item]:
+    """List the reconstructions of real images, timestep by timestep.
+
+    Args:
+        real: The images.
+        timesteps: Where they start.
+        seed: The run's seed; the noise is keyed by image and timestep.
+
+    Returns:
+        `len(real) * len(timesteps)` items.
+    """
+    return [
+        Item(
+            each.caption,
+            keyed_seed(seed, "reconstruct", each.candidate_id, timestep),
+            each.candidate_id,
+            timestep,
+            each.size,
+        )
+        for timestep in timesteps
+        for each in real
+    ]
+
+
+def sample_pool(
+    config: SamplingConfig,
+    model: str,
+    items: Sequence[Item],
+    folder: Path,
+    *,
+    keep_latents: bool,
+    shard_size: int,
+    draw: Draw | None = None,
+) -> int:
+    """Draw what is missing of a pool.
+
+    Shards are independent: each is cut into the same batches whether or not others exist, so that
+    a pool made in two goes, or by several processes, has the bytes of one made in one go.
+
+    Args:
+        config: Sampling options.
+        model: Name, hub id or folder.
+        items: What to draw, from `plan`.
+        folder: The pool's folder.
+        keep_latents: Store final latents beside the pictures.
+        shard_size: Candidates a shard.
+        draw: How an item becomes latents; None samples from noise.
+
+    Returns:
+        How many images this process drew.
+
+    Raises:
+        TastemakerError: The model cannot be loaded, or the disk is full.
+    """
+    pool = Pool(folder)
+    state = processes()
+    shards = list(enumerate(batched(items, shard_size)))
+    missing = [(i, part) for i, part in shards if not pool.shard(i).is_file()]
+    mine = [(i, part) for i, part in missing if i % state.num_processes == state.process_index]
+    if mine:
+        backbone = load_backbone(
+            model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
+        )
+        scale = backbone.guidance_scale(config.guidance_scale)
+        config = config.model_copy(update={"guidance_scale": scale})
+        backbone.switch(config.adapter)
+        texts = {item.prompt for _, part in mine for item in part}
+        embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
+        negative = backbone.encode_negative(config.negative_prompt)
+        how = draw or from_noise(config)
+        number = sum(len(part) for _, part in mine)
+        with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
+            for index, part in mine:
+                table = _draw_shard(
+                    config, backbone, embeddings, negative, part, keep_latents, bar, how
+                )
+                write_table(pool.shard(index), table)
+    state.wait_for_everyone()
+    return sum(len(part) for _, part in mine)
+
+
+def from_noise(config: SamplingConfig) -> Draw:
+    """Sample every item from noise of its own seed.
+
+    Args:
+        config: Size; where it names none, an item's own.
+
+    Returns:
+        What `sample_pool` draws with.
+    """
+
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
+        height, width = items[0].size or (None, None)
+        return backbone.sample(drawing, height=config.height or height, width=config.width or width)
+
+    return draw
+
+
+def _draw_shard(
+    config: SamplingConfig,
+    backbone: Backbone,
+    embeddings: dict[str, Conditioning],
+    negative: Conditioning,
+    items: Sequence[Item],
+    keep_latents: bool,
+    bar: Any,
+    draw: Draw,
+) -> pa.Table:
+    rows: dict[Item, dict[str, Any]] = {}
+    # Pools of one model and seed that were drawn otherwise are other candidates.
+    how = config.model_dump(mode="json", include=HOW)
+    for part in _batches(items, config.batch_size):
+        drawing = Drawing(
+            stack([embeddings[item.prompt] for item in part]),
+            stack([negative] * len(part)),
+            [item.seed for item in part],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=backbone.guidance_scale(config.guidance_scale),
+        )
+        latents = draw(backbone, part, drawing)
+        for item, image, latent in zip(
+            part, backbone.decode_latents(latents), latents, strict=True
+        ):
+            row = _row(item, backbone.name, how, encode_png(image))
+            if keep_latents:
+                row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
+                row["latents_shape"] = list(latent.shape)
+            rows[item] = row
+        bar.update(len(part))
+    return candidate_table([rows[item] for item in items])
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Batches of one size of pictures each, where there are several."""
+    for shape in dict.fromkeys(item.size for item in items):
+        yield from batched([item for item in items if item.size == shape], size)
+
+
+def _row(item: Item, model: str, how: dict[str, Any], image: bytes) -> dict[str, Any]:
+    prompt_id = config_key(item.prompt)
+    return {
+        "candidate_id": f"{prompt_id}-{config_key(model, item.seed, how)}",
+        "prompt_id": prompt_id,
+        "prompt": item.prompt,
+        "seed": item.seed,
+        "source": "generated" if item.timestep is None else "reconstruction",
+        "source_id": item.source_id,
+        "timestep": item.timestep,
+        "model": model,
+        "image": {"bytes": image, "path": None},
+    }

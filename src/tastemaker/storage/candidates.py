@@ -1,0 +1,140 @@
+"""One row a candidate: the schema of a pool's shards, rows by id, latents that a row may carry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tastemaker.storage.files import read_table
+from tastemaker.storage.records import Pool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+REAL = "real"
+"""The source of a candidate that is a photograph."""
+
+LISTS = ("latents_shape", "original_size", "crop_corner")
+"""Columns of whole numbers that a pool may have: of latents, and of photographs."""
+
+
+def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Build a shard whose pictures open as pictures in `datasets.load_dataset("parquet", ...)`.
+
+    Args:
+        rows: One dict a candidate; `latents` and `latents_shape` in all or none, and so the sizes
+            of photographs, `original_size` and `crop_corner`.
+
+    Returns:
+        The table with the schema of candidates.
+    """
+    import pyarrow as pa
+
+    kinds = {
+        "candidate_id": pa.string(),
+        "prompt_id": pa.string(),
+        "prompt": pa.string(),
+        "seed": pa.int64(),
+        "source": pa.string(),
+        "source_id": pa.string(),
+        "timestep": pa.int32(),
+        "model": pa.string(),
+        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    }
+    if rows and "latents" in rows[0]:
+        kinds["latents"] = pa.binary()
+    lists = [name for name in LISTS if rows and name in rows[0]]
+    kinds |= {name: pa.list_(pa.int32()) for name in lists}
+    features: dict[str, Any] = {
+        name: {"dtype": str(kind), "_type": "Value"} for name, kind in kinds.items()
+    }
+    features["image"] = {"_type": "Image"}
+    for name in lists:
+        value = {"dtype": "int32", "_type": "Value"}
+        features[name] = {"feature": value, "_type": "List"}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.Table.from_pylist(rows, schema=pa.schema(kinds.items(), metadata=metadata))
+
+
+class Rows:
+    """Whole rows of a pool by candidate, with one shard in memory: ask in the order of the pool.
+
+    Of all candidates together only 16 bytes each are held, so that millions are no burden.
+
+    Args:
+        pool: The pool.
+        columns: What to read of a row; None reads all.
+    """
+
+    def __init__(self, pool: Pool, columns: Sequence[str] | None = None) -> None:
+        self.columns = (
+            None if columns is None else tuple({"candidate_id": 0, **dict.fromkeys(columns)})
+        )
+        self.shards = pool.shards()
+        tables = (read_table(shard, ("candidate_id",))[0].to_pylist() for shard in self.shards)
+        hashes = [np.array([hash(name) for name in names], dtype=np.int64) for names in tables]
+        self.starts = np.cumsum([0, *map(len, hashes)])
+        every = np.concatenate(hashes)
+        self.order = every.argsort(kind="stable")
+        self.hashes = every[self.order]
+        self.held: tuple[int | None, pa.Table | None] = (None, None)
+
+    def get(self, candidate_id: str) -> dict[str, Any] | None:
+        """Return a candidate's row, or None where the pool does not hold it."""
+        key = hash(candidate_id)
+        first, last = (np.searchsorted(self.hashes, key, side) for side in ("left", "right"))
+        # Different names may have one hash: the row itself says whose it is.
+        for place in self.order[first:last]:
+            row = self._row(int(place))
+            if row["candidate_id"] == candidate_id:
+                return row
+        return None
+
+    def __getitem__(self, candidate_id: str) -> dict[str, Any]:
+        """Return a candidate's row.
+
+        Raises:
+            KeyError: The pool does not hold it.
+        """
+        row = self.get(candidate_id)
+        if row is None:
+            raise KeyError(candidate_id)
+        return row
+
+    def _row(self, place: int) -> dict[str, Any]:
+        shard = int(np.searchsorted(self.starts, place, "right")) - 1
+        if self.held[0] != shard:
+            self.held = (shard, read_table(self.shards[shard], self.columns))
+        table = self.held[1]
+        assert table is not None
+        rows: list[dict[str, Any]] = table.slice(place - int(self.starts[shard]), 1).to_pylist()
+        return rows[0]
+
+
+def item_of(row: Mapping[str, Any]) -> str:
+    """What a candidate is one of several for: its real image, or else its prompt.
+
+    Args:
+        row: Of a pool, with candidate_id, prompt_id, source and source_id.
+
+    Returns:
+        Equal for candidates that compete.
+    """
+    if row["source"] == REAL:
+        return str(row["candidate_id"])
+    derived = row["source"] in {"generated", "reconstruction", "blend"}
+    return str((row["source_id"] if derived else "") or row["prompt_id"])
+
+
+def latents_of(row: dict[str, Any]) -> torch.Tensor | None:
+    """Read a candidate's stored latents, float32, or None where it has none."""
+    import torch
+
+    if row.get("latents") is None:
+        return None
+    flat = torch.frombuffer(bytearray(row["latents"]), dtype=torch.float32)
+    return flat.reshape(row["latents_shape"])

@@ -1,0 +1,88 @@
+"""`report.json`: what `evaluate` writes, checked by whoever reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from tastemaker.storage.files import (
+    damaged,
+    read_json,
+)
+
+
+class _Held(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Score(_Held):
+    """One model under one scorer; the base has no more than mean and error."""
+
+    mean: float
+    stderr: float | None
+    difference: float | None = None
+    difference_stderr: float | None = None
+    win_rate: float | None = None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Score:
+        compared = (self.difference, self.win_rate, self.win_rate_low, self.win_rate_high)
+        if any(each is None for each in compared) and self.model_fields_set - {"mean", "stderr"}:
+            raise ValueError("the comparison with the base is not whole")
+        return self
+
+
+class _Distance(_Held):
+    name: str
+    value: float
+    stderr: float | None
+    images: int
+    dimension: int
+    real_to_real: float | None = None
+
+
+class _Model(_Held):
+    scores: dict[str, _Score]
+    frechet: dict[str, _Distance] = {}
+    kernel: dict[str, _Distance] = {}
+    drawn_with: str = ""
+
+
+class _Report(_Held):
+    base: str
+    prompts: int
+    images: int | None = None
+    prompts_trained_on: int | None = None
+    models: dict[str, _Model]
+
+    @model_validator(mode="after")
+    def _compared(self) -> _Report:
+        if self.base not in self.models:
+            raise ValueError(f"no model {self.base!r}")
+        return self
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a `report.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, as it stands.
+
+    Raises:
+        TastemakerError: It is missing, torn or of another shape, or a number in it is not finite.
+    """
+    held: dict[str, Any] = read_json(path)
+    try:
+        _Report.model_validate(held)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise damaged(path, f"{where}: {first['msg']}" if where else first["msg"]) from None
+    return held

@@ -1,0 +1,107 @@
+"""Which prompts a model was trained on: kept beside it, so that a judge of it can tell."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from tastemaker.storage.files import (
+    read_record,
+    write_json,
+)
+
+FILE = "trained_prompts.json"
+
+
+def write_trained_prompts(folder: Path, prompts: Iterable[str], before: Iterable[str]) -> None:
+    """Keep the hashes of the prompts that a model was trained on.
+
+    Args:
+        folder: The trained model's.
+        prompts: Of its training.
+        before: Models that it was trained from; theirs are added where they are known.
+    """
+    hashes = set(map(_hashed, prompts))
+    for model in before:
+        hashes |= _read(Path(model)) or set()
+    write_json(folder / FILE, {"hashes": sorted(hashes)})
+
+
+def number_trained_on(prompts: Iterable[str], models: Iterable[str | Path]) -> int | None:
+    """Count the prompts that models were trained on, whatever their case, spaces and full stop.
+
+    Args:
+        prompts: Prompts of an evaluation.
+        models: What it judges.
+
+    Returns:
+        How many any of the models was trained on; None where no model's prompts are known.
+    """
+    known = [hashes for model in models if (hashes := _read(Path(model))) is not None]
+    trained = set().union(*known)
+    return sum(_hashed(prompt) in trained for prompt in prompts) if known else None
+
+
+def shared_prompts(judged: Iterable[str], trained: Iterable[str]) -> list[str]:
+    """Find the prompts to judge on that are trained on, compared as `number_trained_on` does.
+
+    Args:
+        judged: Prompts of an evaluation.
+        trained: Prompts of a training.
+
+    Returns:
+        Those of `judged` that are among `trained`, in order.
+
+    Example:
+        >>> shared_prompts(["A cat. ", "a dog"], ["a  cat", "a pig"])
+        ['A cat. ']
+    """
+    seen = {normalized_prompt(prompt) for prompt in trained}
+    return [prompt for prompt in judged if normalized_prompt(prompt) in seen]
+
+
+def shared_warning(shared: int, total: int) -> str | None:
+    """Say that prompts of an evaluation are trained on.
+
+    Args:
+        shared: How many are.
+        total: How many there are.
+
+    Returns:
+        A sentence with the remedy; None where none is shared.
+    """
+    if not shared:
+        return None
+    return (
+        f"{shared} of {total} prompts of the evaluation are trained on, so that its results say"
+        " little of new prompts; name others in evaluate.prompts."
+    )
+
+
+def _read(model: Path) -> set[str] | None:
+    return (
+        set(read_record(model / FILE, hashes=list)["hashes"]) if (model / FILE).is_file() else None
+    )
+
+
+def _hashed(prompt: str) -> str:
+    """A prompt may be private, and a model is shared: its text is not kept."""
+    return hashlib.blake2b(normalized_prompt(prompt).encode(), digest_size=8).hexdigest()
+
+
+def normalized_prompt(prompt: str) -> str:
+    """Bring a prompt to the form in which two of them are compared.
+
+    Args:
+        prompt: Any text.
+
+    Returns:
+        It without case, repeated spaces and a full stop at its end.
+
+    Example:
+        >>> normalized_prompt(" A  cat.")
+        'a cat'
+    """
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split()).rstrip(" .")

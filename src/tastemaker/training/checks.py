@@ -1,0 +1,55 @@
+"""What a training needs of machine and model, before it begins."""
+
+from __future__ import annotations
+
+import torch
+
+from tastemaker.backbones import check_model
+from tastemaker.backbones.lora.adapters import check_targets
+from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.training import (
+    OptimisationConfig,
+    TrainConfig,
+)
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import torch_device
+from tastemaker.training.preference.parameters import (
+    add_text_adapters,
+    make_trainable,
+)
+from tastemaker.training.preference.terms import (
+    build_credit,
+    weighted_losses,
+)
+
+
+def check_training(config: OptimisationConfig) -> None:
+    """Refuse what a training would stop at before its first step, on a model without weights.
+
+    Args:
+        config: On pairs, on photographs or on a scorer's gradient.
+
+    Raises:
+        TastemakerError: The precision needs another device, a target is no layer of the model, or a
+            loss, a credit scheme, a size or the LoRA to be carried on does not fit.
+    """
+    if config.precision == "fp16" and torch_device(config.device).type != "cuda":
+        raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+    backbone = check_model(config.model)
+    if getattr(config, "method", "lora") == "lora":
+        check_targets(backbone.denoiser, config.lora)
+    text_lora = getattr(config, "text_lora", None)
+    if text_lora is not None:
+        for encoder in backbone.text_encoders:
+            check_targets(encoder, text_lora)
+    if isinstance(config, TrainConfig):
+        weighted_losses(config)
+        build_credit(config, backbone)
+        if config.start is not None:
+            skeleton = load_skeleton(config.model)
+            with torch.device("meta"):
+                add_text_adapters(config, skeleton)
+                make_trainable(config, skeleton)
+    if isinstance(config, PersonalizeConfig):
+        backbone.latent_shape(config.size, config.size)

@@ -1,0 +1,1 @@
+"""DreamBooth: photographs of a subject to a trained model."""

@@ -1,0 +1,166 @@
+"""Photographs of a subject, and images of its class, to batches with keyed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from tastemaker.backbones import (
+    Backbone,
+    Conditioning,
+    select,
+    stack,
+)
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_generator
+from tastemaker.datasets.subjects import photograph
+from tastemaker.storage.files import read_table
+from tastemaker.storage.images import (
+    square,
+    to_pixels,
+)
+from tastemaker.storage.records import Pool
+from tastemaker.training.latents import (
+    Latents,
+    pair_index,
+)
+from tastemaker.training.preference.credit import draw_timesteps
+from tastemaker.training.preference.data import NoisyBatch
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """All that training needs of photographs and class images, in memory.
+
+    Attributes:
+        latents: One row an image, photographs first.
+        photographs: How many of them are photographs.
+        prompt: Row of each image's prompt.
+        prompts: Embeddings, one row a prompt.
+        tokens: What text encoders read, one row a prompt, where they train.
+    """
+
+    latents: Latents
+    photographs: int
+    prompt: torch.Tensor
+    prompts: Conditioning
+    tokens: Conditioning | None
+
+    @property
+    def class_images(self) -> int:
+        """How many images of the class there are; 0 without prior preservation."""
+        return len(self.prompt) - self.photographs
+
+
+def encode_subject(
+    config: PersonalizeConfig, files: Sequence[Path], backbone: Backbone, *, text_trains: bool
+) -> PersonalData:
+    """Encode photographs and class images, each alone, and their prompts.
+
+    Args:
+        config: Prompt, size, and the pool of class images.
+        files: The photographs.
+        backbone: The model, with its encoders.
+        text_trains: Whether its text encoders train, so that they read the prompts at every step.
+
+    Returns:
+        The data, on the CPU.
+
+    Raises:
+        TastemakerError: A class image is missing or corrupt, or of another size.
+    """
+    size = config.size or backbone.size
+    backbone.latent_shape(size, size)
+    encoded = [
+        _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")
+    ]
+    texts = [config.instance_prompt] * len(files)
+    if config.prior is not None:
+        for row in tqdm(_rows(Path(config.prior.pool)), desc="encode class", unit="images"):
+            encoded.append(backbone.encode_row(row))
+            texts.append(row["prompt"])
+    shapes = [tuple(mean.shape) for mean, _ in encoded]
+    other = [shape for shape in shapes if shape != shapes[0]]
+    if other and config.prior is not None:
+        raise TastemakerError(
+            f"a class image of {config.prior.pool} has latents of shape {other[0]}, the photographs"
+            f" {shapes[0]}; draw the class with height={size} width={size}, or set size."
+        )
+    unique = sorted(set(texts))
+    embeddings = stack([backbone.encode_prompts([text]) for text in unique])
+    means, stds = zip(*encoded, strict=True)
+    return PersonalData(
+        latents=Latents.of(means, stds),
+        photographs=len(files),
+        prompt=torch.tensor([unique.index(text) for text in texts]),
+        prompts={name: value.float().cpu() for name, value in embeddings.items()},
+        tokens=backbone.tokenize(unique) if text_trains else None,
+    )
+
+
+def subject_batch(
+    data: PersonalData, backbone: Backbone, draws: Sequence[int], *, seed: int
+) -> NoisyBatch:
+    """Assemble the examples at some positions of the run: a photograph each, and a class image.
+
+    Which image it is, its timestep, its noise and the sample of its posterior are keyed by the
+    position alone; photographs and class images share none of them.
+
+    Args:
+        data: Cached latents and embeddings.
+        backbone: The model.
+        draws: Positions in the run.
+        seed: The run's seed.
+
+    Returns:
+        Photographs first, then as many class images if there are any, on the model's device.
+    """
+    images = [pair_index(draw, data.photographs, seed) for draw in draws]
+    generators = [keyed_generator(seed, "photograph", draw) for draw in draws]
+    if data.class_images:
+        images += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
+        generators += [keyed_generator(seed, "class image", draw) for draw in draws]
+    mean, std = data.latents.take(images)
+    shape = mean.shape[1:]
+    length, density = backbone.num_timesteps, backbone.timestep_density(*shape[1:])
+    timesteps = torch.cat([draw_timesteps(density, length, each) for each in generators])
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    sample = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    latents = mean + std * sample
+    device = backbone.device
+    latents, noise, timesteps = latents.to(device), noise.to(device), timesteps.to(device)
+    rows = data.prompt[images]
+    return NoisyBatch(
+        noisy_latents=backbone.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        target=backbone.target(latents, noise, timesteps),
+        conditioning=_moved(select(data.prompts, rows), device),
+        tokens=None if data.tokens is None else _moved(select(data.tokens, rows), device),
+    )
+
+
+def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents of the middle square, [channels, h, w]."""
+    image = photograph(file)
+    if min(image.size) < size:
+        tqdm.write(
+            f"enlarged: {file.name} has {image.width} x {image.height} pixels, fewer than"
+            f" {size} x {size}; a larger photograph shows more of the subject"
+        )
+    mean, std = backbone.encode_images(to_pixels([square(image, size)]))
+    return mean[0].float().cpu(), std[0].float().cpu()
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for shard in Pool(folder).shards():
+        yield from read_table(shard).to_pylist()
+
+
+def _moved(values: Conditioning, device: torch.device) -> Conditioning:
+    return {name: value.to(device) for name, value in values.items()}

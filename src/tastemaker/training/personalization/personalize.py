@@ -1,0 +1,83 @@
+"""From a handful of photographs of a subject to a model that knows it: DreamBooth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.core.content_hash import file_content
+from tastemaker.core.errors import TastemakerError
+from tastemaker.datasets.subjects import (
+    photograph_files,
+    photographs,
+)
+from tastemaker.preflight import check
+from tastemaker.storage.images import pixel_hash
+from tastemaker.storage.records import (
+    Stage,
+    finished_key,
+)
+
+
+def personalize(config: PersonalizeConfig, output: Path) -> Path:
+    """Train a model on photographs of one subject, or go on from the newest checkpoint.
+
+    The loss is the model's own denoising loss on the photographs under `config.instance_prompt`,
+    and with prior preservation on images of the class under theirs. Copies of a picture are named
+    and left out.
+
+    Args:
+        config: Model, photographs, what the subject is called, what trains, and the optimizer.
+        output: Folder of the trained model: a LoRA or a learned word (`learned_embeds.safetensors`)
+            with `model.json`, or a pipeline; beside it `metrics.jsonl` and `checkpoints/`.
+
+    Returns:
+        `output`, usable as `model` anywhere.
+
+    Raises:
+        TastemakerError: Fewer photographs than `minimum`, one that cannot be read, no such model,
+            an unfinished pool of class images or one of another size, a folder of another
+            configuration, a loss or gradient that is not finite, a full disk.
+
+    References:
+        Ruiz et al. (DreamBooth), arXiv 2208.12242: loss and prior preservation.
+        Gal et al. (textual inversion), arXiv 2208.01618: `token`.
+    """
+    check(config)
+    files = _usable(config)
+    inputs: dict[str, Any] = {"photographs": {file.name: file_content(file) for file in files}}
+    if config.prior is not None:
+        inputs["prior"] = finished_key(Path(config.prior.pool))
+
+    from tastemaker.backbones import model_identity
+    from tastemaker.training.checks import check_training
+
+    check_training(config)
+    inputs["model"] = model_identity(config.model)
+    settings = config.identity()
+    stage = Stage(output, "personalize", {**settings, "inputs": inputs})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.training.personalization.trainer import PersonalTrainer
+
+            PersonalTrainer(config, files, output).run()
+            stage.finish(steps=config.steps, photographs=len(files))
+    return output
+
+
+def _usable(config: PersonalizeConfig) -> list[Path]:
+    """The photographs of a folder, each picture once; names copies, refuses too few."""
+    files = photograph_files(config.photographs)
+    seen: dict[str, Path] = {}
+    for file, picture in zip(files, photographs(config.photographs), strict=True):
+        first = seen.setdefault(pixel_hash(picture), file)
+        if first is not file:
+            print(f"left out: {file.name}: the same picture as {first.name}")
+    if len(seen) < config.minimum:
+        raise TastemakerError(
+            f"{config.photographs!r} holds {len(seen)} photograph{'s' * (len(seen) != 1)}, fewer"
+            f" than minimum={config.minimum}: of one view the background is learned along. Add some"
+            " from other sides, in other places, or set minimum=1 all the same."
+        )
+    return list(seen.values())

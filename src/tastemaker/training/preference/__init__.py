@@ -1,0 +1,1 @@
+"""Preference optimisation: pairs to a trained model."""

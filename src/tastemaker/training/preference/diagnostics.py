@@ -1,0 +1,136 @@
+"""Where in time the loss put its weight: `credit.json` (the scheme) and `credit.jsonl` (the steps).
+
+The report draws the figures of the DDE paper from these two files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tastemaker.storage.files import write_json
+from tastemaker.training.metrics_file import MetricsFile
+from tastemaker.training.preference.credit import Credit
+from tastemaker.training.preference.objective import DenoisingErrors
+
+BANDS = 10
+"""Equal bands of timesteps that a step's values are summed over."""
+
+POINTS = 50
+"""Timesteps at which curves over t are kept."""
+
+SNAPSHOTS = 50
+"""How often a run keeps the corrections, at most."""
+
+OBSERVED = ("margin", "accuracy", "saturation", "weight", "gradient")
+
+
+def observe(
+    errors: DenoisingErrors, seen: DenoisingErrors, losses: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """Measure how each pair of a batch pulls on the policy.
+
+    Rows, in the order of `OBSERVED`: the scaled margin `z = 0.5 * beta * margin`; whether it is
+    positive, a tie counted half; `sigmoid(-z)`, which falls to 0 as a pair is learnt; the effective
+    weight `w_c = d loss / d error of the chosen image / (0.5 * beta)`, for `dpo`
+    `scale_t * sigmoid(-z)`; and `w_c^2 e_c + w_r^2 e_r`, the squared norm of the loss's gradient at
+    the network's output up to a constant (before the safeguard). Both are taken from the graph, so
+    that they hold for any loss.
+
+    Args:
+        errors: The errors as the network made them, the policy's with their graph.
+        seen: The errors with their credit.
+        losses: Shape [pairs], computed from these.
+        beta: The loss's beta.
+
+    Returns:
+        Shape [5, pairs], without graph.
+
+    References:
+        arXiv 2411.14871, the figures of gradients by timestep.
+    """
+    branches = (errors.policy_chosen, errors.policy_rejected)
+    slopes = torch.autograd.grad(
+        losses.sum(), branches, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    chosen, rejected = (slope / (0.5 * beta) for slope in slopes)
+    gradient = chosen.square() * branches[0].detach() + rejected.square() * branches[1].detach()
+    z = 0.5 * beta * seen.margin.detach()
+    accuracy = (z > 0).to(z.dtype) + 0.5 * (z == 0).to(z.dtype)
+    return torch.stack([z, accuracy, torch.sigmoid(-z), chosen, gradient])
+
+
+def describe(credit: Credit) -> dict[str, Any]:
+    """Return a scheme as curves over t: what `credit.json` holds.
+
+    Args:
+        credit: The scheme on its schedule.
+
+    Returns:
+        T, what the network predicts, and at `POINTS` timesteps kappa, the scale of the errors, and
+        how often the timestep is drawn, 1 being the average.
+    """
+    timesteps = _points(credit)
+    density = credit.density()
+    share = torch.ones(len(credit.schedule)) if density is None else density / density.mean()
+    return {
+        "length": len(credit.schedule),
+        "prediction": credit.schedule.prediction,
+        "timesteps": timesteps.tolist(),
+        "kappa": _numbers(credit.schedule.kappa[timesteps]),
+        "scale": _numbers(credit.scale(timesteps)),
+        "density": _numbers(share[timesteps]),
+    }
+
+
+class CreditDiary:
+    """Keeps `credit.json` and `credit.jsonl` of a training.
+
+    A line of `credit.jsonl` holds for each band of timesteps the number of pairs drawn there
+    (`count`) and the sums over them of what `observe` measures; about `SNAPSHOTS` times a run also
+    the four branches' corrections (`correction`, shape [4, POINTS]), as they were after that step.
+
+    Args:
+        folder: The trained model's folder.
+        credit: The scheme.
+        steps: Steps of the whole training.
+        start: Steps of the checkpoint that the run goes on from; later lines are dropped.
+    """
+
+    def __init__(self, folder: Path, credit: Credit, *, steps: int, start: int) -> None:
+        write_json(folder / "credit.json", describe(credit))
+        self.file = MetricsFile(folder / "credit.jsonl", start)
+        self.credit = credit
+        self.steps = steps
+        self._clear()
+
+    def see(self, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
+        """Add pairs: what `observe` returned, one column a pair, and their timesteps."""
+        band = timesteps.cpu() * BANDS // len(self.credit.schedule)
+        self.count.index_add_(0, band, torch.ones(len(band), dtype=torch.float64))
+        self.sums.index_add_(1, band, observed.double().cpu())
+
+    def end_step(self, done: int) -> None:
+        """Write the line of the step that was just done."""
+        row: dict[str, Any] = {"count": self.count.int().tolist()}
+        row |= {name: values.tolist() for name, values in zip(OBSERVED, self.sums, strict=True)}
+        if self.credit.state() and (done % -(-self.steps // SNAPSHOTS) == 0 or done == self.steps):
+            row["correction"] = self.credit.correction(_points(self.credit)).tolist()
+        self.file.append(done, row)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.count = torch.zeros(BANDS, dtype=torch.float64)
+        self.sums = torch.zeros(len(OBSERVED), BANDS, dtype=torch.float64)
+
+
+def _points(credit: Credit) -> torch.Tensor:
+    last = len(credit.schedule) - 1
+    return torch.linspace(0, last, min(POINTS, last + 1), dtype=torch.float64).round().long()
+
+
+def _numbers(values: torch.Tensor) -> list[float | None]:
+    """Plain numbers; None where a schedule that ends in pure noise makes kappa infinite."""
+    return [value if abs(value) < float("inf") else None for value in values.double().tolist()]

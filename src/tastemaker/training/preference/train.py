@@ -1,0 +1,69 @@
+"""ROOM 4: pairs to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.registry import (
+    CREDITS,
+    LOSSES,
+)
+from tastemaker.preflight import (
+    check,
+    expect,
+)
+from tastemaker.storage.records import (
+    PairSet,
+    Stage,
+    finished_key,
+)
+from tastemaker.storage.trained_prompts import write_trained_prompts
+
+
+def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
+    """Train a model on pairs, or go on from the newest checkpoint.
+
+    Args:
+        config: Model, loss, adapters, optimizer and guards.
+        pairs: Folder of pairs.
+        output: Folder of the trained model: a LoRA with `model.json`, or a pipeline; beside it
+            `metrics.jsonl`, `checkpoints/` and `validation/`.
+
+    Returns:
+        `output`, usable as `model` anywhere.
+
+    Raises:
+        TastemakerError: No pairs, no such model, a folder of another configuration, a loss or
+            gradient that is not finite, a full disk.
+    """
+    check(config)
+    expect(pairs, "pairs")
+    losses = (config.loss.name, *(each.name for each in config.extra_losses))
+    inputs: dict[str, Any] = {
+        "pairs": finished_key(pairs),
+        "code": {**LOSSES.code(*losses), **CREDITS.code(config.credit.name)},
+    }
+
+    from tastemaker.backbones import (
+        adapter_identity,
+        model_identity,
+    )
+    from tastemaker.training.checks import check_training
+
+    check_training(config)
+    settings = config.identity()
+    inputs["model"] = model_identity(config.model)
+    if config.start is not None:
+        inputs["start"] = adapter_identity(config.start)
+    stage = Stage(output, "train", {**settings, "inputs": inputs})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.training.preference.trainer import Trainer
+
+            Trainer(config, PairSet(pairs), output).run()
+            before = [model for model in (config.model, config.start) if model is not None]
+            write_trained_prompts(output, PairSet(pairs).prompts(), before)
+            stage.finish(steps=config.steps)
+    return output

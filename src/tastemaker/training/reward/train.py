@@ -1,0 +1,55 @@
+"""ROOM 4, other door: a scorer's gradient to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tastemaker.config.training import RewardTrainConfig
+from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.preflight import check
+from tastemaker.storage.records import Stage
+from tastemaker.storage.trained_prompts import write_trained_prompts
+
+
+def train_reward(config: RewardTrainConfig, output: Path) -> Path:
+    """Train a LoRA on the gradient of a scorer, or go on from the newest checkpoint.
+
+    Args:
+        config: Model, prompts, scorer, sampler, adapters and optimizer.
+        output: Folder of the trained LoRA with `model.json`; beside it `metrics.jsonl` and
+            `checkpoints/`.
+
+    Returns:
+        `output`, usable as `model` anywhere.
+
+    Raises:
+        TastemakerError: No prompts, no such model, a folder of another configuration, a score or
+            gradient that is not finite, a full disk.
+
+    References:
+        Prabhudesai et al. (AlignProp), arXiv 2310.03739.
+    """
+    check(config)
+    prompts = load_prompts(config.prompts)
+
+    from tastemaker.backbones import model_identity
+    from tastemaker.training.checks import check_training
+
+    check_training(config)
+    settings = config.identity()
+    from tastemaker.scorers.inputs import scorer_inputs
+
+    inputs = {
+        "model": model_identity(config.model),
+        "prompts": prompts,
+        "scorer": scorer_inputs(config.scorer),
+    }
+    stage = Stage(output, "align_prop", {**settings, "inputs": inputs})
+    with stage.claimed() as unfinished:
+        if unfinished:
+            from tastemaker.training.reward.trainer import RewardTrainer
+
+            RewardTrainer(config, prompts, output).run()
+            write_trained_prompts(output, prompts, [config.model])
+            stage.finish(steps=config.steps)
+    return output
