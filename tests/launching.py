@@ -11,6 +11,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 # Every process is a fork of one that has imported what takes seconds, and computes nothing itself:
 # a process whose threads have computed cannot be forked safely.
 SERVER = multiprocessing.get_context("forkserver")
@@ -54,13 +56,21 @@ def launch(
         port = str(free.getsockname()[1])
     variables = {**(environment or {}), "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2"}
     variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # Bytes are compared with those of this process: other threads sum in another order.
+    threads = torch.get_num_threads()
     written = [folder / "stdout.txt", folder / "stderr.txt"]
     for file in written:
         file.write_bytes(b"")
     running = [
         SERVER.Process(
             target=_process,
-            args=({**variables, "RANK": rank, "LOCAL_RANK": rank}, written, work, arguments),
+            args=(
+                {**variables, "RANK": rank, "LOCAL_RANK": rank},
+                threads,
+                written,
+                work,
+                arguments,
+            ),
             daemon=True,
         )
         for rank in ("0", "1")
@@ -79,15 +89,14 @@ def launch(
 
 def _process(
     variables: Mapping[str, str],
+    threads: int,
     written: Sequence[Path],
     work: Callable[..., Any],
     arguments: Sequence[Any],
 ) -> None:
-    import torch
-
     os.environ.update(variables)
     for number, file in enumerate(written, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     status = work(*arguments)
     sys.exit(status if isinstance(status, int) else 0)
