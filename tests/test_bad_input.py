@@ -205,7 +205,7 @@ def test_run_folder_of_another_configuration(run_file: Path, refuses: Refuses) -
 
 def test_score_before_generate(refuses: Refuses, tmp_path: Path) -> None:
     message = refuses("score", str(tmp_path / "pool"), "scorers=[nano_judge]")
-    assert "does not exist; run the room that makes it first" in message
+    assert "does not exist; run the command that makes it first" in message
 
 
 @pytest.mark.timeout(120)

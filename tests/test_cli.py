@@ -29,7 +29,7 @@ def test_each_room_by_itself(
     assert main(["train", pairs, policy, model, "steps=2", "batch_size=2", "tracker=null"]) == 0
     base = f"base={tiny_model}"
     assert main(["evaluate", policy, judged, base, source, scorers, *SAMPLING]) == 0
-    assert "3 prompts, 3 images a model" in capsys.readouterr().out
+    assert "3 prompts, 3 images per model" in capsys.readouterr().out
     report = json.loads((tmp_path / "d" / "report.json").read_text())
     assert set(report["models"]["policy"]["scores"]["tiny"]) == {
         "mean",

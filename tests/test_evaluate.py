@@ -27,7 +27,7 @@ from tastemaker.storage.records import (
 
 
 def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
-    """Write a pool of `images` images a prompt, scored by "taste"."""
+    """Write a pool of `images` images per prompt, scored by "taste"."""
     pool, number = Pool(folder), len(scores)
     ids = [f"c{i}" for i in range(number)]
     columns: dict[str, Any] = {

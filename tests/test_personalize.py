@@ -532,7 +532,7 @@ class TestBadInput:
             (["method=full", "text_lora.rank=2"], ["train_text_encoder=true"]),
             (["train_text_encoder=true"], ["method=full", "text_lora instead"]),
             (["prior.weight=1"], ["'prior.pool' is required"]),
-            (["prior.pool=nowhere"], ["nowhere does not exist", "run the room"]),
+            (["prior.pool=nowhere"], ["nowhere does not exist", "run the command"]),
             (["size=33"], ["size", "multiple of 8"]),
             (["lora.targets=[to_z]"], ["to_z"]),
             (["precision=fp16"], ["fp16", "CUDA"]),

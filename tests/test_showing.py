@@ -48,7 +48,7 @@ def test_a_pool_in_the_terminal(folders: Path, capsys: Any) -> None:
     for line in (
         "Images  24",
         "Prompts  12",
-        "Images a prompt  2",
+        "Images per prompt  2",
         "Sources  imported: 24",
         "Models  one: 12",
         "Sizes  12 x 8: 24",

@@ -38,8 +38,8 @@ from tastemaker.pairing.join import (
 from tastemaker.pairing.pair import pair
 from tastemaker.pairing.picks import (
     Dropped,
+    PairRows,
     Pick,
-    SortedOut,
 )
 from tastemaker.sampling.blend import blend
 from tastemaker.sampling.generate import (
@@ -300,7 +300,7 @@ def test_the_keep_rule_keeps_equals() -> None:
 
 def test_ties_of_one_image_give_no_pair_and_are_counted() -> None:
     tied, apart = group([1.0, 1.0], "c"), group([1.0, 2.0], "c")
-    found = SortedOut(
+    found = PairRows(
         (
             (side, side, pick)
             for side in (tied, apart)

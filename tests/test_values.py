@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tastemaker.cli.commands import ROOMS
+from tastemaker.cli.commands import COMMANDS
 from tastemaker.config.choices import (
     TAKEN,
     Scorers,
@@ -54,7 +54,7 @@ HOSTILE: tuple[Any, ...] = (
 def sections() -> Iterator[type[Section]]:
     """Every section of every command and kind of run, those inside others too."""
     waiting: list[type[Section]] = [PreferenceRun, RealRun, PersonalRun, RewardRun]
-    waiting += [kind for verb in ROOMS for kind in verb.kinds]
+    waiting += [kind for verb in COMMANDS for kind in verb.kinds]
     found = set()
     while waiting:
         kind = waiting.pop()

@@ -1,4 +1,4 @@
-"""What a backbone is: the only view of a diffusion model that rooms, losses and schemes have."""
+"""Backbone: the interface to a diffusion model for sampling, losses and credit schemes."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _files(place: Path) -> tuple[tuple[int, ...], ...]:
     return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
 
-@functools.lru_cache(maxsize=8)  # every section looks at its model, and so does every room again
+@functools.lru_cache(maxsize=8)  # every section checks its model, and every command again
 def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...], ...]) -> Backbone:
     """The skeleton of the pipeline that has these files."""
     from tastemaker.backbones.meta_device import load_skeleton

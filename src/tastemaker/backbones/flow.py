@@ -149,8 +149,8 @@ class SD3Backbone(FlowBackbone):
         most = options.pos_embed_max_size * options.patch_size
         if max(shape[1:]) > most:
             raise TastemakerError(
-                f"{self.name} draws at most {most * self.pipeline.vae_scale_factor} pixels a side;"
-                f" {height} x {width} exceeds that."
+                f"{self.name} draws at most {most * self.pipeline.vae_scale_factor} pixels per"
+                f" side; {height} x {width} exceeds that."
             )
         return shape
 

@@ -1,4 +1,4 @@
-"""The command line: one verb a room, and `run`, `report`, `doctor`. No logic of its own."""
+"""The command line: a parser per command. No logic of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tastemaker.cli.commands import (
-    ROOMS,
+    COMMANDS,
     Command,
     doctor_command,
     report_command,
@@ -76,14 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for verb in ROOMS:
-        room = _verb(verbs, verb.name, verb.text, _options(*verb.kinds), verb.command)
+    for verb in COMMANDS:
+        command = _verb(verbs, verb.name, verb.text, _options(*verb.kinds), verb.command)
         for place in verb.places.split():
-            room.add_argument(place, help=PLACES[place])
-        room.add_argument("--config", metavar="FILE", help="YAML file with this room's options")
+            command.add_argument(place, help=PLACES[place])
+        command.add_argument(
+            "--config", metavar="FILE", help="YAML file with this command's options"
+        )
         if verb.name == "import":
-            room.add_argument("--check", action="store_true", help=CHECK)
-        room.add_argument("overrides", nargs="*", metavar="key=value", help="options, see below")
+            command.add_argument("--check", action="store_true", help=CHECK)
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="options, see below")
     shipped = ", ".join(config.shipped_runs())
     run = _verb(
         verbs, "run", "a recipe from start to report", f"shipped runs: {shipped}", run_command
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         doctor_command,
     )
     doctor.add_argument(
-        "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its rooms"
+        "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its steps"
     )
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     return parser
@@ -144,7 +146,7 @@ def _verb(
 
 
 def _options(*kinds: type[Section]) -> str:
-    """Write the help of a room: every key of its sections with type, default and meaning."""
+    """Write the help of a command: every key of its sections with type, default and meaning."""
     lines = ["options (key=value; `tastemaker doctor` lists losses, rules, scorers, prompt sets):"]
     for kind in kinds:
         if len(kinds) > 1:

@@ -1,4 +1,4 @@
-"""What each word of the command line does: a room's function on its section and its folders."""
+"""The commands of the command line: each calls a function with its section and folders."""
 
 from __future__ import annotations
 
@@ -240,41 +240,41 @@ def doctor_command(parsed: argparse.Namespace) -> None:
             print(f"  {name}: {table.describe(name)}")
 
 
-ROOMS = (
-    Verb("generate", "room 1: prompts to candidates", "output", _generate, (GenerateConfig,)),
+COMMANDS = (
+    Verb("generate", "prompts to candidates", "output", _generate, (GenerateConfig,)),
     Verb(
         "import",
-        "room 1: compared images, or captioned photographs, to candidates; or a LoRA's file",
+        "compared images, or captioned photographs, to candidates; or a LoRA's file",
         "output",
         _import,
         (ImportConfig, ImagesConfig, LoraImportConfig),
     ),
     Verb(
         "reconstruct",
-        "room 1: real images, noised and denoised by a model, to candidates",
+        "real images, noised and denoised by a model, to candidates",
         "real output",
         _reconstruct,
         (ReconstructConfig,),
     ),
     Verb(
         "blend",
-        "room 1: real images mixed with their best candidates",
+        "real images mixed with their best candidates",
         "real pool output",
         _blend,
         (BlendConfig,),
     ),
-    Verb("score", "room 2: candidates to scores", "pool", _score, (ScoreConfig,)),
-    Verb("pair", "room 3: scores to pairs", "pool output", _pair, (PairConfig,)),
-    Verb("join", "room 3: pairs across two pools", "chosen rejected output", _join, (JoinConfig,)),
-    Verb("train", "room 4: pairs to a model", "pairs output", _train, (TrainConfig,)),
+    Verb("score", "candidates to scores", "pool", _score, (ScoreConfig,)),
+    Verb("pair", "scores to pairs", "pool output", _pair, (PairConfig,)),
+    Verb("join", "pairs across two pools", "chosen rejected output", _join, (JoinConfig,)),
+    Verb("train", "pairs to a model", "pairs output", _train, (TrainConfig,)),
     Verb(
         "personalize",
-        "room 4: photographs of one subject to a model that knows it",
+        "photographs of one subject to a model that knows it",
         "output",
         _personalize,
         (PersonalizeConfig,),
     ),
-    Verb("evaluate", "room 5: judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
+    Verb("evaluate", "judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
     Verb(
         "export",
         "a LoRA to ComfyUI, kohya or merged; pairs or a pool to other formats",
@@ -285,4 +285,4 @@ ROOMS = (
     Verb("show", "what is in a pool or in pairs", "shown", _show, (ShowConfig,)),
     Verb("publish", "a finished run with a card", "run output", _publish, (PublishConfig,)),
 )
-"""The rooms and their doors, in the order of a run."""
+"""All commands on a section, in the order of a run."""

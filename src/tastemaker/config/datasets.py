@@ -81,7 +81,7 @@ class PairFilters(PromptFilters):
 
 
 class ImportConfig(Section):
-    """Room 1, other door: compared images with people's verdicts to a pool."""
+    """Options of `import comparisons=...`: images with human preferences to a pool."""
 
     comparisons: Comparisons = Field(description="A file or folder, and its format.")
     size: int | None = Field(
@@ -112,7 +112,7 @@ class ImportConfig(Section):
         MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Of an image; more is not decoded."
     )
     limit: int | None = Field(None, ge=1, description="Take the first so many comparisons.")
-    shard_size: int = Field(256, ge=2, description="Images a parquet shard (the unit of resume).")
+    shard_size: int = Field(256, ge=2, description="Images per parquet shard (the unit of resume).")
 
     @property
     def scorers(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class ImportConfig(Section):
 
 
 class ImagesConfig(Section):
-    """Room 1, third door: captioned photographs to a pool."""
+    """Options of `import images=...`: captioned photographs to a pool of real images."""
 
     images: CaptionedSource = Field(
         description="A folder or a .parquet file of images with captions, or a named source."
@@ -154,7 +154,7 @@ class ImagesConfig(Section):
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Of an image; more is not decoded."
     )
-    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+    shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
 
     @model_validator(mode="after")
     def _one_shape(self) -> ImagesConfig:
@@ -164,7 +164,7 @@ class ImagesConfig(Section):
 
 
 class PairConfig(Section):
-    """Room 3: scores to pairs."""
+    """Options of `pair`: scores to pairs."""
 
     rule: Rule = Field(description="Pair rule with its options.")
     filters: PairFilters = Field(PairFilters(), description="What to keep of the rule's pairs.")
@@ -172,7 +172,7 @@ class PairConfig(Section):
 
 
 class JoinConfig(Section):
-    """Room 3, other door: chosen from one pool, rejected from another or from earlier pairs."""
+    """Options of `join`: chosen from one pool, rejected from another or from earlier pairs."""
 
     rule: JoinRule = Field(description="Rule that sees an item's candidates on both sides.")
 

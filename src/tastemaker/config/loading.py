@@ -85,7 +85,7 @@ def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySecti
 
 
 def section(kind: type[AnySection], file: str | None, overrides: tuple[str, ...]) -> AnySection:
-    """Read one room's section from an optional YAML file and overrides.
+    """Read one command's section from an optional YAML file and overrides.
 
     Args:
         kind: The section's class.

@@ -92,7 +92,7 @@ class RunConfig(Section):
 
 
 class PreferenceRun(RunConfig):
-    """Five rooms in a row: candidates of the model's own or compared by people, one training."""
+    """One round: candidates, scores, pairs, a training, an evaluation."""
 
     data: ImportConfig | None = Field(None, description="Compared images, in place of generate.")
     generate: GenerateConfig | None = Field(None, description="The model's own candidates.")

@@ -1,4 +1,4 @@
-"""The typed sections of a run: one frozen pydantic model a room, those of data and training apart.
+"""Typed sections of a run: one frozen pydantic model per command.
 
 Registered names are checked, with their options, as soon as a section is built; nothing heavy is
 imported before that.
@@ -127,7 +127,7 @@ class AdapterConfig(Section):
 
 
 class SamplingConfig(Section):
-    """What any room that draws images has in common."""
+    """Options of every command that samples images."""
 
     seed: int = Field(0, ge=0, description="Seed that keys every image, with its prompt and draw.")
     batch_size: int = Field(16, ge=1, description="Images denoised together.")
@@ -147,13 +147,13 @@ class SamplingConfig(Section):
 
 
 class DrawConfig(SamplingConfig):
-    """What the rooms that draw candidates have in common."""
+    """Options of the commands that make candidates."""
 
     model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
     keep_latents: bool = Field(
         True, description="Store final latents, so that training need not encode the images."
     )
-    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+    shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
 
 
 class CandidatesConfig(DrawConfig):
@@ -163,7 +163,7 @@ class CandidatesConfig(DrawConfig):
 
 
 class GenerateConfig(DrawConfig):
-    """Room 1: prompts to candidates."""
+    """Options of `generate`: prompts to candidates."""
 
     prompts: Prompts | None = Field(
         None, description="A file (txt, jsonl, csv, parquet) or a named set."
@@ -171,7 +171,7 @@ class GenerateConfig(DrawConfig):
     items: Annotated[str | None, Names("pool")] = Field(
         None, description="In place of prompts, a pool of real images: candidates for each caption."
     )
-    num_candidates: int = Field(4, ge=1, description="Images a prompt, or a real image.")
+    num_candidates: int = Field(4, ge=1, description="Images per prompt (or per real image).")
 
     @model_validator(mode="after")
     def _has_prompts(self) -> GenerateConfig:
@@ -181,7 +181,7 @@ class GenerateConfig(DrawConfig):
 
 
 class ReconstructConfig(DrawConfig):
-    """Room 1, from real images: noised to some timesteps and denoised by a model."""
+    """Options of `reconstruct`: real images, noised and denoised by a model."""
 
     timesteps: tuple[Annotated[int, Field(ge=0, le=999)], ...] = Field(
         (400, 500, 600, 700),
@@ -192,13 +192,13 @@ class ReconstructConfig(DrawConfig):
 
 
 class BlendConfig(Section):
-    """Room 1, from real images and the best candidate of each: their mixture."""
+    """Options of `blend`: real images mixed with their best candidates."""
 
     model: Model = Field(description="Model whose VAE mixes latents; pixels do without.")
     scorer: Column = Field(description="Column of scores that says which candidate is best.")
     alpha: float = Field(0.5, ge=0, le=1, description="Share of the candidate, against the real.")
     space: Literal["pixels", "latents"] = Field("latents", description="Where they are mixed.")
-    shard_size: int = Field(256, ge=1, description="Images a parquet shard (the unit of resume).")
+    shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
     device: Device = Field("auto", description="Where to compute.")
     dtype: Precision = Field("fp32", description="Precision of the VAE.")
 
@@ -235,7 +235,7 @@ class PublishConfig(Section):
 
 
 class ScoreConfig(Section):
-    """Room 2: candidates to scores."""
+    """Options of `score`: candidates to scores."""
 
     scorers: Scorers = Field(
         description="Registered scorers, and ensembles of columns before them in the list."
@@ -254,13 +254,13 @@ class ScoreConfig(Section):
 
 
 class EvaluateConfig(SamplingConfig):
-    """Room 5: policy against base, same prompts and seeds."""
+    """Options of `evaluate`: policy against base on equal prompts and seeds."""
 
     base: Model = Field(description="The model to beat: name, hub id or folder.")
     prompts: Prompts = Field(
         description="Prompts that training does not see: a file or a named set."
     )
-    num_images: int = Field(1, ge=1, description="Images a prompt and model.")
+    num_images: int = Field(1, ge=1, description="Images per prompt and model.")
     adapter: AdapterConfig = Field(
         AdapterConfig(), description="Where the LoRA of the final model, `policy`, acts."
     )

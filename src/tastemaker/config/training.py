@@ -25,9 +25,9 @@ from tastemaker.core.values import Names
 
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
 Target = Annotated[str, Field(pattern=r"\S")]
-Targets = Annotated[tuple[Target, ...], Field(min_length=1, description="Layers that get one.")]
+Targets = Annotated[tuple[Target, ...], Field(min_length=1, description="Modules to adapt.")]
 Steps = Annotated[int, Field(ge=1, description="Optimizer steps.")]
-Accumulation = Annotated[int, Field(ge=1, description="Batches an optimizer step.")]
+Accumulation = Annotated[int, Field(ge=1, description="Micro-batches per optimizer step.")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
@@ -117,7 +117,7 @@ class OptimisationConfig(Section):
     lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
     steps: Steps = 2000
     batch_size: int = Field(
-        4, ge=1, description="Pairs, or images that are drawn, in one forward pass, a process."
+        4, ge=1, description="Pairs, or sampled images, per forward pass and process."
     )
     gradient_accumulation: Accumulation = 1
     learning_rate: LearningRate = 1e-5
@@ -130,7 +130,8 @@ class OptimisationConfig(Section):
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
     max_grad_norm: MaxGradNorm = 1.0
     precision: Precision = Field(
-        "fp32", description="Of frozen weights and forward passes; fp16 scales the loss."
+        "fp32",
+        description="Precision of forward passes and frozen weights; fp16 uses a gradient scaler.",
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     checkpoint_every: CheckpointEvery = 500
@@ -156,7 +157,7 @@ class OptimisationConfig(Section):
 
 
 class TrainConfig(OptimisationConfig):
-    """Room 4: pairs to a trained model."""
+    """Options of `train`: pairs to a trained model."""
 
     loss: Loss = Field(Choice(name="dpo"), description="Loss over the margin, with its options.")
     extra_losses: tuple[ExtraLoss, ...] = Field(
@@ -224,7 +225,7 @@ class TrainConfig(OptimisationConfig):
 
 
 class RewardTrainConfig(OptimisationConfig):
-    """Room 4, other door: a scorer's gradient, through the sampler, to a trained model."""
+    """Options of reward back-propagation (AlignProp): a scorer's gradient to a trained model."""
 
     prompts: Prompts = Field(description="Prompts to draw images of: a file or a named set.")
     scorer: PixelScorer = Field(description="A differentiable scorer, whose mean is raised.")

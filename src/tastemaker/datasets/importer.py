@@ -1,4 +1,4 @@
-"""What an import takes and what it leaves out, shard by shard, so that it can be stopped.
+"""Resumable import: convert items to shards; record skipped items and why.
 
 A shard's own metadata says what became of the part of the source behind it. The two are therefore
 there together or not at all, and an import that goes on knows all that an undisturbed one knows:

@@ -1,6 +1,6 @@
-"""ROOM 1, other doors: compared images, or captioned photographs, to a pool.
+"""Import compared images, or captioned photographs, to a pool.
 
-People's verdicts on compared images become a column of scores, `human`, so that the rooms that
+People's verdicts on compared images become a column of scores, `human`, so that the steps that
 follow need not know where candidates come from: rule `{name: best_worst, scorer: human}` pairs by
 the verdicts, and any other scorer relabels the same comparisons. Photographs become candidates with
 the source `real`.

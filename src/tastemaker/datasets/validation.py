@@ -1,4 +1,4 @@
-"""ROOM 1, before its doors: read a source whole and list what is wrong with it, by row."""
+"""`import --check`: validate a data set without writing; report problems per row."""
 
 from __future__ import annotations
 

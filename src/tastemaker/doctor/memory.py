@@ -1,7 +1,7 @@
-"""How much memory each room of a run takes at its peak, worked out on networks without weights.
+"""Peak memory of each step of a run, computed on networks without weights.
 
-The rooms' own code runs on torch's device `meta`, where operations have shapes and no numbers, and
-what is alive is added up. What the libraries themselves take, about half a gigabyte, is not in it.
+The commands' own code runs on torch's device `meta`, where operations have shapes and no numbers,
+and live tensors are added up. About half a gigabyte of the libraries themselves is not counted.
 """
 
 from __future__ import annotations

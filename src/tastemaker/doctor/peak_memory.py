@@ -1,4 +1,4 @@
-"""What drawing and each kind of training take, by the rooms' own code, without weights."""
+"""Peak memory of sampling and of each training, by running their own code without weights."""
 
 from __future__ import annotations
 

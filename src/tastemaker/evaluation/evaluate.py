@@ -1,4 +1,4 @@
-"""ROOM 5: policy against base on the same prompts and seeds."""
+"""Evaluate policies against their base on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def summary(report: Path) -> str:
         TastemakerError: The file is missing or damaged.
     """
     data = read_report(report)
-    counts = f"{data['prompts']} prompts, {data['images']} images a model"
+    counts = f"{data['prompts']} prompts, {data['images']} images per model"
     shared = data.get("prompts_trained_on")
     if shared is not None:
         counts += f", {shared or 'none'} of the prompts trained on"

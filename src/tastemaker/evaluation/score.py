@@ -1,4 +1,4 @@
-"""ROOM 2: candidates to scores."""
+"""Score candidates."""
 
 from __future__ import annotations
 

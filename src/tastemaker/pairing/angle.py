@@ -122,7 +122,7 @@ def _windows(
         if difference.length
     ]
     if not apart:
-        return "no two candidates of a prompt differ; generate more candidates a prompt."
+        return "no two candidates of a prompt differ; generate more candidates per prompt."
     angles = [difference.angle for difference in apart if difference.d_ts > threshold]
     if angles:
         window = nearest_window(angles, low, high)

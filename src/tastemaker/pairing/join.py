@@ -1,4 +1,4 @@
-"""ROOM 3, other door: chosen from one pool, rejected from another or from earlier pairs."""
+"""Join pools to pairs: chosen from one, rejected from another or from earlier pairs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tastemaker.core.registry import JOINS
 from tastemaker.core.values import Names
 from tastemaker.pairing.picks import (
     Dropped,
+    PairRows,
     Pick,
-    SortedOut,
     checked,
     finish_pairs,
     highest,
@@ -126,7 +126,7 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
         if unfinished:
             finish_pairs(
                 stage,
-                SortedOut(picks(), config.rule.name),
+                PairRows(picks(), config.rule.name),
                 list(pools.values()),
                 f"{chosen.name}'s items",
                 lambda dropped: (

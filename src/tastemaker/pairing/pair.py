@@ -1,4 +1,4 @@
-"""ROOM 3: scores to pairs. A rule sees one prompt's candidates and picks (chosen, rejected)."""
+"""Pair scored candidates: a rule sees those of one prompt and picks (chosen, rejected)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tastemaker.datasets.filters import (
 )
 from tastemaker.pairing.picks import (
     Dropped,
+    PairRows,
     Pick,
-    SortedOut,
     checked,
     extremes,
     filtered,
@@ -176,7 +176,7 @@ def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
     picks = ((group, group, pick) for group in found for pick in kept(group))
     finish_pairs(
         stage,
-        SortedOut(picks, config.rule.name),
+        PairRows(picks, config.rule.name),
         [source],
         f"{len(found)} prompts' candidates",
         lambda dropped: (
@@ -190,5 +190,5 @@ def _remedy(config: PairConfig, found: Groups) -> str:
     """What to do where no pair is left: in the rule's own words, if it has some."""
     remedy = getattr(RULES.entry(config.rule.name), "remedy", None)
     if remedy is None:
-        return "generate more candidates a prompt, or loosen the rule."
+        return "generate more candidates per prompt, or loosen the rule."
     return str(remedy(found, **config.rule.options))

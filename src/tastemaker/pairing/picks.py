@@ -1,4 +1,4 @@
-"""What rules say of groups: pairs that they pick, and what they drop; and how pairs are written."""
+"""Picks of a rule: pairs and dropped groups; and how pairs are written."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ def pair_row(chosen: Group, rejected: Group, pick: Pick, rule: str) -> dict[str,
 
 
 @dataclass
-class SortedOut:
-    """What a rule says of all items: a loop gives the rows of its pairs, and counts the rest.
+class PairRows:
+    """Rows of the picked pairs; iterating fills `dropped` with rejections per reason.
 
     Args:
         found: Chosen side, rejected side, and what the rule yields for them.
@@ -188,12 +188,12 @@ class SortedOut:
 
 
 def finish_pairs(
-    stage: Stage, rows: SortedOut, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
+    stage: Stage, rows: PairRows, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
 ) -> None:
     """Write pairs, end their stage, and say how many there are and what was dropped for what.
 
     Args:
-        stage: The room's stage.
+        stage: The output folder's.
         rows: The pairs, written as they come.
         pools: Where their images lie.
         of: What the pairs were made of, for the message.

@@ -1,4 +1,4 @@
-"""Recipes: the papers' methods, each a short function that calls rooms in the paper's order."""
+"""Recipes: the papers' methods, each a short function that calls commands in their order."""
 
 from tastemaker.recipes.align_prop import align_prop
 from tastemaker.recipes.curriculum_dpo import curriculum_dpo

@@ -17,7 +17,7 @@ def curriculum_dpo(config: CurriculumRun, run: RunDir) -> None:
     3. Train on the widest gaps, and every so many steps add the next part: `train.curriculum`.
     4. Judge.
 
-    The rooms and their order are Diffusion-DPO's.
+    The steps and their order are Diffusion-DPO's.
 
     Args:
         config: The run.

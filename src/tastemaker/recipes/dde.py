@@ -19,7 +19,7 @@ def dde(config: PreferenceRun, run: RunDir) -> None:
        by what its error does to the finished image, and the steps before it by running estimates.
     5. Judge policy against base, and show kappa, the corrections and where the weight went.
 
-    The rooms and their order are Diffusion-DPO's. The scheme is `train.credit`: `dde`, or
+    The steps and their order are Diffusion-DPO's. The scheme is `train.credit`: `dde`, or
     `dde_single`, `dde_step`, `discounted`, `window` and `uniform` to compare with, on equal pairs.
 
     Args:

@@ -48,7 +48,7 @@ def run(config: RunConfig) -> RunDir:
         The run's folder.
 
     Raises:
-        TastemakerError: The folder belongs to another configuration, or a room failed.
+        TastemakerError: The folder belongs to another configuration, or a step failed.
 
     Example:
         >>> from tastemaker.config.loading import load

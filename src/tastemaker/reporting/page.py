@@ -97,7 +97,7 @@ def _headline(contents: Contents) -> dict[str, Any]:
         "Reward": _with_options(contents.setting("train", "scorer")),
         "Steps": len(contents.metrics) or None,
         "Prompts": contents.report.get("prompts"),
-        "Images a model": compared,
+        "Images per model": compared,
     }
     return {
         "name": contents.name,

@@ -182,7 +182,7 @@ def read(run: RunDir) -> Contents:
     if not run.report_json.is_file():
         raise TastemakerError(
             f"{run.report_json} does not exist: the run is not evaluated yet."
-            " Run `tastemaker run` on its configuration again (finished rooms are skipped),"
+            " Run `tastemaker run` on its configuration again (finished steps are skipped),"
             " then ask for the report."
         )
     held = read_report(run.report_json)

@@ -1,4 +1,4 @@
-"""ROOM 1, from real images: their mixture with the best candidate of each."""
+"""Blend real images with the best candidate of each."""
 
 from __future__ import annotations
 

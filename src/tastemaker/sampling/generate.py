@@ -1,4 +1,4 @@
-"""ROOM 1: prompts to candidates, or real images to candidates for each."""
+"""Generate candidates for prompts, or for real images."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
 
     Args:
         prompts: Unique prompts.
-        draws: Images a prompt.
+        draws: Images per prompt.
         seed: The run's seed.
 
     Returns:
@@ -125,7 +125,7 @@ def plan_items(real: Sequence[RealImage], draws: int, seed: int) -> list[Item]:
 
     Args:
         real: The images.
-        draws: Candidates an image; images of equal captions have candidates of their own.
+        draws: Candidates per image; images of equal captions have candidates of their own.
         seed: The run's seed.
 
     Returns:
@@ -194,7 +194,7 @@ def sample_pool(
         items: What to draw, from `plan`.
         folder: The pool's folder.
         keep_latents: Store final latents beside the pictures.
-        shard_size: Candidates a shard.
+        shard_size: Candidates per shard.
         draw: How an item becomes latents; None samples from noise.
 
     Returns:

@@ -155,7 +155,7 @@ def upright(image: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF data say, lay it over white and bring it to eight bits of sRGB.
 
     Args:
-        image: Any mode: grey, palette, CMYK, with transparency, 16 bits a channel; its pixels are
+        image: Any mode: grey, palette, CMYK, with transparency, 16 bits per channel; its pixels are
             in the colours of its embedded ICC profile, or in sRGB where it has none that is valid.
 
     Returns:
@@ -170,7 +170,7 @@ def upright(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> tuple[Image.Image, str]:
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits per channel")
     profile = turned.info.get("icc_profile")
     if turned.mode.startswith("I"):
         grey = np.rint(np.clip(np.asarray(turned), 0, 65535) / 257)
@@ -299,7 +299,7 @@ def size_of(data: bytes) -> tuple[int, int]:
 def sizes_told(
     image: Image.Image, box: tuple[int, int, int, int] | None, width: int, height: int
 ) -> dict[str, list[int]]:
-    """What SDXL is told of a photograph: its size, and where in it, scaled, the crop begins.
+    """Size and crop conditioning of SDXL: `original_size` and `crops_coords_top_left`.
 
     Args:
         image: The photograph, upright and whole.

@@ -1,7 +1,7 @@
-"""What the rooms hand to one another, on disk: pools of candidates, scores, pairs, runs.
+"""Results on disk: pools of candidates, scores, pairs, runs.
 
 Everything is parquet, JSON or safetensors; files appear whole or not at all; no pickle anywhere.
-Every path that a room writes is named here and nowhere else.
+Every path that a command writes is named here and nowhere else.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A room's output folder: whose configuration it belongs to, and whether it is finished.
+    """Output folder of a command: its configuration, and whether it is finished.
 
     Args:
-        folder: Where the room writes.
-        room: The room's name, for messages.
+        folder: Where the command writes.
+        room: The command's name, for messages.
         config: The resolved configuration and the keys of the inputs, JSON-like.
     """
 
@@ -248,7 +248,7 @@ def finished_key(folder: Path, *, whole: bool = False) -> str:
     marker = folder / DONE_FILE
     if not marker.is_file():
         state = "is not finished" if folder.is_dir() else "does not exist"
-        raise TastemakerError(f"{folder} {state}; run the room that makes it first.")
+        raise TastemakerError(f"{folder} {state}; run the command that makes it first.")
     for file, why in _amiss(folder, whole=whole).items():
         raise TastemakerError(
             f"{file} {why}; run the command that made {folder} again, which makes what is missing,"

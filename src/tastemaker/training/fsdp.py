@@ -1,4 +1,4 @@
-"""Weights that several processes hold together, a part each: FSDP2, as `accelerate launch` asks.
+"""FSDP2: shard, gather and re-shard parameters, as `accelerate launch` asks.
 
 A split weight is a `DTensor`. To put one together takes all processes: what calls this module does
 so in every process or in none. Without FSDP2 all of it hands back what it was given.

@@ -103,7 +103,7 @@ def bucketed_indices(
     Args:
         draws: Positions in the run, from 0.
         buckets: Of each pair; where there is one, this is `pair_index`.
-        step: Examples an optimizer step, in all processes.
+        step: Examples per optimizer step, in all processes.
         seed: The run's seed.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Examples are numbered through a run: what each is depends on its number alone.
+"""Global sample indices: a sample depends on seed and index alone.
 
-How they are cut into batches, accumulated and spread over processes does not enter.
+Batch size, accumulation, number of processes and the point of resumption do not enter.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class TrainingRun(ABC, Generic[Config]):
             self._after_step(step + 1, row)
             bar.set_postfix(self._shown(row))
         self._save_model()
-        # The others read it in the next room.
+        # The other processes read it in the next command.
         self.accelerator.wait_for_everyone()
 
     def _load(self, *, whole: bool = False) -> Backbone:

@@ -1,4 +1,4 @@
-"""Pick-a-Pic's parquet: two images a row with their labels."""
+"""Pick-a-Pic's parquet: two images per row with their labels."""
 
 from __future__ import annotations
 

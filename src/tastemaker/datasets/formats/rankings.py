@@ -84,7 +84,7 @@ def rankings(
 
 @LAYOUTS.register("rankings")
 def write_rankings(comparisons: Iterator[Comparison], folder: Path) -> None:
-    """A folder of images with rankings.json, as HPDv2's test set; any number of images a prompt.
+    """A folder of images with rankings.json, as HPDv2's test set; any number of images per prompt.
 
     Args:
         comparisons: Of two images or more each.

@@ -103,8 +103,8 @@ def _images(
 
 def _options(contents: Contents, column: str) -> Row:
     """Options of the scorer that a column is by; empty where the run does not say."""
-    for room in ("evaluate", "score"):
-        scorers = contents.setting(room, "scorers") or []
+    for section in ("evaluate", "score"):
+        scorers = contents.setting(section, "scorers") or []
         held = dict(zip(columns(scorers), scorers, strict=True)).get(column)
         if isinstance(held, Mapping):
             return held

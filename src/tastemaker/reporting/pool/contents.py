@@ -99,7 +99,7 @@ def _pool(pool: Pool, images: int) -> Contents:
     facts = {
         "Images": str(table.num_rows),
         "Prompts": str(len(prompts)),
-        "Images a prompt": str(few) if few == many else f"{few} to {many}",
+        "Images per prompt": str(few) if few == many else f"{few} to {many}",
         **{label: _most(counts) for label, counts in kinds.items() if counts},
         **_dropped(pool.folder),
     }
@@ -171,7 +171,7 @@ def _sides(pools: Sequence[Pool], table: Any) -> dict[str, dict[str, Array]]:
 
 
 def _dropped(folder: Path) -> dict[str, str]:
-    """What the room that made the folder left out, as it counted it."""
+    """Items that the command of this folder skipped, with their reasons."""
     done = folder / "done.json"
     held: Mapping[str, Any] = read_record(done) if done.is_file() else {}
     dropped = "; ".join(f"{number}: {why}" for why, number in held.get("dropped", {}).items())

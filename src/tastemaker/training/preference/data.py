@@ -189,7 +189,7 @@ def noisy_batch(
         density: How often each timestep is drawn, by the latents' height and width; None draws
             uniformly.
         available: Draw from so many pairs of the widest gap alone; None draws from all.
-        step: Examples an optimizer step; they are of one size. None: these.
+        step: Examples per optimizer step; they are of one size. None: these.
 
     Returns:
         The batch on the model's device.

@@ -1,4 +1,4 @@
-"""Where in time the loss put its weight: `credit.json` (the scheme) and `credit.jsonl` (the steps).
+"""Loss weight per timestep band: `credit.json` (the scheme) and `credit.jsonl` (the steps).
 
 The report draws the figures of the DDE paper from these two files.
 """

@@ -1,4 +1,4 @@
-"""What of a model trains: adapters put on, an earlier LoRA carried on, the parameters by name."""
+"""Select trainable parameters: add LoRA adapters, resume from a LoRA, or unfreeze all weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROOM 4: pairs to a trained model."""
+"""Train a model on pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROOM 4: pairs to a trained model. What a step on pairs does, and its guards."""
+"""Preference optimisation: the step on pairs, and its guards."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ class Trainer(TrainingRun[TrainConfig]):
 
     def _save_model(self) -> None:
         """Close the trackers and write the trained model; with EMA on, the averaged weights."""
-        # Not `end_training`: it would take the process group from the rooms that follow.
+        # Not `end_training`: it would take the process group from the commands that follow.
         for tracker in self.accelerator.trackers:
             tracker.finish()
         main = self.accelerator.is_main_process

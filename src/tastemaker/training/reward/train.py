@@ -1,4 +1,4 @@
-"""ROOM 4, other door: a scorer's gradient to a trained model."""
+"""Reward back-propagation (AlignProp): the gradient of a scorer to a trained model."""
 
 from __future__ import annotations
 
