@@ -169,6 +169,19 @@ def test_credit_does_not_see_how_a_step_is_cut(
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=tight, msg=key)
 
 
+def test_a_checkpoint_that_a_kill_left_over_goes(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = train_config(tiny_model, checkpoint_every=1)
+    folder = train(config, pairs, tmp_path / "out") / "checkpoints"
+    kept = sorted(folder.iterdir())
+    shutil.copy(kept[-1], folder / "step-000001.safetensors")
+    assert sorted(folder.iterdir()) != kept
+    (tmp_path / "out" / "done.json").unlink()
+    train(config, pairs, tmp_path / "out")
+    assert sorted(folder.iterdir()) == kept
+
+
 def test_a_damaged_checkpoint_or_cache_is_noticed_and_done_without(
     pairs: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

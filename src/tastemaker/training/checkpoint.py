@@ -81,6 +81,11 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
     scaler = state.scaler.state_dict() if state.scaler is not None else None
     metadata = {"step": str(step), "scaler": json.dumps(scaler)}
     write_tensors(checkpoint_file(folder, step), tensors, metadata)
+    drop_old(folder)
+
+
+def drop_old(folder: Path) -> None:
+    """Remove all checkpoints but the newest few."""
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
 

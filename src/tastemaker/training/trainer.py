@@ -19,6 +19,7 @@ from tastemaker.backbones import (
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.training.checkpoint import (
     TrainState,
+    drop_old,
     is_due,
     resume,
     save_checkpoint,
@@ -69,6 +70,8 @@ class TrainingRun(ABC, Generic[Config]):
             TastemakerError: Loss, score or gradient is not finite; the last checkpoint is named.
         """
         start = resume(self.state, self.checkpoints)
+        if self.accelerator.is_main_process:
+            drop_old(self.checkpoints)  # a kill came between the last checkpoint and this
         self._begin(start)
         for step, bar in steps_left(self.config, self.accelerator, start, self.unit):
             row = self._step(step)
