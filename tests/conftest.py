@@ -136,10 +136,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip:
     Read them only: all tests share them.
     """
     from tastemaker.config.datasets import PairConfig
-    from tastemaker.config.sections import (
-        GenerateConfig,
-        ScoreConfig,
-    )
+    from tastemaker.config.sections import GenerateConfig, ScoreConfig
     from tastemaker.evaluation.score import score
     from tastemaker.pairing.pair import pair
     from tastemaker.sampling.generate import generate

@@ -14,24 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from launching import launch
-from tastemaker.backbones import (
-    Backbone,
-    Drawing,
-    load_backbone,
-    stack,
-)
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.backbones.gradient_sampling import unroll
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.loading import load
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    SCORERS,
-    load_plugins,
-)
+from tastemaker.core.registry import SCORERS, load_plugins
 from tastemaker.recipes.run import run
 from tastemaker.reporting.run_contents import read
 from tastemaker.scorers.clip import ClipScorer

@@ -13,32 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    JoinConfig,
-)
-from tastemaker.config.sections import (
-    GenerateConfig,
-    ReconstructConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, JoinConfig
+from tastemaker.config.sections import GenerateConfig, ReconstructConfig
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.importing import import_images
-from tastemaker.pairing.join import (
-    join,
-    mix,
-)
-from tastemaker.sampling.generate import (
-    generate,
-    reconstruct,
-)
+from tastemaker.pairing.join import join, mix
+from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.images import size_of
 from tastemaker.storage.records import Pool
-from tastemaker.training.latents import (
-    Latents,
-    bucketed_indices,
-    pair_index,
-)
+from tastemaker.training.latents import Latents, bucketed_indices, pair_index
 from tastemaker.training.preference.train import train
 
 

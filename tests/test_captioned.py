@@ -17,18 +17,8 @@ from tastemaker.config.datasets import ImagesConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import CAPTIONED
-from tastemaker.datasets.captioned import (
-    Captioned,
-    CaptionedImages,
-    LeftOut,
-    Refused,
-)
-from tastemaker.nano.captions import (
-    CONCEPTS,
-    STYLES,
-    Scene,
-    split_of,
-)
+from tastemaker.datasets.captioned import Captioned, CaptionedImages, LeftOut, Refused
+from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, split_of
 from tastemaker.storage.images import decode_photograph
 
 

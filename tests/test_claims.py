@@ -14,18 +14,9 @@ import pytest
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage import locks as claims
-from tastemaker.storage.files import (
-    atomic,
-    read_json,
-    read_json_lines,
-    read_record,
-    write_text,
-)
+from tastemaker.storage.files import atomic, read_json, read_json_lines, read_record, write_text
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import (
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.records import Stage, finished_key
 
 HOLDER = """
 import sys, time

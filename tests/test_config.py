@@ -8,19 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.config.loading import (
-    dump,
-    load,
-    parse,
-    read_yaml,
-    section,
-    shipped_runs,
-)
+from tastemaker.config.loading import dump, load, parse, read_yaml, section, shipped_runs
 from tastemaker.config.runs import PreferenceRun
-from tastemaker.config.training import (
-    LoraConfig,
-    TrainConfig,
-)
+from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 
 RUN: dict[str, Any] = {

@@ -13,17 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.backbones import model_identity
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    MODEL_FILE,
-)
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.core import content_hash as contents
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    RULES,
-    load_plugins,
-)
+from tastemaker.core.registry import RULES, load_plugins
 from tastemaker.datasets.formats.folder import folder
 from tastemaker.datasets.formats.rankings import rankings
 from tastemaker.scorers.inputs import scorer_inputs

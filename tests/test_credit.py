@@ -8,14 +8,8 @@ import torch
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.core.registry import CREDITS
-from tastemaker.training.preference.credit import (
-    DDE,
-    draw_timesteps,
-)
-from tastemaker.training.preference.step_arrays import (
-    BRANCHES,
-    StepArrays,
-)
+from tastemaker.training.preference.credit import DDE, draw_timesteps
+from tastemaker.training.preference.step_arrays import BRANCHES, StepArrays
 
 STEPS = (0, 50, 100, 200, 500, 700, 900, 999)
 

@@ -14,26 +14,13 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 from families import FAMILIES
-from tastemaker.backbones import (
-    Backbone,
-    load_backbone,
-)
+from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.backbones.loading import adapter_chain
 from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.backbones.lora.dialects import read_foreign
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    MODEL_FILE,
-    name_base,
-)
-from tastemaker.backbones.lora.exchange import (
-    export_lora,
-    import_lora,
-)
-from tastemaker.backbones.lora.kohya import (
-    names_of,
-    to_kohya,
-)
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, name_base
+from tastemaker.backbones.lora.exchange import export_lora, import_lora
+from tastemaker.backbones.lora.kohya import names_of, to_kohya
 from tastemaker.backbones.lora.layers import (
     Layer,
     Layers,
@@ -43,20 +30,10 @@ from tastemaker.backbones.lora.layers import (
     summed,
     write_layers,
 )
-from tastemaker.backbones.lora.originals import (
-    adaptable,
-    text_layers,
-)
-from tastemaker.backbones.lora.updates import (
-    adapter_layers,
-    fuse,
-    load_lora,
-)
+from tastemaker.backbones.lora.originals import adaptable, text_layers
+from tastemaker.backbones.lora.updates import adapter_layers, fuse, load_lora
 from tastemaker.backbones.meta_device import load_skeleton
-from tastemaker.config.sections import (
-    ExportConfig,
-    LoraImportConfig,
-)
+from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig
 from tastemaker.core.errors import TastemakerError
 

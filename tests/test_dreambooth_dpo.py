@@ -17,11 +17,7 @@ from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
 from tastemaker.recipes.run import run
 from tastemaker.storage.files import read_json
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-)
+from tastemaker.storage.records import PairSet, Pool, RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
 

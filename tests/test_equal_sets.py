@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.distances import (
-    Captions,
-    distances,
-)
+from tastemaker.metrics.distances import Captions, distances
 from tastemaker.metrics.equal_sets import equal_sets
 from tastemaker.metrics.features import INCEPTION_LABEL
 

@@ -11,19 +11,9 @@ import pytest
 
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.evaluate import (
-    compare,
-    evaluate,
-)
-from tastemaker.storage.files import (
-    write_json,
-    write_table,
-    write_text,
-)
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.evaluation.evaluate import compare, evaluate
+from tastemaker.storage.files import write_json, write_table, write_text
+from tastemaker.storage.records import Pool, Stage
 
 
 def scored(folder: Path, scores: list[float | None], images: int) -> Pool:

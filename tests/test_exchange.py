@@ -11,31 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from families import FAMILIES
 from stable_diffusion import SIZE
-from tastemaker.backbones import (
-    Backbone,
-    Drawing,
-    load_backbone,
-    stack,
-)
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
-from tastemaker.backbones.lora.exchange import (
-    export_lora,
-    import_lora,
-)
+from tastemaker.backbones.lora.exchange import export_lora, import_lora
 from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.cli.command_line import main
-from tastemaker.config.sections import (
-    ExportConfig,
-    LoraImportConfig,
-)
-from tastemaker.config.training import (
-    LoraConfig,
-    TextLoraConfig,
-)
+from tastemaker.config.sections import ExportConfig, LoraImportConfig
+from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.saving import save_lora
 

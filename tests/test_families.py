@@ -16,25 +16,14 @@ from safetensors.torch import load_file
 
 from families import FAMILIES
 from stable_diffusion import SIZE
-from tastemaker.backbones import (
-    Backbone,
-    Drawing,
-    load_backbone,
-    stack,
-)
+from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
 from tastemaker.config.loading import load
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    CREDITS,
-    LOSSES,
-)
+from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.recipes.run import run
-from tastemaker.storage.records import (
-    Pool,
-    RunDir,
-)
+from tastemaker.storage.records import Pool, RunDir
 from tastemaker.training.preference.train import train
 
 FLOWS = ("sd3", "flux")

@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from pictures import noise
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
-from tastemaker.metrics.features import (
-    check_features,
-    feature_network,
-)
+from tastemaker.metrics.features import check_features, feature_network
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.metrics.kernel_distance import kernel_distance
 from tastemaker.scorers.availability import refuse_missing

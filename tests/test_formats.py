@@ -22,36 +22,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tastemaker.cli.command_line import main
-from tastemaker.config.datasets import (
-    DataExportConfig,
-    ImportConfig,
-    PairConfig,
-)
+from tastemaker.config.datasets import DataExportConfig, ImportConfig, PairConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
-from tastemaker.datasets.comparisons import (
-    BOTH_BAD,
-    Comparison,
-    read_labels,
-    win_shares,
-)
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
+from tastemaker.datasets.comparisons import BOTH_BAD, Comparison, read_labels, win_shares
 from tastemaker.datasets.exporting import export_comparisons
 from tastemaker.datasets.formats import webdataset
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.importing import import_comparisons
 from tastemaker.pairing.pair import pair
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.records import PairSet, Pool
 
 TWO = ("pick_a_pic", "webdataset", "folder", "twins", "rankings")
 """Formats of two images a comparison, in and out."""

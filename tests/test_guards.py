@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.guards import (
-    DivergenceWatch,
-    safe_share,
-    scale_gradient,
-)
-from tastemaker.training.preference.objective import (
-    DenoisingErrors,
-    credited,
-    penalised,
-)
+from tastemaker.training.preference.guards import DivergenceWatch, safe_share, scale_gradient
+from tastemaker.training.preference.objective import DenoisingErrors, credited, penalised
 
 
 @given(st.integers(0, 10**6), st.floats(0, 0.9), st.floats(-1, 3))

@@ -14,20 +14,10 @@ from safetensors.torch import load_file
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.evaluate import (
-    evaluate,
-    summary,
-)
+from tastemaker.evaluation.evaluate import evaluate, summary
 from tastemaker.recipes.real_images import Images
-from tastemaker.recipes.run import (
-    check_run,
-    run,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-)
+from tastemaker.recipes.run import check_run, run
+from tastemaker.storage.records import PairSet, Pool, RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -10,11 +10,7 @@ import pytest
 from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.hue import (
-    hue_difference,
-    hue_distance,
-    mean_hue,
-)
+from tastemaker.metrics.hue import hue_difference, hue_distance, mean_hue
 
 
 def picture(*colours: str | tuple[int, ...], mode: str = "RGB") -> Image.Image:

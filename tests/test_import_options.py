@@ -30,28 +30,14 @@ from tastemaker.config.sections import ScoreConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.filters import prompt_reasons
 from tastemaker.datasets.importer import MOST_TOLD
-from tastemaker.datasets.importing import (
-    import_comparisons,
-    import_images,
-)
+from tastemaker.datasets.importing import import_comparisons, import_images
 from tastemaker.datasets.splits import part_of
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
-from tastemaker.storage.files import (
-    read_json,
-    read_json_lines,
-)
-from tastemaker.storage.images import (
-    decode,
-    decode_photograph,
-    encode_png,
-    fit,
-)
+from tastemaker.storage.files import read_json, read_json_lines
+from tastemaker.storage.images import decode, decode_photograph, encode_png, fit
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.records import PairSet, Pool
 
 Source = Callable[..., Path]
 

@@ -19,40 +19,18 @@ from PIL import Image
 from launching import launch
 from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker.cli.command_line import main
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    ImportConfig,
-    PairConfig,
-)
-from tastemaker.config.loading import (
-    load,
-    section,
-)
+from tastemaker.config.datasets import ImagesConfig, ImportConfig, PairConfig
+from tastemaker.config.loading import load, section
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets import conversion
-from tastemaker.datasets.importing import (
-    import_comparisons,
-    import_images,
-)
+from tastemaker.datasets.importing import import_comparisons, import_images
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.run import run
-from tastemaker.storage.files import (
-    config_key,
-    read_json,
-    read_json_lines,
-)
-from tastemaker.storage.images import (
-    CONVERTED,
-    decode,
-    encode_png,
-    upright,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.files import config_key, read_json, read_json_lines
+from tastemaker.storage.images import CONVERTED, decode, encode_png, upright
+from tastemaker.storage.records import PairSet, Pool
 from test_captioned import described, put
 from test_resume import digests
 

@@ -10,10 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.inception_score import (
-    InceptionScore,
-    inception_score,
-)
+from tastemaker.metrics.inception_score import InceptionScore, inception_score
 
 
 def pictures(*classes: int) -> list[Image.Image]:

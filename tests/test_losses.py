@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tastemaker.core.registry import LOSSES
-from tastemaker.losses import (
-    dpo,
-    from_diffusers_beta,
-)
+from tastemaker.losses import dpo, from_diffusers_beta
 
 
 def float64(*values: float) -> torch.Tensor:

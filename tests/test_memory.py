@@ -16,11 +16,7 @@ from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.doctor.live_bytes import LiveBytes
 from tastemaker.doctor.memory import needs
-from tastemaker.doctor.peak_memory import (
-    personalisation,
-    reward,
-    training,
-)
+from tastemaker.doctor.peak_memory import personalisation, reward, training
 
 MEASURED = """
 import json, sys, threading, time

@@ -28,12 +28,7 @@ from tastemaker.backbones import (
     student_warning,
 )
 from tastemaker.backbones.flux import _packed
-from tastemaker.backbones.schedulers import (
-    DIFFUSION,
-    PREDICTIONS,
-    noise_schedule_of,
-    sampler,
-)
+from tastemaker.backbones.schedulers import DIFFUSION, PREDICTIONS, noise_schedule_of, sampler
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError
 

@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.config.choices import (
-    Choice,
-    ScorerChoice,
-)
+from tastemaker.config.choices import Choice, ScorerChoice
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.nano import (
-    JUDGE,
-    MODEL,
-    PREFERENCE,
-    WEIGHTS,
-)
+from tastemaker.nano import JUDGE, MODEL, PREFERENCE, WEIGHTS
 from tastemaker.nano.captions import (
     CONCEPTS,
     SPLITS,
@@ -109,10 +101,7 @@ def test_scorers_are_plain_clip_models(folder: Path) -> None:
 def test_scorers_prefer_the_prompt_that_was_drawn(tmp_path: Path) -> None:
     """Each picture outscores itself under the prompt of another, for both scorers, mostly."""
     from tastemaker.config.sections import SamplingConfig
-    from tastemaker.sampling.sampler import (
-        plan,
-        sample_pool,
-    )
+    from tastemaker.sampling.sampler import plan, sample_pool
     from tastemaker.scorers.base import Scorer
     from tastemaker.storage.images import decode
     from tastemaker.storage.records import Pool

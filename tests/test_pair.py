@@ -13,25 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.pairing.pair import (
-    best_worst,
-    threshold,
-    weighted,
-)
-from tastemaker.pairing.picks import (
-    Dropped,
-    Pick,
-    checked,
-)
+from tastemaker.pairing.pair import best_worst, threshold, weighted
+from tastemaker.pairing.picks import Dropped, Pick, checked
 from tastemaker.storage.files import write_table
-from tastemaker.storage.groups import (
-    Group,
-    Groups,
-)
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.storage.groups import Group, Groups
+from tastemaker.storage.records import Pool, Stage
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)
 

@@ -16,33 +16,18 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from tastemaker.backbones import (
-    Backbone,
-    load_backbone,
-    merge_adapters,
-    stack_adapter,
-)
+from tastemaker.backbones import Backbone, load_backbone, merge_adapters, stack_adapter
 from tastemaker.cli.command_line import main
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.sampling.generate import generate
-from tastemaker.storage.images import (
-    decode_photograph,
-    to_pixels,
-)
+from tastemaker.storage.images import decode_photograph, to_pixels
 from tastemaker.training.latents import pair_index
-from tastemaker.training.personalization.data import (
-    PersonalData,
-    encode_subject,
-    subject_batch,
-)
+from tastemaker.training.personalization.data import PersonalData, encode_subject, subject_batch
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.personalization.trainer import PersonalTrainer
-from tastemaker.training.preference.reference import (
-    mean_square,
-    residual,
-)
+from tastemaker.training.preference.reference import mean_square, residual
 
 LORA = "pytorch_lora_weights.safetensors"
 EMBEDDINGS = "learned_embeds.safetensors"

@@ -15,31 +15,14 @@ from tastemaker.config.datasets import PairConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import RULES
-from tastemaker.pairing.angle import (
-    Difference,
-    angle,
-    differences,
-    nearest_window,
-)
+from tastemaker.pairing.angle import Difference, angle, differences, nearest_window
 from tastemaker.pairing.pair import pair
-from tastemaker.pairing.picks import (
-    Dropped,
-    Pick,
-)
+from tastemaker.pairing.picks import Dropped, Pick
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import (
-    write_json,
-    write_table,
-)
-from tastemaker.storage.groups import (
-    Group,
-    Groups,
-)
+from tastemaker.storage.files import write_json, write_table
+from tastemaker.storage.groups import Group, Groups
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.records import PairSet, Pool
 
 AXES = {"fidelity": "image", "prompt": "text"}
 

@@ -27,10 +27,7 @@ from published import (
 )
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers import (
-    blip,
-    open_clip,
-)
+from tastemaker.scorers import blip, open_clip
 from tastemaker.scorers.blip import RewardNetwork
 from tastemaker.scorers.open_clip import clip_model
 

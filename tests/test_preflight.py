@@ -9,19 +9,12 @@ import pytest
 import torch
 
 from tastemaker.cli.command_line import main
-from tastemaker.config.loading import (
-    load,
-    shipped_runs,
-)
+from tastemaker.config.loading import load, shipped_runs
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LOSSES
 from tastemaker.evaluation.evaluate import evaluate
-from tastemaker.preflight import (
-    KINDS,
-    LOOKS,
-    expect,
-)
+from tastemaker.preflight import KINDS, LOOKS, expect
 from tastemaker.recipes.run import check_run
 from tastemaker.reporting.model_card import plain
 

@@ -21,12 +21,7 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.config.training import OptimisationConfig
-from tastemaker.core.hardware import (
-    IGNORED,
-    WORLD_SIZES,
-    number_of_processes,
-    torch_device,
-)
+from tastemaker.core.hardware import IGNORED, WORLD_SIZES, number_of_processes, torch_device
 from tastemaker.recipes.run import run
 from tastemaker.storage import locks as claims
 from tastemaker.storage.records import RunDir

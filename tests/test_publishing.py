@@ -20,10 +20,7 @@ from conftest import write_run
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.recipes.run import run
-from tastemaker.storage.files import (
-    UMASK,
-    write_json,
-)
+from tastemaker.storage.files import UMASK, write_json
 from tastemaker.storage.records import RunDir
 
 

@@ -15,11 +15,7 @@ from pictures import noise
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.scorers.quality import (
-    ClipIQA,
-    Sharpness,
-    sharpness,
-)
+from tastemaker.scorers.quality import ClipIQA, Sharpness, sharpness
 
 MODES = ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"]
 

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker.config.loading import (
-    dump,
-    load,
-    shipped_runs,
-)
+from tastemaker.config.loading import dump, load, shipped_runs
 from tastemaker.core.registry import RECIPES
 from tastemaker.recipes.run import run
 

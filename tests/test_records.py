@@ -15,10 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    LOSSES,
-    load_plugins,
-)
+from tastemaker.core.registry import LOSSES, load_plugins
 from tastemaker.datasets.listing import Listing
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.files import (
@@ -35,13 +32,7 @@ from tastemaker.storage.files import (
     write_tensors,
     write_text,
 )
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.records import PairSet, Pool, RunDir, Stage, finished_key
 
 
 def files_in(folder: Path) -> list[str]:

@@ -9,13 +9,7 @@ from pydantic import BaseModel, Field, create_model
 
 from tastemaker.core import registry
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    LOSSES,
-    RULES,
-    SCORERS,
-    Table,
-    load_plugins,
-)
+from tastemaker.core.registry import LOSSES, RULES, SCORERS, Table, load_plugins
 
 if TYPE_CHECKING:
     from nowhere import OnlyForTypes  # type: ignore[import-not-found]

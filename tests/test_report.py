@@ -23,36 +23,16 @@ from PIL import Image, ImageDraw
 
 from tastemaker.config.sections import ReportConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.reporting.figures import (
-    model_colours,
-    moving_average,
-)
+from tastemaker.reporting.figures import model_colours, moving_average
 from tastemaker.reporting.health import warnings
 from tastemaker.reporting.images import thumbnail
 from tastemaker.reporting.report import report
-from tastemaker.reporting.run_contents import (
-    read,
-    training_scorers,
-)
-from tastemaker.reporting.samples import (
-    quantiles,
-    strips,
-)
+from tastemaker.reporting.run_contents import read, training_scorers
+from tastemaker.reporting.samples import quantiles, strips
 from tastemaker.reporting.summary import verdict
-from tastemaker.reporting.svg import (
-    COLOURS,
-    PRINT,
-)
-from tastemaker.storage.files import (
-    write_json,
-    write_table,
-    write_text,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-)
+from tastemaker.reporting.svg import COLOURS, PRINT
+from tastemaker.storage.files import write_json, write_table, write_text
+from tastemaker.storage.records import PairSet, Pool, RunDir
 
 HOSTILE = '<script>alert("x")</script> & a "dog"'
 SCORERS = ("nano_preference", "nano_judge")

@@ -29,46 +29,17 @@ from tastemaker.evaluation.evaluate import compare
 from tastemaker.pairing.pair import pair
 from tastemaker.reporting.figures import model_colours
 from tastemaker.reporting.images import thumbnail
-from tastemaker.reporting.plane import (
-    Plane,
-    Window,
-    figures,
-    planes_of,
-    section,
-)
-from tastemaker.reporting.plane.clouds import (
-    Cloud,
-    cloud,
-)
-from tastemaker.reporting.plane.labels import (
-    Box,
-    Spot,
-    annotate,
-    place,
-)
-from tastemaker.reporting.plane.models import (
-    Position,
-    drawing,
-    moves,
-    pareto,
-)
-from tastemaker.reporting.plane.pairs import (
-    MOST_DOTS,
-    drawings,
-)
+from tastemaker.reporting.plane import Plane, Window, figures, planes_of, section
+from tastemaker.reporting.plane.clouds import Cloud, cloud
+from tastemaker.reporting.plane.labels import Box, Spot, annotate, place
+from tastemaker.reporting.plane.models import Position, drawing, moves, pareto
+from tastemaker.reporting.plane.pairs import MOST_DOTS, drawings
 from tastemaker.reporting.plane.section import Drawing
 from tastemaker.reporting.report import report
 from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import pair_sets
-from tastemaker.storage.files import (
-    write_json,
-    write_table,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-)
+from tastemaker.storage.files import write_json, write_table
+from tastemaker.storage.records import PairSet, Pool, RunDir
 
 IS, TS = "image_similarity", "text_similarity"
 RULE = {"name": "angle", "fidelity": IS, "prompt": TS, "low": 20.0, "high": 70.0, "threshold": 0.0}

@@ -13,10 +13,7 @@ from conftest import PROMPTS
 from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
 from tastemaker.recipes.run import run
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.records import PairSet, Pool
 
 
 def test_prompts_of_the_last_room_are_read_before_the_first(run_file: Path) -> None:

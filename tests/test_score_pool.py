@@ -15,38 +15,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from tastemaker.config.choices import (
-    Judges,
-    PixelScorer,
-    Scorers,
-)
+from tastemaker.config.choices import Judges, PixelScorer, Scorers
 from tastemaker.config.loading import section
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    ENSEMBLES,
-    SCORERS,
-)
+from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.evaluation.score import score
 from tastemaker.scorers import pool as scoring
 from tastemaker.scorers.cache import content
-from tastemaker.scorers.ensembles import (
-    mean,
-    rank,
-    standardised,
-    weighted,
-)
+from tastemaker.scorers.ensembles import mean, rank, standardised, weighted
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import (
-    read_table,
-    write_table,
-)
+from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.groups import Groups
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.storage.records import Pool, Stage
 
 SHARD = 3
 

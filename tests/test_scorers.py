@@ -26,29 +26,15 @@ from published import (
     write_hps,
     write_reward,
 )
-from tastemaker.config.choices import (
-    PixelScorer,
-    Scorer,
-)
+from tastemaker.config.choices import PixelScorer, Scorer
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    SCORERS,
-    load_plugins,
-)
+from tastemaker.core.registry import SCORERS, load_plugins
 from tastemaker.metrics.hue import mean_hue
 from tastemaker.scorers.aesthetic import Aesthetic
-from tastemaker.scorers.availability import (
-    here,
-    scorer_states,
-)
+from tastemaker.scorers.availability import here, scorer_states
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.colour import hue_closeness
-from tastemaker.scorers.pixels import (
-    padded,
-    processed,
-    trimmed,
-    unit_pixels,
-)
+from tastemaker.scorers.pixels import padded, processed, trimmed, unit_pixels
 from tastemaker.storage import images
 
 CPU = torch.device("cpu")

@@ -12,54 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.backbones import (
-    Drawing,
-    load_backbone,
-)
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    JoinConfig,
-    PairConfig,
-)
-from tastemaker.config.sections import (
-    BlendConfig,
-    GenerateConfig,
-    ReconstructConfig,
-    ScoreConfig,
-)
+from tastemaker.backbones import Drawing, load_backbone
+from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
+from tastemaker.config.sections import BlendConfig, GenerateConfig, ReconstructConfig, ScoreConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.importing import import_images
 from tastemaker.evaluation.score import score
-from tastemaker.pairing.join import (
-    best_worst,
-    join,
-    mix,
-)
+from tastemaker.pairing.join import best_worst, join, mix
 from tastemaker.pairing.pair import pair
-from tastemaker.pairing.picks import (
-    Dropped,
-    PairRows,
-    Pick,
-)
+from tastemaker.pairing.picks import Dropped, PairRows, Pick
 from tastemaker.sampling.blend import blend
-from tastemaker.sampling.generate import (
-    generate,
-    reconstruct,
-)
-from tastemaker.storage.candidates import (
-    Rows,
-    item_of,
-    latents_of,
-)
+from tastemaker.sampling.generate import generate, reconstruct
+from tastemaker.storage.candidates import Rows, item_of, latents_of
 from tastemaker.storage.groups import Group
-from tastemaker.storage.images import (
-    decode,
-    to_pixels,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.images import decode, to_pixels
+from tastemaker.storage.records import PairSet, Pool
 
 SAMPLING = {"num_inference_steps": 4, "guidance_scale": 3.0, "device": "cpu"}
 LAST = 999

@@ -12,31 +12,18 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora.adapters import (
-    START,
-    only_adapter,
-    trainable,
-)
-from tastemaker.config.training import (
-    LoraConfig,
-    TextLoraConfig,
-)
+from tastemaker.backbones.lora.adapters import START, only_adapter, trainable
+from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.records import PairSet
-from tastemaker.training.preference.data import (
-    cache_data,
-    noisy_batch,
-)
+from tastemaker.training.preference.data import cache_data, noisy_batch
 from tastemaker.training.preference.parameters import (
     add_text_adapters,
     make_trainable,
     parameter_groups,
     weights,
 )
-from tastemaker.training.preference.reference import (
-    FrozenAdapter,
-    residual,
-)
+from tastemaker.training.preference.reference import FrozenAdapter, residual
 from tastemaker.training.preference.train import train
 from test_train import perturb, rows, train_config
 

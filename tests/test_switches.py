@@ -10,16 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tastemaker.backbones import (
-    Backbone,
-    Drawing,
-    load_backbone,
-    merge_adapters,
-)
-from tastemaker.backbones.lora.switches import (
-    BLOCKS,
-    switch_lora,
-)
+from tastemaker.backbones import Backbone, Drawing, load_backbone, merge_adapters
+from tastemaker.backbones.lora.switches import BLOCKS, switch_lora
 from tastemaker.cli.command_line import main
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError

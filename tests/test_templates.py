@@ -15,11 +15,7 @@ from tastemaker.config.choices import Choice
 from tastemaker.config.loading import section
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.templates import (
-    as_template,
-    filled,
-    parts,
-)
+from tastemaker.core.templates import as_template, filled, parts
 from tastemaker.datasets.prompts.captions import (
     BRACES,
     LONGER,
@@ -32,10 +28,7 @@ from tastemaker.datasets.prompts.captions import (
 )
 from tastemaker.datasets.prompts.dreambooth import read_dreambooth
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.datasets.prompts.template_sets import (
-    SETS,
-    load_templates,
-)
+from tastemaker.datasets.prompts.template_sets import SETS, load_templates
 from tastemaker.nano.captions import vocabulary
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "prompts_and_classes.txt"

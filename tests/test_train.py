@@ -13,32 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import dpo
 from tastemaker.storage.records import PairSet
 from tastemaker.training.latents import pair_index
-from tastemaker.training.preference.data import (
-    EMPTY,
-    cache_data,
-    dropped_prompts,
-    noisy_batch,
-)
-from tastemaker.training.preference.objective import (
-    errors_of,
-    residuals_of,
-)
-from tastemaker.training.preference.reference import (
-    AdaptersOff,
-    FrozenCopy,
-    mean_square,
-    residual,
-)
+from tastemaker.training.preference.data import EMPTY, cache_data, dropped_prompts, noisy_batch
+from tastemaker.training.preference.objective import errors_of, residuals_of
+from tastemaker.training.preference.reference import AdaptersOff, FrozenCopy, mean_square, residual
 from tastemaker.training.preference.train import train
 
 

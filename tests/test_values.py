@@ -11,35 +11,14 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tastemaker.cli.commands import COMMANDS
-from tastemaker.config.choices import (
-    TAKEN,
-    Scorers,
-)
-from tastemaker.config.loading import (
-    parse,
-    section,
-)
-from tastemaker.config.runs import (
-    PersonalRun,
-    PreferenceRun,
-    RealRun,
-    RewardRun,
-)
-from tastemaker.config.sections import (
-    ExportConfig,
-    Section,
-    section_class,
-)
+from tastemaker.config.choices import TAKEN, Scorers
+from tastemaker.config.loading import parse, section
+from tastemaker.config.runs import PersonalRun, PreferenceRun, RealRun, RewardRun
+from tastemaker.config.sections import ExportConfig, Section, section_class
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    TABLES,
-    Table,
-)
-from tastemaker.core.values import (
-    checked_name,
-    shown,
-)
+from tastemaker.core.registry import TABLES, Table
+from tastemaker.core.values import checked_name, shown
 from tastemaker.scorers.cache import CONTENT
 from tastemaker.storage.candidates import candidate_table
 

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.metrics.clusters import (
-    mean_and_stderr,
-    two_sided_95,
-)
-from tastemaker.metrics.win_rate import (
-    beat_ratio,
-    win_matrix,
-    win_rate,
-)
+from tastemaker.metrics.clusters import mean_and_stderr, two_sided_95
+from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 
 values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)
 

@@ -18,25 +18,15 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from tastemaker.backbones import (
-    Backbone,
-    load_backbone,
-    select,
-)
+from tastemaker.backbones import Backbone, load_backbone, select
 from tastemaker.config.loading import load
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.reporting.credit import read
 from tastemaker.storage.files import write_json
-from tastemaker.storage.records import (
-    PairSet,
-    RunDir,
-)
-from tastemaker.training.preference.data import (
-    TrainingData,
-    cache_data,
-)
+from tastemaker.storage.records import PairSet, RunDir
+from tastemaker.training.preference.data import TrainingData, cache_data
 from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent

@@ -14,10 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tastemaker.nano import JUDGE
-from tastemaker.nano.build.art import (
-    Sprites,
-    sprites,
-)
+from tastemaker.nano.build.art import Sprites, sprites
 from tastemaker.nano.build.scenes import render
 from tastemaker.nano.captions import sample_scene
 from tastemaker.scorers.clip import ClipScorer

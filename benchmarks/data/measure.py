@@ -66,15 +66,9 @@ def _status(name: str) -> float:
 
 def imported(layout: str, source: Path, output: Path) -> dict[str, float]:
     """Import in this process."""
-    from tastemaker.config.datasets import (
-        ImagesConfig,
-        ImportConfig,
-    )
+    from tastemaker.config.datasets import ImagesConfig, ImportConfig
     from tastemaker.config.loading import section
-    from tastemaker.datasets.importing import (
-        import_comparisons,
-        import_images,
-    )
+    from tastemaker.datasets.importing import import_comparisons, import_images
 
     began = time.monotonic()
     if layout == "images":
@@ -118,10 +112,7 @@ def make_pool(folder: Path, images: int) -> None:
     """Candidates as `generate` writes them, four a prompt."""
     from tastemaker.storage.candidates import candidate_table
     from tastemaker.storage.files import write_table
-    from tastemaker.storage.records import (
-        Pool,
-        Stage,
-    )
+    from tastemaker.storage.records import Pool, Stage
 
     stage = Stage(folder, "generate", {"images": images})
     with stage.claimed():
@@ -163,10 +154,7 @@ def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:
 
 def measure_pool(parsed: argparse.Namespace, work: Path) -> None:
     """Score, pair by every rule and export, all in this process."""
-    from tastemaker.config.datasets import (
-        DataExportConfig,
-        PairConfig,
-    )
+    from tastemaker.config.datasets import DataExportConfig, PairConfig
     from tastemaker.config.sections import ScoreConfig
     from tastemaker.core.registry import LAYOUTS
     from tastemaker.datasets.exporting import export_comparisons

@@ -30,10 +30,7 @@ from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.sampling.generate import generate
-from tastemaker.storage.files import (
-    read_json,
-    write_json,
-)
+from tastemaker.storage.files import read_json, write_json
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.preference.train import train
 

@@ -12,10 +12,7 @@ from PIL import Image, ImageDraw
 from rules import AXES, BALANCED, IS, JUDGE, ROWS, TS
 
 from tastemaker.datasets.subjects import photographs
-from tastemaker.pairing.angle import (
-    Difference,
-    differences,
-)
+from tastemaker.pairing.angle import Difference, differences
 from tastemaker.storage.groups import Groups
 from tastemaker.storage.images import decode
 from tastemaker.storage.records import Pool

@@ -11,10 +11,7 @@ from training import Training, flipped, to_float
 
 from tastemaker.nano.build.averaging import psnr
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.vae import (
-    loss_of,
-    sheet,
-)
+from tastemaker.nano.build.vae import loss_of, sheet
 
 BATCH = 8
 RATE = 2e-3

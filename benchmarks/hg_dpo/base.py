@@ -14,22 +14,9 @@ from torch import Tensor, nn
 from training import to_float
 
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.pipeline import (
-    assemble,
-    draw,
-    sheet,
-    unet,
-)
-from tastemaker.nano.build.text import (
-    text_encoder,
-    tokenize,
-    tokenizer,
-)
-from tastemaker.nano.build.unet import (
-    BATCH,
-    SNAPSHOTS,
-    Trainer,
-)
+from tastemaker.nano.build.pipeline import assemble, draw, sheet, unet
+from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
+from tastemaker.nano.build.unet import BATCH, SNAPSHOTS, Trainer
 from tastemaker.nano.build.vae import load
 
 # Narrower than the embedded model, 3.3 million parameters: with its scorers it takes 12 MB at most.

@@ -20,14 +20,7 @@ from tastemaker.nano.build.clip import (
     text_features,
 )
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.text import (
-    END,
-    POSITIONS,
-    START,
-    merges_of,
-    tokenize,
-    tokenizer,
-)
+from tastemaker.nano.build.text import END, POSITIONS, START, merges_of, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
 
 BATCH = 64

@@ -28,10 +28,7 @@ from tables import write_tables
 from world import Row, World, distance, label
 
 from tastemaker.backbones import merge_adapters
-from tastemaker.config.training import (
-    RewardTrainConfig,
-    TrainConfig,
-)
+from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.storage.files import write_json
 from tastemaker.training.preference.train import train
 from tastemaker.training.reward.train import train_reward

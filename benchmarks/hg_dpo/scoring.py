@@ -18,12 +18,7 @@ from torch.nn.functional import softplus
 from training import Training, halved, moved
 from transformers import CLIPModel
 
-from tastemaker.nano.build.clip import (
-    clip_model,
-    image_features,
-    limit_scale,
-    text_features,
-)
+from tastemaker.nano.build.clip import clip_model, image_features, limit_scale, text_features
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.scorers import degraded
 from tastemaker.nano.build.text import tokenizer

@@ -7,11 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
-from tastemaker.nano.build.averaging import (
-    Average,
-    cosine,
-    set_rate,
-)
+from tastemaker.nano.build.averaging import Average, cosine, set_rate
 
 SAVE_SECONDS = 30
 

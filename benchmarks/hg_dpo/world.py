@@ -10,28 +10,18 @@ from typing import Any
 
 from portraits import Portraits
 
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    JoinConfig,
-    PairConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
 from tastemaker.config.loading import parse
 from tastemaker.config.runs import RealRun
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.datasets.importing import import_images
 from tastemaker.evaluation.evaluate import evaluate
-from tastemaker.pairing.join import (
-    join,
-    mix,
-)
+from tastemaker.pairing.join import join, mix
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.real_images import Images
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import (
-    Pool,
-    RunDir,
-)
+from tastemaker.storage.records import Pool, RunDir
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")

@@ -15,10 +15,7 @@ from tastemaker.backbones.drawing import Drawing
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.storage.candidates import latents_of
-from tastemaker.storage.images import (
-    decode,
-    to_pixels,
-)
+from tastemaker.storage.images import decode, to_pixels
 
 
 class Backbone(ABC):

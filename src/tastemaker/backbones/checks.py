@@ -7,25 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import (
-    read_family,
-    resolve,
-    root_of,
-)
-from tastemaker.backbones.parts import (
-    INDEX,
-    read_part,
-    student,
-    variant_of,
-)
+from tastemaker.backbones.loading import read_family, resolve, root_of
+from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    check_dtype,
-    memory,
-    torch_device,
-    torch_dtype,
-)
+from tastemaker.core.hardware import check_dtype, memory, torch_device, torch_dtype
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""

@@ -7,10 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 
-from tastemaker.backbones.conditioning import (
-    Conditioning,
-    select,
-)
+from tastemaker.backbones.conditioning import Conditioning, select
 
 
 @dataclass(frozen=True, eq=False)

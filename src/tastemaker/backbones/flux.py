@@ -13,10 +13,7 @@ import torch
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.flow import FlowBackbone
-from tastemaker.backbones.gradient_sampling import (
-    Step,
-    guided_step,
-)
+from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.unet import token_ids
 from tastemaker.core.errors import TastemakerError
 

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tastemaker.backbones.conditioning import (
-    Conditioning,
-    stack,
-)
+from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.drawing import Drawing
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]

@@ -10,28 +10,12 @@ from typing import Any
 import torch
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    MODEL_FILE,
-    base_of,
-)
-from tastemaker.backbones.lora.layers import (
-    read_layers,
-    summed,
-)
-from tastemaker.backbones.parts import (
-    INDEX,
-    check_parts,
-    read_part,
-    variant_of,
-)
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base_of
+from tastemaker.backbones.lora.layers import read_layers, summed
+from tastemaker.backbones.parts import INDEX, check_parts, read_part, variant_of
 from tastemaker.backbones.textual_inversion import TOKEN_FILE
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    check_dtype,
-    torch_device,
-    torch_dtype,
-)
+from tastemaker.core.hardware import check_dtype, torch_device, torch_dtype
 from tastemaker.core.registry import MODELS
 
 FAMILIES = {

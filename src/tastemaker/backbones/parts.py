@@ -9,11 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.schedulers import (
-    DIFFUSION,
-    FLOW,
-    check_scheduler,
-)
+from tastemaker.backbones.schedulers import DIFFUSION, FLOW, check_scheduler
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import read_json
 

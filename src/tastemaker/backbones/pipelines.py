@@ -18,20 +18,10 @@ from PIL import Image
 
 from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import (
-    Conditioning,
-    stack,
-)
+from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.drawing import Drawing
-from tastemaker.backbones.gradient_sampling import (
-    Step,
-    guided_step,
-    unroll,
-)
-from tastemaker.backbones.loading import (
-    resolve,
-    root_of,
-)
+from tastemaker.backbones.gradient_sampling import Step, guided_step, unroll
+from tastemaker.backbones.loading import resolve, root_of
 from tastemaker.backbones.lora.diffusers_file import (
     LORA_FILE,
     POLICY,
@@ -39,35 +29,16 @@ from tastemaker.backbones.lora.diffusers_file import (
     lora_metadata,
     part_of,
 )
-from tastemaker.backbones.lora.layers import (
-    Layer,
-    Layers,
-    read_layers,
-    read_tensors,
-)
-from tastemaker.backbones.lora.switches import (
-    OUTSIDE,
-    switch_lora,
-    text_range_arguments,
-)
-from tastemaker.backbones.lora.updates import (
-    adapter_layers,
-    fuse,
-    load_lora,
-)
+from tastemaker.backbones.lora.layers import Layer, Layers, read_layers, read_tensors
+from tastemaker.backbones.lora.switches import OUTSIDE, switch_lora, text_range_arguments
+from tastemaker.backbones.lora.updates import adapter_layers, fuse, load_lora
 from tastemaker.backbones.parts import latent_units
 from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.schedulers import sampler
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.config.sections import AdapterConfig
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
-from tastemaker.storage.files import (
-    sort_header,
-    written_folder,
-)
+from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.storage.files import sort_header, written_folder
 
 TEXT = "text_encoder"
 """How the names of a pipeline's text encoders begin."""

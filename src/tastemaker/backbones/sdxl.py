@@ -10,15 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.textual_inversion import (
-    TOKEN_FILE,
-    add_token,
-    read_word,
-)
-from tastemaker.backbones.unet import (
-    UNetBackbone,
-    token_ids,
-)
+from tastemaker.backbones.textual_inversion import TOKEN_FILE, add_token, read_word
+from tastemaker.backbones.unet import UNetBackbone, token_ids
 from tastemaker.storage.files import write_tensors
 
 ENCODERS = {"clip_l": "", "clip_g": "_2"}

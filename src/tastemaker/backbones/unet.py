@@ -14,15 +14,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.pipelines import PipelineBackbone
-from tastemaker.backbones.schedulers import (
-    DIFFUSION,
-    noise_schedule_of,
-    sampler,
-)
-from tastemaker.backbones.textual_inversion import (
-    TOKEN_FILE,
-    add_token,
-)
+from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
+from tastemaker.backbones.textual_inversion import TOKEN_FILE, add_token
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.storage.files import write_tensors
 

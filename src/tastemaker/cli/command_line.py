@@ -24,10 +24,7 @@ from tastemaker.cli.commands import (
 from tastemaker.cli.endings import status_of
 from tastemaker.config import loading as config
 from tastemaker.config.choices import Choice
-from tastemaker.config.sections import (
-    Section,
-    section_class,
-)
+from tastemaker.config.sections import Section, section_class
 from tastemaker.core import __version__
 from tastemaker.core.hardware import ignore_environment
 

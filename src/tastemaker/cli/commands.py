@@ -30,10 +30,7 @@ from tastemaker.config.sections import (
 )
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.records import (
-    RunDir,
-    refuse_claimed,
-)
+from tastemaker.storage.records import RunDir, refuse_claimed
 
 Command = Callable[[argparse.Namespace], int | None]
 
@@ -93,10 +90,7 @@ def _import(parsed: argparse.Namespace) -> int | None:
 
         print(import_lora(_section(LoraImportConfig, parsed), Path(parsed.output)))
         return None
-    from tastemaker.datasets.importing import (
-        import_comparisons,
-        import_images,
-    )
+    from tastemaker.datasets.importing import import_comparisons, import_images
 
     if "images" in given:
         import_images(_section(ImagesConfig, parsed), Path(parsed.output))
@@ -150,10 +144,7 @@ def _personalize(parsed: argparse.Namespace) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from tastemaker.evaluation.evaluate import (
-        evaluate,
-        summary,
-    )
+    from tastemaker.evaluation.evaluate import evaluate, summary
 
     output = Path(parsed.output)
     section = _section(EvaluateConfig, parsed)
@@ -163,10 +154,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from tastemaker.datasets.exporting import (
-        export_comparisons,
-        is_data,
-    )
+    from tastemaker.datasets.exporting import export_comparisons, is_data
 
     source, output = Path(parsed.source), Path(parsed.output)
     if is_data(source):

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from tastemaker.core import registry
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
-from tastemaker.core.values import (
-    Name,
-    checked_name,
-)
+from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.core.values import Name, checked_name
 
 
 class Choice(BaseModel):

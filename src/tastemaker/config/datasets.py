@@ -6,14 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tastemaker.config.choices import (
-    CaptionedSource,
-    Choice,
-    Comparisons,
-    JoinRule,
-    Layout,
-    Rule,
-)
+from tastemaker.config.choices import CaptionedSource, Choice, Comparisons, JoinRule, Layout, Rule
 from tastemaker.config.sections import Section
 from tastemaker.core.values import Names
 

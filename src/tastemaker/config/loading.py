@@ -15,22 +15,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from tastemaker.config.runs import (
-    RunConfig,
-    run_class,
-)
-from tastemaker.config.sections import (
-    Section,
-    section_class,
-)
-from tastemaker.core import (
-    reading,
-    registry,
-)
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
+from tastemaker.config.runs import RunConfig, run_class
+from tastemaker.config.sections import Section, section_class
+from tastemaker.core import reading, registry
+from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import shown
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -8,17 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tastemaker.config.sections import Section
-from tastemaker.config.training import (
-    CheckpointEvery,
-    OptimisationConfig,
-    Steps,
-    TextLoraConfig,
-)
+from tastemaker.config.training import CheckpointEvery, OptimisationConfig, Steps, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.templates import (
-    as_template,
-    filled,
-)
+from tastemaker.core.templates import as_template, filled
 from tastemaker.core.values import Names
 
 TOKEN = "<[a-z0-9_-]+>"

@@ -11,11 +11,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import Field, model_validator
 
 from tastemaker.config.choices import Choice
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    ImportConfig,
-    PairConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, ImportConfig, PairConfig
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import (
     BlendConfig,
@@ -32,10 +28,7 @@ from tastemaker.config.sections import (
     columns,
     section_class,
 )
-from tastemaker.config.training import (
-    RewardTrainConfig,
-    TrainConfig,
-)
+from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core import registry
 from tastemaker.core.errors import nearest
 from tastemaker.core.values import Name

@@ -11,18 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tastemaker.config.choices import (
-    Choice,
-    Judges,
-    Prompts,
-    Scorers,
-)
+from tastemaker.config.choices import Choice, Judges, Prompts, Scorers
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.values import (
-    Name,
-    Names,
-    Options,
-)
+from tastemaker.core.values import Name, Names, Options
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
 Model = Annotated[str, Names("model")]

@@ -6,20 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tastemaker.config.choices import (
-    Choice,
-    Credit,
-    ExtraLoss,
-    Loss,
-    PixelScorer,
-    Prompts,
-)
-from tastemaker.config.sections import (
-    Device,
-    Model,
-    Precision,
-    Section,
-)
+from tastemaker.config.choices import Choice, Credit, ExtraLoss, Loss, PixelScorer, Prompts
+from tastemaker.config.sections import Device, Model, Precision, Section
 from tastemaker.core.hardware import number_of_processes
 from tastemaker.core.values import Names
 

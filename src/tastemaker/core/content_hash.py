@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    require_file,
-    unreadable,
-)
+from tastemaker.core.reading import require_file, unreadable
 
 RACY_SECONDS = 2.0
 """The coarsest clock of a file system in use, FAT's."""

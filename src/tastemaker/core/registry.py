@@ -22,16 +22,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError, create_model
 
 from tastemaker.core.content_hash import file_content
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
+from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.reading import require_file
 from tastemaker.core.seeding import keyed_seed
-from tastemaker.core.values import (
-    Options,
-    shown,
-)
+from tastemaker.core.values import Options, shown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 

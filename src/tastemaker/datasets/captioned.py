@@ -13,25 +13,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    json_lines,
-    read_bytes,
-    read_text,
-    require_file,
-)
+from tastemaker.core.reading import json_lines, read_bytes, read_text, require_file
 from tastemaker.core.registry import CAPTIONED
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
-from tastemaker.datasets.listing import (
-    NO_IMAGE,
-    OTHER,
-    SUFFIXES,
-    Listing,
-    passed_over,
-    unnamed,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over, unnamed
 from tastemaker.datasets.parquet import (
     image_bytes,
     not_parquet,
@@ -39,10 +24,7 @@ from tastemaker.datasets.parquet import (
     parquet_files,
     parquet_rows,
 )
-from tastemaker.storage.files import (
-    leads_out,
-    printable,
-)
+from tastemaker.storage.files import leads_out, printable
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels; right and bottom are outside."""

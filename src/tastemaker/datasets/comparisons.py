@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
 
 CAPTIONS = ("prompt", "caption", "text")
 """Keys in which the prompt of a comparison is looked for, the first that is there."""

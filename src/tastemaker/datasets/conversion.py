@@ -8,27 +8,14 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from tastemaker.config.datasets import (
-    HUMAN,
-    TIE,
-    Bucket,
-    ImagesConfig,
-    ImportConfig,
-)
+from tastemaker.config.datasets import HUMAN, TIE, Bucket, ImagesConfig, ImportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import require_unicode
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.datasets.captioned import Captioned
 from tastemaker.datasets.comparisons import Comparison
-from tastemaker.datasets.filters import (
-    Reasons,
-    prompt_reasons,
-    size_reason,
-)
-from tastemaker.datasets.importer import (
-    Filtered,
-    Usable,
-)
+from tastemaker.datasets.filters import Reasons, prompt_reasons, size_reason
+from tastemaker.datasets.importer import Filtered, Usable
 from tastemaker.storage.candidates import REAL
 from tastemaker.storage.files import config_key
 from tastemaker.storage.images import (

@@ -6,11 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tastemaker.config.datasets import (
-    ImageFilters,
-    PromptFilters,
-    SplitConfig,
-)
+from tastemaker.config.datasets import ImageFilters, PromptFilters, SplitConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_lines
 from tastemaker.datasets.splits import part_of

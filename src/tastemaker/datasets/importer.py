@@ -22,20 +22,10 @@ from typing import IO, Any, Generic, Protocol, TypeVar
 from tqdm import tqdm
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    number_of_processes,
-    processes,
-)
-from tastemaker.storage.files import (
-    atomic,
-    read_table,
-    write_table,
-)
+from tastemaker.core.hardware import number_of_processes, processes
+from tastemaker.storage.files import atomic, read_table, write_table
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.storage.records import Pool, Stage
 
 POLL_SECONDS = 1.0
 

@@ -12,31 +12,16 @@ import contextlib
 import itertools
 from pathlib import Path
 
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    ImportConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, ImportConfig
 from tastemaker.core.content_hash import contents
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    CAPTIONED,
-    COMPARISONS,
-)
+from tastemaker.core.registry import CAPTIONED, COMPARISONS
 from tastemaker.datasets.captioned import CaptionedImages
 from tastemaker.datasets.comparisons import ComparedImages
-from tastemaker.datasets.conversion import (
-    Compared,
-    Photograph,
-)
+from tastemaker.datasets.conversion import Compared, Photograph
 from tastemaker.datasets.filters import words_key
-from tastemaker.datasets.importer import (
-    Intake,
-    left_to_main_process,
-)
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.datasets.importer import Intake, left_to_main_process
+from tastemaker.storage.records import Pool, Stage
 
 
 def import_comparisons(config: ImportConfig, output: Path) -> Path:

@@ -9,10 +9,7 @@ from typing import Any
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import require_file
 from tastemaker.datasets.importer import LeftOut
-from tastemaker.datasets.listing import (
-    OTHER,
-    passed_over,
-)
+from tastemaker.datasets.listing import OTHER, passed_over
 from tastemaker.storage.files import whole_parquet
 
 ROWS_AT_ONCE = 16

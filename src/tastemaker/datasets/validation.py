@@ -10,36 +10,13 @@ from typing import Generic
 
 from tqdm import tqdm
 
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    ImportConfig,
-    SplitConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, ImportConfig, SplitConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    CAPTIONED,
-    COMPARISONS,
-)
-from tastemaker.datasets.captioned import (
-    Captioned,
-    CaptionedImages,
-)
-from tastemaker.datasets.comparisons import (
-    ComparedImages,
-    Comparison,
-)
-from tastemaker.datasets.conversion import (
-    Compared,
-    Photograph,
-)
-from tastemaker.datasets.importer import (
-    Convert,
-    Filtered,
-    Item,
-    LeftOut,
-    Usable,
-    told,
-)
+from tastemaker.core.registry import CAPTIONED, COMPARISONS
+from tastemaker.datasets.captioned import Captioned, CaptionedImages
+from tastemaker.datasets.comparisons import ComparedImages, Comparison
+from tastemaker.datasets.conversion import Compared, Photograph
+from tastemaker.datasets.importer import Convert, Filtered, Item, LeftOut, Usable, told
 from tastemaker.datasets.splits import part_of
 from tastemaker.storage.images import size_of
 from tastemaker.storage.pictures import Pictures

@@ -8,25 +8,10 @@ from __future__ import annotations
 
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.runs import RunConfig
-from tastemaker.config.sections import (
-    EvaluateConfig,
-    SamplingConfig,
-    Section,
-    sections_of,
-)
-from tastemaker.config.training import (
-    RewardTrainConfig,
-    TrainConfig,
-)
+from tastemaker.config.sections import EvaluateConfig, SamplingConfig, Section, sections_of
+from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import memory
-from tastemaker.doctor.peak_memory import (
-    Need,
-    Size,
-    drawing,
-    personalisation,
-    reward,
-    training,
-)
+from tastemaker.doctor.peak_memory import Need, Size, drawing, personalisation, reward, training
 
 LIBRARIES = 500_000_000
 """Bytes of a process that has imported torch, diffusers and transformers."""

@@ -8,35 +8,15 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones import (
-    Backbone,
-    Conditioning,
-    Drawing,
-)
-from tastemaker.backbones.gradient_sampling import (
-    guided_step,
-    unroll,
-)
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones import Backbone, Conditioning, Drawing
+from tastemaker.backbones.gradient_sampling import guided_step, unroll
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import EvaluateConfig
-from tastemaker.config.training import (
-    RewardTrainConfig,
-    TrainConfig,
-)
-from tastemaker.core.hardware import (
-    torch_device,
-    torch_dtype,
-)
-from tastemaker.doctor.live_bytes import (
-    LiveBytes,
-    module_bytes,
-    pipeline_bytes,
-)
+from tastemaker.config.training import RewardTrainConfig, TrainConfig
+from tastemaker.core.hardware import torch_device, torch_dtype
+from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
 from tastemaker.training.optimization import adamw
 from tastemaker.training.personalization.parameters import (
     free_denoiser,
@@ -44,20 +24,9 @@ from tastemaker.training.personalization.parameters import (
     personal_weights,
 )
 from tastemaker.training.preference.data import NoisyBatch
-from tastemaker.training.preference.objective import (
-    errors_of,
-    residuals_of,
-)
-from tastemaker.training.preference.parameters import (
-    add_text_adapters,
-    make_trainable,
-    weights,
-)
-from tastemaker.training.preference.reference import (
-    FrozenCopy,
-    mean_square,
-    residual,
-)
+from tastemaker.training.preference.objective import errors_of, residuals_of
+from tastemaker.training.preference.parameters import add_text_adapters, make_trainable, weights
+from tastemaker.training.preference.reference import FrozenCopy, mean_square, residual
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""

@@ -9,36 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from tastemaker.config.sections import (
-    AdapterConfig,
-    EvaluateConfig,
-)
+from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.values import checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.metrics.clusters import mean_and_stderr
-from tastemaker.metrics.win_rate import (
-    beat_ratio,
-    win_matrix,
-    win_rate,
-)
+from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.preflight import check
-from tastemaker.storage.files import (
-    read_table,
-    write_json,
-)
+from tastemaker.storage.files import read_table, write_json
 from tastemaker.storage.images import decode
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-)
+from tastemaker.storage.records import Pool, Stage
 from tastemaker.storage.results import read_report
-from tastemaker.storage.trained_prompts import (
-    normalized_prompt,
-    number_trained_on,
-    shared_warning,
-)
+from tastemaker.storage.trained_prompts import normalized_prompt, number_trained_on, shared_warning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -235,10 +218,7 @@ def add_distances(
     Raises:
         TastemakerError: Unknown features, or too few real images.
     """
-    from tastemaker.metrics.distances import (
-        Captions,
-        distances,
-    )
+    from tastemaker.metrics.distances import Captions, distances
     from tastemaker.metrics.features import feature_network
     from tastemaker.metrics.hue import hue_distance
 
@@ -288,10 +268,7 @@ def _stage(
 
 
 def _draw(config: EvaluateConfig, model: str, prompts: list[str], stage: Stage) -> Pool:
-    from tastemaker.sampling.sampler import (
-        plan,
-        sample_pool,
-    )
+    from tastemaker.sampling.sampler import plan, sample_pool
 
     pool = Pool(stage.folder)
     with stage.claimed() as unfinished:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.config.sections import ScoreConfig
-from tastemaker.preflight import (
-    check,
-    expect,
-)
+from tastemaker.preflight import check, expect
 from tastemaker.storage.records import Pool
 
 

@@ -10,18 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.equal_sets import (
-    EqualSets,
-    Rows,
-    captions_match,
-    equal_sets,
-    pick_equal,
-)
+from tastemaker.metrics.equal_sets import EqualSets, Rows, captions_match, equal_sets, pick_equal
 from tastemaker.metrics.features import INCEPTION_LABEL
-from tastemaker.metrics.frechet import (
-    frechet_distance,
-    frechet_stderr,
-)
+from tastemaker.metrics.frechet import frechet_distance, frechet_stderr
 from tastemaker.metrics.kernel_distance import kernel_distance
 
 LEAST_FOR_FID = 2048

@@ -6,10 +6,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tastemaker.metrics.clusters import (
-    cluster_sums,
-    two_sided_95,
-)
+from tastemaker.metrics.clusters import cluster_sums, two_sided_95
 
 
 @dataclass(frozen=True)

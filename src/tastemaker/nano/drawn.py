@@ -10,16 +10,9 @@ from random import Random
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.captioned import Captioned
-from tastemaker.nano.build.art import (
-    Sprites,
-    sprites,
-)
+from tastemaker.nano.build.art import Sprites, sprites
 from tastemaker.nano.build.scenes import render
-from tastemaker.nano.captions import (
-    STYLES,
-    caption,
-    sample_scene,
-)
+from tastemaker.nano.captions import STYLES, caption, sample_scene
 from tastemaker.storage.images import encode_png
 
 

@@ -7,19 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tastemaker.core.registry import (
-    CAPTIONED,
-    MODELS,
-    PROMPTS,
-    SCORERS,
-    SUBJECTS,
-)
+from tastemaker.core.registry import CAPTIONED, MODELS, PROMPTS, SCORERS, SUBJECTS
 from tastemaker.datasets.captioned import CaptionedImages
-from tastemaker.nano import (
-    JUDGE,
-    MODEL,
-    PREFERENCE,
-)
+from tastemaker.nano import JUDGE, MODEL, PREFERENCE
 from tastemaker.nano import SUBJECTS as NANO_SUBJECTS
 from tastemaker.scorers.base import PixelScorer
 

@@ -16,17 +16,8 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from tastemaker.core.registry import RULES
-from tastemaker.pairing.picks import (
-    Dropped,
-    Pick,
-    remedied_by,
-    widest,
-)
-from tastemaker.storage.groups import (
-    Group,
-    ScorerName,
-    ZScored,
-)
+from tastemaker.pairing.picks import Dropped, Pick, remedied_by, widest
+from tastemaker.storage.groups import Group, ScorerName, ZScored
 
 BINS = 12
 BAR = 32

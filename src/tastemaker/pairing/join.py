@@ -12,31 +12,10 @@ from tastemaker.config.datasets import JoinConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import JOINS
 from tastemaker.core.values import Names
-from tastemaker.pairing.picks import (
-    Dropped,
-    PairRows,
-    Pick,
-    checked,
-    finish_pairs,
-    highest,
-    lowest,
-)
-from tastemaker.preflight import (
-    expect,
-    expect_columns,
-)
-from tastemaker.storage.groups import (
-    Group,
-    Groups,
-    met,
-    score_keys,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    Stage,
-    finished_key,
-)
+from tastemaker.pairing.picks import Dropped, PairRows, Pick, checked, finish_pairs, highest, lowest
+from tastemaker.preflight import expect, expect_columns
+from tastemaker.storage.groups import Group, Groups, met, score_keys
+from tastemaker.storage.records import PairSet, Pool, Stage, finished_key
 
 
 @JOINS.register("best_worst")

@@ -12,10 +12,7 @@ from pydantic import Field
 from tastemaker.config.datasets import PairConfig
 from tastemaker.core.registry import RULES
 from tastemaker.core.values import Names
-from tastemaker.datasets.filters import (
-    prompt_reasons,
-    words_key,
-)
+from tastemaker.datasets.filters import prompt_reasons, words_key
 from tastemaker.pairing.picks import (
     Dropped,
     PairRows,
@@ -26,23 +23,9 @@ from tastemaker.pairing.picks import (
     finish_pairs,
     widest,
 )
-from tastemaker.preflight import (
-    check,
-    expect,
-    expect_columns,
-)
-from tastemaker.storage.groups import (
-    Group,
-    Groups,
-    ScorerName,
-    ZScored,
-    score_keys,
-)
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-    finished_key,
-)
+from tastemaker.preflight import check, expect, expect_columns
+from tastemaker.storage.groups import Group, Groups, ScorerName, ZScored, score_keys
+from tastemaker.storage.records import Pool, Stage, finished_key
 
 Weights = Annotated[
     dict[str, float],

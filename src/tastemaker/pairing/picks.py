@@ -11,11 +11,7 @@ from tastemaker.config.datasets import PairFilters
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import config_key
 from tastemaker.storage.groups import Group
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    Stage,
-)
+from tastemaker.storage.records import PairSet, Pool, Stage
 
 Rule = TypeVar("Rule", bound=Callable[..., Iterator[Any]])
 

@@ -20,21 +20,10 @@ from tastemaker.config.sections import (
     marked,
     sections_of,
 )
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
-from tastemaker.core.registry import (
-    CAPTIONED,
-    COMPARISONS,
-    PROMPTS,
-)
+from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.core.registry import CAPTIONED, COMPARISONS, PROMPTS
 from tastemaker.core.values import Names
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    finished_key,
-)
+from tastemaker.storage.records import PairSet, Pool, finished_key
 
 LAST = ("device", "model", "features", "tracker")
 """What needs torch to be looked for."""
@@ -129,11 +118,7 @@ def _at(path: str, looks: Callable[..., None], *arguments: Any) -> None:
 
 def _look_for(mark: Any, value: Any) -> None:
     """Look for the value of one option, by its mark."""
-    from tastemaker.scorers.base import (
-        Needs,
-        Subject,
-        Weights,
-    )
+    from tastemaker.scorers.base import Needs, Subject, Weights
 
     if isinstance(mark, Names):
         if mark.what in LOOKS and (mark.what != "words" or isinstance(value, str)):

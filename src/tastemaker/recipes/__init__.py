@@ -5,10 +5,7 @@ from tastemaker.recipes.curriculum_dpo import curriculum_dpo
 from tastemaker.recipes.dde import dde
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
 from tastemaker.recipes.dreambooth_dpo import dreambooth_dpo
-from tastemaker.recipes.hg_dpo import (
-    hg_dpo,
-    hg_dpo_mixed,
-)
+from tastemaker.recipes.hg_dpo import hg_dpo, hg_dpo_mixed
 
 __all__ = [
     "align_prop",

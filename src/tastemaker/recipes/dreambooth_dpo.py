@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.config.personalization import (
-    PersonalizeConfig,
-    PriorConfig,
-)
+from tastemaker.config.personalization import PersonalizeConfig, PriorConfig
 from tastemaker.config.runs import PersonalRun
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.backbones import merge_adapters
-from tastemaker.config.runs import (
-    RealRun,
-    StageConfig,
-)
+from tastemaker.config.runs import RealRun, StageConfig
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.join import mix
-from tastemaker.recipes.real_images import (
-    Images,
-    stage_pairs,
-)
+from tastemaker.recipes.real_images import Images, stage_pairs
 from tastemaker.reporting.report import report
 from tastemaker.storage.records import RunDir
 from tastemaker.training.preference.train import train

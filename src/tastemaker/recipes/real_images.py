@@ -7,20 +7,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tastemaker.config.datasets import JoinConfig
-from tastemaker.config.runs import (
-    RealRun,
-    StageConfig,
-)
+from tastemaker.config.runs import RealRun, StageConfig
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.datasets.importing import import_images
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.join import join
 from tastemaker.reporting.pool.shared import shared_pictures
 from tastemaker.sampling.blend import blend
-from tastemaker.sampling.generate import (
-    generate,
-    reconstruct,
-)
+from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.records import RunDir
 
 

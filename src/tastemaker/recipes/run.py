@@ -10,31 +10,18 @@ from tqdm import tqdm
 from tastemaker.backbones import check_model
 from tastemaker.config import loading as configuration
 from tastemaker.config.choices import Choice
-from tastemaker.config.datasets import (
-    ImagesConfig,
-    ImportConfig,
-)
+from tastemaker.config.datasets import ImagesConfig, ImportConfig
 from tastemaker.config.runs import RunConfig
-from tastemaker.config.sections import (
-    ReportConfig,
-    Section,
-    sections_of,
-)
+from tastemaker.config.sections import ReportConfig, Section, sections_of
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    agree,
-    environment,
-)
+from tastemaker.core.hardware import agree, environment
 from tastemaker.core.registry import RECIPES
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check
 from tastemaker.reporting.report import report
 from tastemaker.storage.records import RunDir
-from tastemaker.storage.trained_prompts import (
-    shared_prompts,
-    shared_warning,
-)
+from tastemaker.storage.trained_prompts import shared_prompts, shared_warning
 from tastemaker.training.checks import check_training
 
 

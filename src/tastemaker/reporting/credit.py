@@ -20,16 +20,8 @@ from matplotlib.ticker import FuncFormatter
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.figures import Array
-from tastemaker.reporting.svg import (
-    COLOURS,
-    PRINT,
-    styled,
-    to_svg,
-)
-from tastemaker.storage.files import (
-    read_json_lines,
-    read_record,
-)
+from tastemaker.reporting.svg import COLOURS, PRINT, styled, to_svg
+from tastemaker.storage.files import read_json_lines, read_record
 
 BRANCHES = ("policy, chosen", "policy, rejected", "reference, chosen", "reference, rejected")
 

@@ -11,10 +11,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tastemaker.reporting.svg import (
-    COLOURS,
-    panel,
-)
+from tastemaker.reporting.svg import COLOURS, panel
 
 MOST_POINTS = 300
 """Longer curves are averaged over runs of steps: a panel has no more pixels than this."""

@@ -11,24 +11,10 @@ import numpy as np
 from markupsafe import Markup
 
 from tastemaker.config.sections import ReportConfig
-from tastemaker.reporting import (
-    credit,
-    curves,
-    figures,
-    health,
-    plane,
-    samples,
-    summary,
-)
-from tastemaker.reporting.images import (
-    Thumbnail,
-    thumbnail,
-)
+from tastemaker.reporting import credit, curves, figures, health, plane, samples, summary
+from tastemaker.reporting.images import Thumbnail, thumbnail
 from tastemaker.reporting.pages import templates
-from tastemaker.reporting.run_contents import (
-    Contents,
-    read,
-)
+from tastemaker.reporting.run_contents import Contents, read
 from tastemaker.storage.records import RunDir
 
 MINUS = "\N{MINUS SIGN}"

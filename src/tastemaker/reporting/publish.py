@@ -11,27 +11,13 @@ from tastemaker.backbones.loading import is_adapter
 from tastemaker.backbones.lora.diffusers_file import MODEL_FILE
 from tastemaker.backbones.lora.exchange import export_lora
 from tastemaker.config.loading import read_yaml
-from tastemaker.config.sections import (
-    ExportConfig,
-    PublishConfig,
-)
+from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.model_card import card
 from tastemaker.reporting.places import without_places
-from tastemaker.storage.files import (
-    atomic,
-    damaged,
-    read_json,
-    read_record,
-    write_json,
-    write_text,
-)
+from tastemaker.storage.files import atomic, damaged, read_json, read_record, write_json, write_text
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import (
-    RunDir,
-    finished_key,
-    refuse_claimed,
-)
+from tastemaker.storage.records import RunDir, finished_key, refuse_claimed
 from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import FILE
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker.config.sections import ReportConfig
-from tastemaker.storage.files import (
-    atomic,
-    write_text,
-)
+from tastemaker.storage.files import atomic, write_text
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.records import RunDir
 

@@ -10,14 +10,8 @@ from typing import Any
 
 from tastemaker.config.loading import read_yaml
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import (
-    read_json,
-    read_json_lines,
-)
-from tastemaker.storage.records import (
-    Pool,
-    RunDir,
-)
+from tastemaker.storage.files import read_json, read_json_lines
+from tastemaker.storage.records import Pool, RunDir
 from tastemaker.storage.results import read_report
 
 Row = Mapping[str, Any]

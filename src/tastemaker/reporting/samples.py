@@ -10,19 +10,9 @@ from typing import Any
 
 from tastemaker.config.runs import STAGES
 from tastemaker.core.errors import TastemakerError
-from tastemaker.reporting.images import (
-    Thumbnail,
-    thumbnails,
-)
-from tastemaker.reporting.run_contents import (
-    Contents,
-    Row,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-    RunDir,
-)
+from tastemaker.reporting.images import Thumbnail, thumbnails
+from tastemaker.reporting.run_contents import Contents, Row
+from tastemaker.storage.records import PairSet, Pool, RunDir
 
 
 @dataclass(frozen=True)

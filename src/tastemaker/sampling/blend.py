@@ -15,32 +15,12 @@ from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.pairing.picks import highest
-from tastemaker.preflight import (
-    check,
-    expect,
-)
-from tastemaker.storage.candidates import (
-    Rows,
-    candidate_table,
-)
-from tastemaker.storage.files import (
-    config_key,
-    write_table,
-)
-from tastemaker.storage.groups import (
-    Groups,
-    met,
-    score_keys,
-)
-from tastemaker.storage.images import (
-    decode,
-    encode_png,
-)
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-    finished_key,
-)
+from tastemaker.preflight import check, expect
+from tastemaker.storage.candidates import Rows, candidate_table
+from tastemaker.storage.files import config_key, write_table
+from tastemaker.storage.groups import Groups, met, score_keys
+from tastemaker.storage.images import decode, encode_png
+from tastemaker.storage.records import Pool, Stage, finished_key
 
 if TYPE_CHECKING:
     from tastemaker.backbones import Backbone

@@ -7,40 +7,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.config.sections import (
-    DrawConfig,
-    GenerateConfig,
-    ReconstructConfig,
-)
+from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.preflight import (
-    check,
-    expect,
-)
-from tastemaker.storage.candidates import (
-    REAL,
-    Rows,
-)
+from tastemaker.preflight import check, expect
+from tastemaker.storage.candidates import REAL, Rows
 from tastemaker.storage.files import read_table
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.records import Pool, Stage, finished_key
 
 if TYPE_CHECKING:
     import torch
 
-    from tastemaker.backbones import (
-        Backbone,
-        Drawing,
-    )
-    from tastemaker.sampling.sampler import (
-        Draw,
-        Item,
-        RealImage,
-    )
+    from tastemaker.backbones import Backbone, Drawing
+    from tastemaker.sampling.sampler import Draw, Item, RealImage
 
 
 def generate(config: GenerateConfig, output: Path) -> Path:

@@ -11,10 +11,7 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import (
-    Conditioning,
-    stack,
-)
+from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.config.sections import SamplingConfig
@@ -23,10 +20,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import (
-    config_key,
-    write_table,
-)
+from tastemaker.storage.files import config_key, write_table
 from tastemaker.storage.images import encode_png
 from tastemaker.storage.records import Pool
 

@@ -9,14 +9,8 @@ from typing import Any
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import (
-    Needs,
-    Weights,
-)
-from tastemaker.scorers.checkpoints import (
-    hub_place,
-    is_file,
-)
+from tastemaker.scorers.base import Needs, Weights
+from tastemaker.scorers.checkpoints import hub_place, is_file
 
 WEIGHTS = (
     "model.safetensors",

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import (
-    read_record,
-    read_table,
-)
-from tastemaker.storage.records import (
-    Pool,
-    finished_key,
-)
+from tastemaker.storage.files import read_record, read_table
+from tastemaker.storage.records import Pool, finished_key
 
 CONTENT = "content"
 """Column of a scores file that says what was scored; files of earlier versions are without it."""

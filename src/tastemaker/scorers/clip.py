@@ -14,10 +14,7 @@ from pydantic import Field
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
-from tastemaker.scorers.pixels import (
-    prepared,
-    processed,
-)
+from tastemaker.scorers.pixels import prepared, processed
 
 
 class ClipForm:

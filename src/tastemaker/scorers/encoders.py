@@ -13,10 +13,7 @@ from torch.nn.functional import normalize
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
-from tastemaker.scorers.pixels import (
-    prepared,
-    processed,
-)
+from tastemaker.scorers.pixels import prepared, processed
 
 DINO = {"dinov2", "dinov2_with_registers"}
 

@@ -15,18 +15,11 @@ from torch.nn.functional import interpolate, normalize
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.subjects import photographs
-from tastemaker.scorers.base import (
-    Needs,
-    Subject,
-    Weights,
-)
+from tastemaker.scorers.base import Needs, Subject, Weights
 from tastemaker.scorers.embedding import Encoder
 from tastemaker.scorers.encoders import image_encoder
 from tastemaker.scorers.likeness import Likeness
-from tastemaker.scorers.pixels import (
-    normalised,
-    unit_pixels,
-)
+from tastemaker.scorers.pixels import normalised, unit_pixels
 
 ONNX = Needs("onnxruntime", "onnx", ".onnx")
 TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}

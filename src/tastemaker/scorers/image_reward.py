@@ -14,10 +14,7 @@ from tastemaker.scorers.base import Weights
 from tastemaker.scorers.blip import RewardNetwork
 from tastemaker.scorers.checkpoints import read_weights
 from tastemaker.scorers.clip import load_tokenizer
-from tastemaker.scorers.pixels import (
-    prepared,
-    processed,
-)
+from tastemaker.scorers.pixels import prepared, processed
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the rewards on the authors' own prompts, by which published scores are standardised."""

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tastemaker.config.choices import (
-    ScorerChoice,
-    scorer_table,
-)
-from tastemaker.core.content_hash import (
-    file_content,
-    weights_content,
-)
+from tastemaker.config.choices import ScorerChoice, scorer_table
+from tastemaker.core.content_hash import file_content, weights_content
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.subjects import photograph_files
-from tastemaker.scorers.base import (
-    Subject,
-    Weights,
-)
-from tastemaker.scorers.checkpoints import (
-    hub_place,
-    is_file,
-)
+from tastemaker.scorers.base import Subject, Weights
+from tastemaker.scorers.checkpoints import hub_place, is_file
 
 
 def scorer_inputs(choice: ScorerChoice) -> dict[str, Any]:

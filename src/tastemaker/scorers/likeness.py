@@ -8,10 +8,7 @@ from typing import Self
 import torch
 from PIL import Image
 
-from tastemaker.scorers.embedding import (
-    EmbeddingScorer,
-    Encoder,
-)
+from tastemaker.scorers.embedding import EmbeddingScorer, Encoder
 
 
 class Likeness(EmbeddingScorer[Encoder]):

@@ -13,34 +13,15 @@ from tqdm import tqdm
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    processes,
-    torch_device,
-    torch_dtype,
-)
-from tastemaker.core.registry import (
-    ENSEMBLES,
-    SCORERS,
-)
+from tastemaker.core.hardware import processes, torch_device, torch_dtype
+from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
-from tastemaker.scorers.cache import (
-    CONTENT,
-    content,
-    known_scores,
-    scores_elsewhere,
-)
+from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere
 from tastemaker.scorers.inputs import scorer_inputs
 from tastemaker.storage.candidates import item_of
-from tastemaker.storage.files import (
-    read_table,
-    write_table,
-)
+from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import (
-    Pool,
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.records import Pool, Stage, finished_key
 
 ITEM = ("candidate_id", "prompt_id", "source", "source_id")
 """Columns that say which candidates compete."""

@@ -11,22 +11,10 @@ from pydantic import Field
 
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
-from tastemaker.scorers.checkpoints import (
-    is_file,
-    read_weights,
-)
-from tastemaker.scorers.clip import (
-    ClipForm,
-    ClipScorer,
-    clip_network,
-    load_tokenizer,
-)
+from tastemaker.scorers.checkpoints import is_file, read_weights
+from tastemaker.scorers.clip import ClipForm, ClipScorer, clip_network, load_tokenizer
 from tastemaker.scorers.open_clip import clip_model
-from tastemaker.scorers.pixels import (
-    normalised,
-    padded,
-    unit_pixels,
-)
+from tastemaker.scorers.pixels import normalised, padded, unit_pixels
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training pictures, red, green and blue."""

@@ -14,14 +14,8 @@ from tastemaker.core.articles import takes_an
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.subjects import photographs
-from tastemaker.scorers.base import (
-    Subject,
-    Weights,
-)
-from tastemaker.scorers.encoders import (
-    clip_scorer,
-    image_encoder,
-)
+from tastemaker.scorers.base import Subject, Weights
+from tastemaker.scorers.encoders import clip_scorer, image_encoder
 from tastemaker.scorers.likeness import Likeness
 
 Mode = Literal["class", "removed"]

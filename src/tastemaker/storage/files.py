@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.core.batching import streamed
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    open_file,
-    parse_json,
-    read_text,
-    require_file,
-)
+from tastemaker.core.reading import open_file, parse_json, read_text, require_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
+from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import Names
 from tastemaker.storage.candidates import item_of
-from tastemaker.storage.records import (
-    Pool,
-    finished_key,
-)
+from tastemaker.storage.records import Pool, finished_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,10 +17,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    everywhere,
-    from_main_process,
-)
+from tastemaker.core.hardware import everywhere, from_main_process
 from tastemaker.storage.files import disk_errors
 
 LOCK = ".lock"

@@ -14,20 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.core.content_hash import (
-    file_content,
-    files_below,
-)
+from tastemaker.core.content_hash import file_content, files_below
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    everywhere,
-    from_main_process,
-    is_main_process,
-)
-from tastemaker.core.reading import (
-    parse_yaml,
-    read_yaml,
-)
+from tastemaker.core.hardware import everywhere, from_main_process, is_main_process
+from tastemaker.core.reading import parse_yaml, read_yaml
 from tastemaker.core.registry import plugin_code
 from tastemaker.storage.files import (
     config_key,
@@ -41,12 +31,7 @@ from tastemaker.storage.files import (
     write_rows,
     write_text,
 )
-from tastemaker.storage.locks import (
-    LOCK,
-    STAGE_FILE,
-    exclusive,
-    still_held,
-)
+from tastemaker.storage.locks import LOCK, STAGE_FILE, exclusive, still_held
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from tastemaker.storage.files import (
-    damaged,
-    read_json,
-)
+from tastemaker.storage.files import damaged, read_json
 
 
 class _Held(BaseModel):

@@ -7,10 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from tastemaker.storage.files import (
-    read_record,
-    write_json,
-)
+from tastemaker.storage.files import read_record, write_json
 
 FILE = "trained_prompts.json"
 

@@ -12,15 +12,8 @@ import torch
 
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import (
-    DamagedError,
-    read_tensors,
-    write_tensors,
-)
-from tastemaker.training.fsdp import (
-    split_like,
-    whole,
-)
+from tastemaker.storage.files import DamagedError, read_tensors, write_tensors
+from tastemaker.training.fsdp import split_like, whole
 from tastemaker.training.preference.credit import Credit
 
 KEPT = 2

@@ -8,20 +8,11 @@ from tastemaker.backbones import check_model
 from tastemaker.backbones.lora.adapters import check_targets
 from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.config.personalization import PersonalizeConfig
-from tastemaker.config.training import (
-    OptimisationConfig,
-    TrainConfig,
-)
+from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import torch_device
-from tastemaker.training.preference.parameters import (
-    add_text_adapters,
-    make_trainable,
-)
-from tastemaker.training.preference.terms import (
-    build_credit,
-    weighted_losses,
-)
+from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
+from tastemaker.training.preference.terms import build_credit, weighted_losses
 
 
 def check_training(config: OptimisationConfig) -> None:

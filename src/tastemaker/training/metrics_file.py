@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tastemaker.storage.files import (
-    read_json_lines,
-    write_text,
-)
+from tastemaker.storage.files import read_json_lines, write_text
 
 
 class MetricsFile:

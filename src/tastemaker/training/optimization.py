@@ -15,14 +15,8 @@ from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import (
-    processes,
-    torch_device,
-)
-from tastemaker.training.checkpoint import (
-    TrainState,
-    last_good,
-)
+from tastemaker.core.hardware import processes, torch_device
+from tastemaker.training.checkpoint import TrainState, last_good
 from tastemaker.training.launch import FSDP2
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}

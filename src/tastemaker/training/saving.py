@@ -7,10 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import (
-    Backbone,
-    load_backbone,
-)
+from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.backbones.lora.adapters import ADAPTER
 from tastemaker.backbones.lora.diffusers_file import name_base
 

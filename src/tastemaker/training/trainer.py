@@ -11,19 +11,9 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from tqdm import tqdm
 
-from tastemaker.backbones import (
-    Backbone,
-    load_backbone,
-    student_warning,
-)
+from tastemaker.backbones import Backbone, load_backbone, student_warning
 from tastemaker.config.training import OptimisationConfig
-from tastemaker.training.checkpoint import (
-    TrainState,
-    drop_old,
-    is_due,
-    resume,
-    save_checkpoint,
-)
+from tastemaker.training.checkpoint import TrainState, drop_old, is_due, resume, save_checkpoint
 from tastemaker.training.metrics_file import MetricsFile
 from tastemaker.training.optimization import accelerator_for
 from tastemaker.training.preference.credit import Credit

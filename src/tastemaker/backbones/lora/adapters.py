@@ -10,10 +10,7 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.diffusers_file import POLICY
-from tastemaker.config.training import (
-    LoraConfig,
-    TextLoraConfig,
-)
+from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_seed
 

@@ -14,31 +14,12 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import (
-    METADATA,
-    part_of,
-)
-from tastemaker.backbones.lora.factors import (
-    Factors,
-    read_factors,
-)
+from tastemaker.backbones.lora.diffusers_file import METADATA, part_of
+from tastemaker.backbones.lora.factors import Factors, read_factors
 from tastemaker.backbones.lora.kohya import is_clip
-from tastemaker.backbones.lora.layers import (
-    Layer,
-    Layers,
-    effective_alpha,
-    read_options,
-)
-from tastemaker.backbones.lora.originals import (
-    Fused,
-    adaptable,
-    original_layers,
-    text_layers,
-)
-from tastemaker.backbones.origin import (
-    family_of,
-    origins_of,
-)
+from tastemaker.backbones.lora.layers import Layer, Layers, effective_alpha, read_options
+from tastemaker.backbones.lora.originals import Fused, adaptable, original_layers, text_layers
+from tastemaker.backbones.origin import family_of, origins_of
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import read_json
 

@@ -14,10 +14,7 @@ from typing import Any
 import torch
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import (
-    read_json,
-    write_json,
-)
+from tastemaker.storage.files import read_json, write_json
 
 POLICY = "policy"
 """Name of the newest LoRA of a loaded model: the one that was trained last."""

@@ -9,22 +9,10 @@ import torch
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.identity import adapter_identity
-from tastemaker.backbones.loading import (
-    adapter_chain,
-    load_backbone,
-    resolve,
-)
+from tastemaker.backbones.loading import adapter_chain, load_backbone, resolve
 from tastemaker.backbones.lora.dialects import read_foreign
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    METADATA,
-    name_base,
-    part_of,
-)
-from tastemaker.backbones.lora.kohya import (
-    names_of,
-    to_kohya,
-)
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, METADATA, name_base, part_of
+from tastemaker.backbones.lora.kohya import names_of, to_kohya
 from tastemaker.backbones.lora.layers import (
     Layers,
     effective_alpha,
@@ -34,15 +22,9 @@ from tastemaker.backbones.lora.layers import (
     summed,
     write_layers,
 )
-from tastemaker.backbones.meta_device import (
-    load_skeleton,
-    networks,
-)
+from tastemaker.backbones.meta_device import load_skeleton, networks
 from tastemaker.backbones.textual_inversion import refuse_token
-from tastemaker.config.sections import (
-    ExportConfig,
-    LoraImportConfig,
-)
+from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import write_tensors

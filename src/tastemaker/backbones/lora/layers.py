@@ -12,17 +12,10 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    METADATA,
-    part_of,
-)
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, METADATA, part_of
 from tastemaker.backbones.lora.factors import read_factors
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    open_file,
-    open_tensors,
-)
+from tastemaker.core.reading import open_file, open_tensors
 from tastemaker.storage.files import write_tensors
 
 DOWN = (".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.weight")

@@ -8,30 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.backbones.identity import model_identity
-from tastemaker.backbones.loading import (
-    is_adapter,
-    root_of,
-)
-from tastemaker.backbones.lora.diffusers_file import (
-    LORA_FILE,
-    MODEL_FILE,
-    base_of,
-)
-from tastemaker.backbones.lora.layers import (
-    Layers,
-    read_layers,
-    write_layers,
-)
+from tastemaker.backbones.loading import is_adapter, root_of
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base_of
+from tastemaker.backbones.lora.layers import Layers, read_layers, write_layers
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import (
-    atomic,
-    write_json,
-)
-from tastemaker.storage.records import (
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.files import atomic, write_json
+from tastemaker.storage.records import Stage, finished_key
 
 
 def stack_adapter(lora: Path, on: Path, output: Path) -> Path:

@@ -9,10 +9,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import (
-    OUTER,
-    flattened,
-)
+from tastemaker.backbones.lora.diffusers_file import OUTER, flattened
 from tastemaker.backbones.lora.layers import Layer
 from tastemaker.core.errors import TastemakerError
 

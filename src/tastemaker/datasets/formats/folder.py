@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    json_lines,
-    require_file,
-)
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
+from tastemaker.core.reading import json_lines, require_file
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
     ComparedImages,
@@ -28,16 +22,8 @@ from tastemaker.datasets.comparisons import (
     prompt_of,
     read_label,
 )
-from tastemaker.datasets.formats.image_files import (
-    FolderPath,
-    ImageFolder,
-    image_at,
-    named_images,
-)
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
+from tastemaker.datasets.formats.image_files import FolderPath, ImageFolder, image_at, named_images
+from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.listing import unnamed
 from tastemaker.storage.files import atomic
 

@@ -23,10 +23,7 @@ from tastemaker.datasets.comparisons import (
     prompt_of,
     read_label,
 )
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.parquet import image_bytes
 
 

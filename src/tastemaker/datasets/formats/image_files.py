@@ -12,10 +12,7 @@ from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_bytes
-from tastemaker.datasets.listing import (
-    SUFFIXES,
-    Listing,
-)
+from tastemaker.datasets.listing import SUFFIXES, Listing
 from tastemaker.storage.files import leads_out
 
 IN_A_FOLDER = 1000

@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    bounded_integer,
-    check_depth,
-    open_file,
-)
+from tastemaker.core.reading import bounded_integer, check_depth, open_file
 
 CHUNK = 1 << 18
 MOST = 1 << 24

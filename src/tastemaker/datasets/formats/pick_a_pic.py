@@ -12,10 +12,7 @@ from pydantic import Field
 
 from tastemaker.core.batching import streamed
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     ComparedImages,
     Comparison,
@@ -24,16 +21,8 @@ from tastemaker.datasets.comparisons import (
     prompt_of,
     read_labels,
 )
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
-from tastemaker.datasets.parquet import (
-    image_bytes,
-    not_parquet,
-    parquet_files,
-    parquet_rows,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.parquet import image_bytes, not_parquet, parquet_files, parquet_rows
 from tastemaker.storage.files import atomic
 
 NEEDED = ("jpg_0", "jpg_1", "label_0", "caption")

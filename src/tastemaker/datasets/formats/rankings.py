@@ -14,10 +14,7 @@ from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import require_file
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
     ComparedImages,
@@ -27,16 +24,9 @@ from tastemaker.datasets.comparisons import (
     prompt_of,
     win_shares,
 )
-from tastemaker.datasets.formats.image_files import (
-    ImageFolder,
-    image_at,
-    named_images,
-)
+from tastemaker.datasets.formats.image_files import ImageFolder, image_at, named_images
 from tastemaker.datasets.formats.json_items import json_items
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.listing import unnamed
 from tastemaker.storage.files import atomic
 

@@ -10,14 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    decode_text,
-    read_bytes,
-)
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
+from tastemaker.core.reading import decode_text, read_bytes
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
     ComparedImages,
@@ -27,19 +21,9 @@ from tastemaker.datasets.comparisons import (
     or_left_out,
     read_label,
 )
-from tastemaker.datasets.formats.image_files import (
-    FolderPath,
-    by_stem,
-    suffix_of,
-)
+from tastemaker.datasets.formats.image_files import FolderPath, by_stem, suffix_of
 from tastemaker.datasets.importer import LeftOut
-from tastemaker.datasets.listing import (
-    NO_IMAGE,
-    OTHER,
-    SUFFIXES,
-    Listing,
-    passed_over,
-)
+from tastemaker.datasets.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over
 from tastemaker.storage.files import printable
 
 SIDES = ("chosen", "rejected")

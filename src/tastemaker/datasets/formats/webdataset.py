@@ -17,16 +17,8 @@ from pydantic import Field
 
 from tastemaker.core.batching import streamed
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import (
-    MOST_BYTES,
-    decode_text,
-    parse_json,
-    require_file,
-)
-from tastemaker.core.registry import (
-    COMPARISONS,
-    LAYOUTS,
-)
+from tastemaker.core.reading import MOST_BYTES, decode_text, parse_json, require_file
+from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
     ComparedImages,
@@ -38,20 +30,9 @@ from tastemaker.datasets.comparisons import (
     read_label,
     read_labels,
 )
-from tastemaker.datasets.importer import (
-    LeftOut,
-    Refused,
-)
-from tastemaker.datasets.listing import (
-    OTHER,
-    SUFFIXES,
-    passed_over,
-)
-from tastemaker.storage.files import (
-    atomic,
-    leads_out,
-    printable,
-)
+from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.listing import OTHER, SUFFIXES, passed_over
+from tastemaker.storage.files import atomic, leads_out, printable
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 

@@ -10,16 +10,8 @@ from pathlib import Path
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_lines
-from tastemaker.core.templates import (
-    SLOT,
-    as_template,
-)
-from tastemaker.datasets.prompts.nouns import (
-    counts_several,
-    ends_there,
-    naming,
-    plurals,
-)
+from tastemaker.core.templates import SLOT, as_template
+from tastemaker.datasets.prompts.nouns import counts_several, ends_there, naming, plurals
 from tastemaker.storage.files import read_json
 
 BRACES = "has braces"

@@ -10,10 +10,7 @@ from typing import Literal
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_lines
-from tastemaker.core.templates import (
-    SLOT,
-    as_template,
-)
+from tastemaker.core.templates import SLOT, as_template
 
 Kind = Literal["live", "object"]
 

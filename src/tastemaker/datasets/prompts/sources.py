@@ -19,10 +19,7 @@ from tastemaker.core.reading import (
     say_counts,
 )
 from tastemaker.core.registry import PROMPTS
-from tastemaker.core.templates import (
-    filled,
-    parts,
-)
+from tastemaker.core.templates import filled, parts
 from tastemaker.datasets.prompts.dreambooth import Kind
 from tastemaker.datasets.prompts.template_sets import load_templates
 from tastemaker.storage.files import read_table

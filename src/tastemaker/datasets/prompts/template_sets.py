@@ -5,27 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tastemaker.core.errors import (
-    TastemakerError,
-    nearest,
-)
-from tastemaker.core.reading import (
-    read_lines,
-    say_counts,
-)
-from tastemaker.core.templates import (
-    SLOT,
-    as_template,
-)
-from tastemaker.datasets.prompts.captions import (
-    read_captions,
-    rewritten,
-)
-from tastemaker.datasets.prompts.dreambooth import (
-    Kind,
-    is_dreambooth,
-    read_dreambooth,
-)
+from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.core.reading import read_lines, say_counts
+from tastemaker.core.templates import SLOT, as_template
+from tastemaker.datasets.prompts.captions import read_captions, rewritten
+from tastemaker.datasets.prompts.dreambooth import Kind, is_dreambooth, read_dreambooth
 
 SETS = ("live", "object", "scenes", "scenes_held_out")
 """Our own. `live` and `object`, in the manner of DreamBooth's, 25 templates each: places, views,

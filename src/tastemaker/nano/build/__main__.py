@@ -6,15 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.nano.build import (
-    card,
-    clip,
-    export,
-    measure,
-    scorers,
-    unet,
-    vae,
-)
+from tastemaker.nano.build import card, clip, export, measure, scorers, unet, vae
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume

@@ -4,25 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tastemaker.nano import (
-    MODEL,
-    WEIGHTS,
-)
+from tastemaker.nano import MODEL, WEIGHTS
 from tastemaker.nano.build.art import SETS
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.pipeline import (
-    GUIDANCE,
-    STEPS,
-    draw,
-    sheet,
-    snapshot,
-)
-from tastemaker.nano.captions import (
-    BACKGROUNDS,
-    CONCEPTS,
-    prompts,
-)
+from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
+from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, prompts
 
 SAMPLES = 48
 

@@ -10,30 +10,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
-from tastemaker.nano.build.art import (
-    Sprites,
-    sprites,
-)
-from tastemaker.nano.build.averaging import (
-    cosine,
-    set_rate,
-)
+from tastemaker.nano.build.art import Sprites, sprites
+from tastemaker.nano.build.averaging import cosine, set_rate
 from tastemaker.nano.build.generated import SPLITS
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
 from tastemaker.nano.build.scenes import render
-from tastemaker.nano.build.text import (
-    WIDTH,
-    text_config,
-    tokenize,
-    tokenizer,
-)
+from tastemaker.nano.build.text import WIDTH, text_config, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
-from tastemaker.nano.captions import (
-    Scene,
-    caption,
-    sample_scene,
-)
+from tastemaker.nano.captions import Scene, caption, sample_scene
 
 BATCH = 64
 RATE = 1e-3

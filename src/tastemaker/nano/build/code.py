@@ -19,10 +19,7 @@ from torch.nn.functional import conv2d
 
 from tastemaker.nano.build.art import Sprites
 from tastemaker.nano.build.scenes import render
-from tastemaker.nano.captions import (
-    Scene,
-    sample_scene,
-)
+from tastemaker.nano.captions import Scene, sample_scene
 
 BLOCK = 4
 # Rows: brightness, red against blue, green against red and blue.

@@ -8,16 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from tastemaker.nano import (
-    JUDGE,
-    MODEL,
-    PREFERENCE,
-)
-from tastemaker.nano.build.clip import (
-    MEAN,
-    STD,
-    clip_model,
-)
+from tastemaker.nano import JUDGE, MODEL, PREFERENCE
+from tastemaker.nano.build.clip import MEAN, STD, clip_model
 from tastemaker.nano.build.pipeline import snapshot
 from tastemaker.nano.build.text import tokenizer
 

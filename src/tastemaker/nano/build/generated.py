@@ -8,16 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.pipeline import (
-    GUIDANCE,
-    draw,
-    snapshot,
-)
-from tastemaker.nano.captions import (
-    Scene,
-    caption,
-    sample_scene,
-)
+from tastemaker.nano.build.pipeline import GUIDANCE, draw, snapshot
+from tastemaker.nano.captions import Scene, caption, sample_scene
 
 SPLITS = {"preference": "train", "judge": "judge"}
 FASTER = 12

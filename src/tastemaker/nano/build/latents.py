@@ -8,19 +8,9 @@ import torch
 from torch import Tensor
 
 from tastemaker.nano.build.art import sprites
-from tastemaker.nano.build.code import (
-    as_bytes,
-    code,
-    to_float,
-)
-from tastemaker.nano.build.text import (
-    tokenize,
-    tokenizer,
-)
-from tastemaker.nano.captions import (
-    caption,
-    sample_scene,
-)
+from tastemaker.nano.build.code import as_bytes, code, to_float
+from tastemaker.nano.build.text import tokenize, tokenizer
+from tastemaker.nano.captions import caption, sample_scene
 
 SHARD = 2000
 SHARDS = 20

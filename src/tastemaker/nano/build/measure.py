@@ -10,32 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPModel
 
-from tastemaker.nano.build.clip import (
-    Material,
-    image_features,
-    text_features,
-)
+from tastemaker.nano.build.clip import Material, image_features, text_features
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
-from tastemaker.nano.build.pipeline import (
-    draw,
-    snapshot,
-)
-from tastemaker.nano.build.scorers import (
-    comparisons,
-    degraded,
-    load_scorer,
-    scores,
-)
+from tastemaker.nano.build.pipeline import draw, snapshot
+from tastemaker.nano.build.scorers import comparisons, degraded, load_scorer, scores
 from tastemaker.nano.build.text import tokenize
 from tastemaker.nano.build.vae import to_tensor
-from tastemaker.nano.captions import (
-    CONCEPTS,
-    Scene,
-    caption,
-    sample_scene,
-)
+from tastemaker.nano.captions import CONCEPTS, Scene, caption, sample_scene
 
 SCORERS = ("preference", "judge")
 PROMPTS = 64

@@ -3,13 +3,7 @@
 from dataclasses import replace
 from random import Random
 
-from tastemaker.nano.captions import (
-    BACKGROUNDS,
-    CONCEPTS,
-    POSITIONS,
-    RELATIONS,
-    Scene,
-)
+from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, POSITIONS, RELATIONS, Scene
 
 
 def changed(scene: Scene, rng: Random) -> Scene:

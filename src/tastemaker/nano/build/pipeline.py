@@ -14,11 +14,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tastemaker.nano.build.text import (
-    WIDTH,
-    text_encoder,
-    tokenizer,
-)
+from tastemaker.nano.build.text import WIDTH, text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 
 CHANNELS = (48, 96, 128)

@@ -11,10 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, softplus
 from transformers import CLIPModel
 
-from tastemaker.nano.build.averaging import (
-    cosine,
-    set_rate,
-)
+from tastemaker.nano.build.averaging import cosine, set_rate
 from tastemaker.nano.build.clip import (
     Material,
     clip_model,
@@ -23,10 +20,7 @@ from tastemaker.nano.build.clip import (
     text_features,
     update,
 )
-from tastemaker.nano.build.generated import (
-    available,
-    generated,
-)
+from tastemaker.nano.build.generated import available, generated
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
 from tastemaker.nano.captions import Scene

@@ -11,32 +11,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tastemaker.nano import MODEL
-from tastemaker.nano.build.averaging import (
-    Average,
-    cosine,
-)
-from tastemaker.nano.build.clip import (
-    clip_model,
-    text_state,
-)
+from tastemaker.nano.build.averaging import Average, cosine
+from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import (
-    SPREAD,
-    encoded,
-)
-from tastemaker.nano.build.pipeline import (
-    CHANNELS,
-    assemble,
-    draw,
-    scheduler,
-    sheet,
-    unet,
-)
-from tastemaker.nano.build.text import (
-    text_encoder,
-    tokenize,
-    tokenizer,
-)
+from tastemaker.nano.build.latents import SPREAD, encoded
+from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, sheet, unet
+from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
 

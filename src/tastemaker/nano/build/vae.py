@@ -16,20 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
-from tastemaker.nano.build.art import (
-    Sprites,
-    sprites,
-)
-from tastemaker.nano.build.averaging import (
-    Average,
-    cosine,
-    psnr,
-    set_rate,
-)
-from tastemaker.nano.build.code import (
-    as_bytes,
-    code,
-)
+from tastemaker.nano.build.art import Sprites, sprites
+from tastemaker.nano.build.averaging import Average, cosine, psnr, set_rate
+from tastemaker.nano.build.code import as_bytes, code
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SPREAD
 from tastemaker.nano.captions import sample_scene

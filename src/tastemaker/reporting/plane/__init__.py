@@ -13,26 +13,13 @@ from matplotlib.figure import Figure
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.figures import model_colours
-from tastemaker.reporting.plane import (
-    models,
-    pairs,
-)
-from tastemaker.reporting.plane.axes import (
-    Plane,
-    Window,
-    planes_of,
-)
+from tastemaker.reporting.plane import models, pairs
+from tastemaker.reporting.plane.axes import Plane, Window, planes_of
 from tastemaker.reporting.plane.clouds import clouds
-from tastemaker.reporting.plane.grid import (
-    Grid,
-    grid,
-)
+from tastemaker.reporting.plane.grid import Grid, grid
 from tastemaker.reporting.plane.models import Move
 from tastemaker.reporting.plane.section import Drawing
-from tastemaker.reporting.run_contents import (
-    Contents,
-    read,
-)
+from tastemaker.reporting.run_contents import Contents, read
 from tastemaker.storage.records import RunDir
 
 __all__ = ["Plane", "Section", "Window", "figures", "planes_of", "section"]

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tastemaker.reporting.run_contents import (
-    Contents,
-    columns,
-)
+from tastemaker.reporting.run_contents import Contents, columns
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,7 @@ import numpy.typing as npt
 from tastemaker.reporting.figures import Array
 from tastemaker.reporting.plane.axes import Plane
 from tastemaker.reporting.samples import pair_sets
-from tastemaker.storage.records import (
-    PairSet,
-    RunDir,
-)
+from tastemaker.storage.records import PairSet, RunDir
 
 
 @dataclass(frozen=True)

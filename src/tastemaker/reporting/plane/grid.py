@@ -8,18 +8,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.reporting.images import (
-    THUMBNAIL,
-    Thumbnail,
-    thumbnail,
-    thumbnails,
-)
+from tastemaker.reporting.images import THUMBNAIL, Thumbnail, thumbnail, thumbnails
 from tastemaker.reporting.plane.axes import Plane
-from tastemaker.reporting.run_contents import (
-    Contents,
-    Row,
-    columns,
-)
+from tastemaker.reporting.run_contents import Contents, Row, columns
 from tastemaker.reporting.samples import quantiles
 from tastemaker.storage.records import Pool
 

@@ -14,10 +14,7 @@ from tastemaker.metrics.clusters import two_sided_95
 from tastemaker.reporting import summary
 from tastemaker.reporting.plane.axes import Plane
 from tastemaker.reporting.plane.labels import annotate
-from tastemaker.reporting.plane.section import (
-    Drawing,
-    Palette,
-)
+from tastemaker.reporting.plane.section import Drawing, Palette
 from tastemaker.reporting.run_contents import Contents
 
 

@@ -11,15 +11,9 @@ from matplotlib.patches import Rectangle, Wedge
 from matplotlib.ticker import MaxNLocator
 
 from tastemaker.reporting.figures import Array
-from tastemaker.reporting.plane.axes import (
-    Plane,
-    Window,
-)
+from tastemaker.reporting.plane.axes import Plane, Window
 from tastemaker.reporting.plane.clouds import Cloud
-from tastemaker.reporting.plane.section import (
-    Drawing,
-    Palette,
-)
+from tastemaker.reporting.plane.section import Drawing, Palette
 from tastemaker.reporting.samples import quantiles
 
 MOST_DOTS = 1000

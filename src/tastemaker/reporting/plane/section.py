@@ -9,12 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tastemaker.reporting.svg import (
-    COLOURS,
-    PRINT,
-    styled,
-    to_svg,
-)
+from tastemaker.reporting.svg import COLOURS, PRINT, styled, to_svg
 
 Palette = Mapping[str, str]
 """Role to colour: `PRINT`, or `COLOURS` for the page."""

@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tastemaker.storage.files import read_table
-from tastemaker.storage.images import (
-    decode,
-    pixel_hash,
-)
+from tastemaker.storage.images import decode, pixel_hash
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import (
-    PairSet,
-    Pool,
-)
+from tastemaker.storage.records import PairSet, Pool
 from tastemaker.storage.trained_prompts import shared_prompts
 
 

@@ -27,10 +27,7 @@ def show(config: ShowConfig, folder: Path) -> str:
     """
     # Imported here, so that importing the package costs nothing.
     from tastemaker.reporting.pool.contents import read
-    from tastemaker.reporting.pool.text import (
-        blocks,
-        lines,
-    )
+    from tastemaker.reporting.pool.text import blocks, lines
 
     contents = read(folder, config.images)
     if config.against is not None:

@@ -12,10 +12,7 @@ from PIL import Image
 
 from tastemaker.core.batching import batched
 from tastemaker.reporting.images import Thumbnail
-from tastemaker.reporting.pool.contents import (
-    Array,
-    Contents,
-)
+from tastemaker.reporting.pool.contents import Array, Contents
 
 BAR = 40
 WIDTH, CELLS = 18, 4

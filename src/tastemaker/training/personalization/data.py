@@ -10,26 +10,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones import (
-    Backbone,
-    Conditioning,
-    select,
-    stack,
-)
+from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.datasets.subjects import photograph
 from tastemaker.storage.files import read_table
-from tastemaker.storage.images import (
-    square,
-    to_pixels,
-)
+from tastemaker.storage.images import square, to_pixels
 from tastemaker.storage.records import Pool
-from tastemaker.training.latents import (
-    Latents,
-    pair_index,
-)
+from tastemaker.training.latents import Latents, pair_index
 from tastemaker.training.preference.credit import draw_timesteps
 from tastemaker.training.preference.data import NoisyBatch
 

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.personalization import PersonalizeConfig
 
 

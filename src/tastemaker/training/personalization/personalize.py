@@ -8,16 +8,10 @@ from typing import Any
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
-from tastemaker.datasets.subjects import (
-    photograph_files,
-    photographs,
-)
+from tastemaker.datasets.subjects import photograph_files, photographs
 from tastemaker.preflight import check
 from tastemaker.storage.images import pixel_hash
-from tastemaker.storage.records import (
-    Stage,
-    finished_key,
-)
+from tastemaker.storage.records import Stage, finished_key
 
 
 def personalize(config: PersonalizeConfig, output: Path) -> Path:

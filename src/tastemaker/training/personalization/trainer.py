@@ -13,41 +13,19 @@ from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.backbones.lora.diffusers_file import name_base
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.training.checkpoint import (
-    TrainState,
-    last_good,
-)
-from tastemaker.training.fsdp import (
-    join,
-    prepare,
-)
-from tastemaker.training.numbering import (
-    examples_of,
-    seed_dropout,
-)
-from tastemaker.training.optimization import (
-    adamw,
-    clip_gradient,
-    synced,
-)
-from tastemaker.training.personalization.data import (
-    encode_subject,
-    subject_batch,
-)
+from tastemaker.training.checkpoint import TrainState, last_good
+from tastemaker.training.fsdp import join, prepare
+from tastemaker.training.numbering import examples_of, seed_dropout
+from tastemaker.training.optimization import adamw, clip_gradient, synced
+from tastemaker.training.personalization.data import encode_subject, subject_batch
 from tastemaker.training.personalization.parameters import (
     free_denoiser,
     free_text,
     personal_weights,
 )
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.reference import (
-    mean_square,
-    residual,
-)
-from tastemaker.training.saving import (
-    save_lora,
-    save_whole,
-)
+from tastemaker.training.preference.reference import mean_square, residual
+from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.schedule import set_learning_rate
 from tastemaker.training.trainer import TrainingRun
 

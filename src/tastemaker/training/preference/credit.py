@@ -17,11 +17,7 @@ from pydantic import Field
 
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.core.registry import CREDITS
-from tastemaker.training.preference.step_arrays import (
-    BRANCHES,
-    StepArrays,
-    at_timesteps,
-)
+from tastemaker.training.preference.step_arrays import BRANCHES, StepArrays, at_timesteps
 
 Variance = Annotated[
     Literal["beta", "posterior"],

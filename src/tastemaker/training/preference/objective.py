@@ -12,15 +12,8 @@ from tastemaker.config.training import StatisticsConfig
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.preference.data import NoisyBatch
-from tastemaker.training.preference.guards import (
-    safe_share,
-    scale_gradient,
-)
-from tastemaker.training.preference.reference import (
-    Reference,
-    mean_square,
-    residual,
-)
+from tastemaker.training.preference.guards import safe_share, scale_gradient
+from tastemaker.training.preference.reference import Reference, mean_square, residual
 from tastemaker.training.preference.statistics import statistics_term
 
 

@@ -8,16 +8,8 @@ from typing import Any
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import (
-    ADAPTER,
-    START,
-    add_lora,
-    trainable,
-)
-from tastemaker.config.training import (
-    LoraConfig,
-    TrainConfig,
-)
+from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora, trainable
+from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.preference.reference import (
     AdaptersOff,

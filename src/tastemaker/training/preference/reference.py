@@ -10,12 +10,7 @@ from typing import Protocol
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import (
-    START,
-    adapted,
-    adapters_off,
-    only_adapter,
-)
+from tastemaker.backbones.lora.adapters import START, adapted, adapters_off, only_adapter
 from tastemaker.training.preference.data import NoisyBatch
 
 

@@ -10,10 +10,7 @@ import torch
 from tastemaker.backbones import Backbone
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import (
-    CREDITS,
-    LOSSES,
-)
+from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.training.preference.credit import Credit
 
 Term = tuple[float, str, Callable[[torch.Tensor], torch.Tensor]]

@@ -6,19 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.config.training import TrainConfig
-from tastemaker.core.registry import (
-    CREDITS,
-    LOSSES,
-)
-from tastemaker.preflight import (
-    check,
-    expect,
-)
-from tastemaker.storage.records import (
-    PairSet,
-    Stage,
-    finished_key,
-)
+from tastemaker.core.registry import CREDITS, LOSSES
+from tastemaker.preflight import check, expect
+from tastemaker.storage.records import PairSet, Stage, finished_key
 from tastemaker.storage.trained_prompts import write_trained_prompts
 
 
@@ -46,10 +36,7 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
         "code": {**LOSSES.code(*losses), **CREDITS.code(config.credit.name)},
     }
 
-    from tastemaker.backbones import (
-        adapter_identity,
-        model_identity,
-    )
+    from tastemaker.backbones import adapter_identity, model_identity
     from tastemaker.training.checks import check_training
 
     check_training(config)

@@ -12,34 +12,17 @@ from tqdm import tqdm
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.records import PairSet
-from tastemaker.training.checkpoint import (
-    TrainState,
-    last_good,
-)
-from tastemaker.training.fsdp import (
-    join,
-    prepare,
-    split,
-)
-from tastemaker.training.numbering import (
-    examples_of,
-    seed_dropout,
-)
-from tastemaker.training.optimization import (
-    adamw,
-    clip_gradient,
-    synced,
-)
+from tastemaker.training.checkpoint import TrainState, last_good
+from tastemaker.training.fsdp import join, prepare, split
+from tastemaker.training.numbering import examples_of, seed_dropout
+from tastemaker.training.optimization import adamw, clip_gradient, synced
 from tastemaker.training.preference.data import (
     TrainingData,
     available_pairs,
     cache_data,
     noisy_batch,
 )
-from tastemaker.training.preference.diagnostics import (
-    CreditDiary,
-    observe,
-)
+from tastemaker.training.preference.diagnostics import CreditDiary, observe
 from tastemaker.training.preference.guards import DivergenceWatch
 from tastemaker.training.preference.objective import (
     DenoisingErrors,
@@ -57,15 +40,9 @@ from tastemaker.training.preference.parameters import (
     weights,
 )
 from tastemaker.training.preference.reference import FrozenCopy
-from tastemaker.training.preference.terms import (
-    build_credit,
-    weighted_losses,
-)
+from tastemaker.training.preference.terms import build_credit, weighted_losses
 from tastemaker.training.preference.validation import ValidationSheets
-from tastemaker.training.saving import (
-    save_lora,
-    save_whole,
-)
+from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.schedule import set_learning_rate
 from tastemaker.training.trainer import TrainingRun
 

@@ -7,11 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tastemaker.backbones import (
-    Backbone,
-    Drawing,
-    stack,
-)
+from tastemaker.backbones import Backbone, Drawing, stack
 from tastemaker.config.training import ValidationConfig
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.files import atomic

@@ -8,31 +8,16 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import (
-    Drawing,
-    stack,
-)
-from tastemaker.backbones.lora.adapters import (
-    add_lora,
-    trainable,
-)
+from tastemaker.backbones import Drawing, stack
+from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.scorers.base import PixelScorer
-from tastemaker.training.checkpoint import (
-    TrainState,
-    last_good,
-)
-from tastemaker.training.numbering import (
-    examples_of,
-    seed_dropout,
-)
-from tastemaker.training.optimization import (
-    adamw,
-    clip_gradient,
-)
+from tastemaker.training.checkpoint import TrainState, last_good
+from tastemaker.training.numbering import examples_of, seed_dropout
+from tastemaker.training.optimization import adamw, clip_gradient
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.saving import save_lora
 from tastemaker.training.schedule import set_learning_rate
