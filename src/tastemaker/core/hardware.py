@@ -62,7 +62,7 @@ def processes() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    on_cpu = _told_cpu() or not torch.accelerator.is_available()
+    on_cpu = _forced_to_cpu() or not torch.accelerator.is_available()
     launched = number_of_processes()
     said = ", ".join(name for name in WORLD_SIZES if name in os.environ)
     try:
@@ -79,8 +79,8 @@ def processes() -> PartialState:
     return state
 
 
-def _told_cpu() -> bool:
-    """Whether `accelerate launch --cpu` keeps the processes off any accelerator."""
+def _forced_to_cpu() -> bool:
+    """True under `accelerate launch --cpu`, which keeps processes off any accelerator."""
     from accelerate.utils import parse_flag_from_env
 
     return parse_flag_from_env("ACCELERATE_USE_CPU")
@@ -181,7 +181,7 @@ def torch_device(name: str) -> torch.device:
     fix_arithmetic()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = "cpu" if _told_cpu() else next((kind for kind in there if there[kind]), "cpu")
+        name = "cpu" if _forced_to_cpu() else next((kind for kind in there if there[kind]), "cpu")
     elif not there.get(name, True):
         raise TastemakerError(f"device {name!r} is not available here; set device=auto or cpu.")
     if name == "cuda":
