@@ -1,25 +1,22 @@
 """Model families: the only code that knows one diffusers pipeline from another."""
 
-from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.checks import check_drawing, check_model, student_warning
-from tastemaker.backbones.conditioning import Conditioning, select, stack
-from tastemaker.backbones.drawing import Drawing
-from tastemaker.backbones.identity import adapter_identity, model_identity
-from tastemaker.backbones.loading import load_backbone
-from tastemaker.backbones.lora.stacking import merge_adapters, stack_adapter
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Backbone",
-    "Conditioning",
-    "Drawing",
-    "adapter_identity",
-    "check_drawing",
-    "check_model",
-    "load_backbone",
-    "merge_adapters",
-    "model_identity",
-    "select",
-    "stack",
-    "stack_adapter",
-    "student_warning",
-]
+from tastemaker.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone as Backbone
+    from tastemaker.backbones.checks import check_drawing as check_drawing
+    from tastemaker.backbones.checks import check_model as check_model
+    from tastemaker.backbones.checks import student_warning as student_warning
+    from tastemaker.backbones.conditioning import Conditioning as Conditioning
+    from tastemaker.backbones.conditioning import select as select
+    from tastemaker.backbones.conditioning import stack as stack
+    from tastemaker.backbones.drawing import Drawing as Drawing
+    from tastemaker.backbones.identity import adapter_identity as adapter_identity
+    from tastemaker.backbones.identity import model_identity as model_identity
+    from tastemaker.backbones.loading import load_backbone as load_backbone
+    from tastemaker.backbones.lora.stacking import merge_adapters as merge_adapters
+    from tastemaker.backbones.lora.stacking import stack_adapter as stack_adapter
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -1,0 +1,49 @@
+"""Public names of a package that are imported when they are first used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def lazy_exports(package: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Export all that a package's `__init__` imports `if TYPE_CHECKING`.
+
+    Type checkers read the imports; at run time one is done when its name is first used, so that
+    importing the package is cheap:
+
+        if TYPE_CHECKING:
+            from tastemaker.sampling.sampler import Sampler as Sampler
+
+        __all__, __getattr__, __dir__ = lazy_exports(__name__)
+
+    A name that is also that of a module of the package cannot be exported: once imported, the
+    module hides it.
+
+    Args:
+        package: The package's `__name__`.
+
+    Returns:
+        `__all__`, `__getattr__` and `__dir__` of the package.
+    """
+    module = sys.modules[package]
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    homes = {
+        alias.name: node.module
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return sorted(homes), get, lambda: sorted({*vars(module), *homes})
