@@ -19,7 +19,7 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## train the embedded model on a judge's taste and write a report
 	$(BIN)/tastemaker run demo
 
-test: $(VENV)/.installed-dev  ## all tests and doctests; TESTS="tests/test_pair.py -k ties" for some
+test: $(VENV)/.installed-dev  ## all tests and doctests; TESTS="tests/pairing/test_pair.py -k ties" for some
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed-dev  ## ruff: rules and format

@@ -5,6 +5,8 @@ import json
 import os
 import string
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,44 @@ def text_options(vocabulary: dict[str, int]) -> dict[str, int]:
         "eos_token_id": vocabulary[END],
         "pad_token_id": vocabulary[END],
     }
+
+
+@contextmanager
+def restored_tables() -> Iterator[None]:
+    """Undo what is registered inside; entries that the package loads meanwhile stay."""
+    from tastemaker.core.registry import TABLES
+
+    before = [dict(table._entries) for table in TABLES]
+    yield
+    for table, entries in zip(TABLES, before, strict=True):
+        table._entries = entries | {n: e for n, e in table._entries.items() if built_in(e)}
+
+
+def built_in(entry: object) -> bool:
+    return str(getattr(entry, "__module__", "")).startswith("tastemaker.")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_entries(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide what other test files registered as they were imported."""
+    from tastemaker.core.registry import TABLES
+
+    own = request.node.obj.__name__
+    with restored_tables():
+        for table in TABLES:
+            table._entries = {
+                name: entry
+                for name, entry in table._entries.items()
+                if built_in(entry) or getattr(entry, "__module__", "") == own
+            }
+        yield
+
+
+@pytest.fixture(autouse=True)
+def same_entries(own_entries: None) -> Iterator[None]:
+    """Undo what a test registers."""
+    with restored_tables():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import torch
 from diffusers import AutoencoderKL
 from portraits import Portraits, pictures
 from torch import Tensor
-from training import Training, flipped, to_float
 
 from tastemaker.nano.build.averaging import psnr
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.vae import loss_of, sheet
+from training import Training, flipped, to_float
 
 BATCH = 8
 RATE = 2e-3

@@ -11,13 +11,13 @@ from diffusers import StableDiffusionPipeline
 from portraits import SCORERS, Portrait, Portraits, caption, pictures
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from training import to_float
 
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.pipeline import assemble, draw, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
 from tastemaker.nano.build.unet import BATCH, SNAPSHOTS, Trainer
 from tastemaker.nano.build.vae import load
+from training import to_float
 
 # Narrower than the embedded model, 3.3 million parameters: with its scorers it takes 12 MB at most.
 CHANNELS = (48, 80, 96)

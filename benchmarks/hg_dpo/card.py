@@ -11,7 +11,6 @@ from diffusers import StableDiffusionPipeline
 from portraits import SCORERS, Portraits, pictures
 from scoring import load_scorer, report
 from torch import Tensor
-from training import to_float
 from transformers import CLIPModel
 
 from tastemaker.metrics.frechet import frechet_distance
@@ -21,6 +20,7 @@ from tastemaker.nano.build.export import export_scorer
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.vae import load
 from tastemaker.storage.files import write_json
+from training import to_float
 
 LIMIT = 12_000_000
 TOKENIZER = ("vocab.json", "merges.txt")

@@ -9,7 +9,6 @@ import torch
 from autoencoder import decoded
 from portraits import SCORERS, Fields, Portraits, caption, pictures, unnamed
 from torch import Tensor
-from training import Training, moved, to_float
 from transformers import CLIPModel, CLIPTokenizer
 
 from tastemaker.nano.build.clip import (
@@ -22,6 +21,7 @@ from tastemaker.nano.build.clip import (
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.text import END, POSITIONS, START, merges_of, tokenize, tokenizer
 from tastemaker.nano.build.vae import load
+from training import Training, moved, to_float
 
 BATCH = 64
 RATE = 1e-3

@@ -15,7 +15,6 @@ from clips import Material, fits, others
 from portraits import SCORERS, Fields, Portraits
 from torch import Tensor
 from torch.nn.functional import softplus
-from training import Training, halved, moved
 from transformers import CLIPModel
 
 from tastemaker.nano.build.clip import clip_model, image_features, limit_scale, text_features
@@ -23,6 +22,7 @@ from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.scorers import degraded
 from tastemaker.nano.build.text import tokenizer
 from tastemaker.storage.files import write_json
+from training import Training, halved, moved
 
 BATCH = 32
 RATE = 4e-4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from folders import described, put
 from tastemaker.config.datasets import ImagesConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
@@ -26,18 +26,6 @@ def picture(colour: str = "red", size: tuple[int, int] = (24, 16), kind: str = "
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format=kind)
     return buffer.getvalue()
-
-
-def put(file: Path, content: bytes | str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return file
-
-
-def described(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    put(folder / "metadata.jsonl", "\n".join(lines) + "\n\n")
-    return folder
 
 
 def parquet(path: Path, **columns: list[Any]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -64,13 +64,10 @@ class Contrast(Counting):
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
+def registered() -> None:
     SCORERS.register("counting")(Counting)
     SCORERS.register("contrast")(Contrast)
     Counting.seen, Counting.fail_after = [], None
-    yield
-    for name in ("counting", "contrast"):
-        SCORERS._entries.pop(name)
 
 
 def picture(seed: int) -> bytes:
@@ -312,24 +309,17 @@ class TestValidation:
         def nothing(scores: Any, groups: Any) -> Any:
             return scores
 
-        try:
-            choice = {"name": "lowest", "of": list(BOTH)}
-            table = scored(new_pool(tmp_path / "pool"), *BOTH, choice).scores()
-            both = [table[name].to_numpy() for name in BOTH]
-            assert table["lowest"].to_pylist() == np.minimum(*both).tolist()
-            with pytest.raises(ValidationError, match="'nothing' has no option `of`"):
-                TypeAdapter(Scorers).validate_python(["nothing"])
-        finally:
-            for name in ("lowest", "nothing"):
-                ENSEMBLES._entries.pop(name)
+        choice = {"name": "lowest", "of": list(BOTH)}
+        table = scored(new_pool(tmp_path / "pool"), *BOTH, choice).scores()
+        both = [table[name].to_numpy() for name in BOTH]
+        assert table["lowest"].to_pylist() == np.minimum(*both).tolist()
+        with pytest.raises(ValidationError, match="'nothing' has no option `of`"):
+            TypeAdapter(Scorers).validate_python(["nothing"])
 
     def test_a_plug_in_may_take_an_ensembles_name(self) -> None:
         SCORERS.register("rank")(Contrast)
-        try:
-            (choice,) = TypeAdapter(Scorers).validate_python(["rank"])
-            assert choice.members == ()
-        finally:
-            SCORERS._entries.pop("rank")
+        (choice,) = TypeAdapter(Scorers).validate_python(["rank"])
+        assert choice.members == ()
 
 
 numbers = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=9)

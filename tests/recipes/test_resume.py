@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import write_run
+from folders import digests
 
 # Imports are made once; each attempt is a fork of the importing process, so that a kill lands in
 # the stages' work and not in the import of torch. The parent computes nothing: forking is safe.
@@ -22,7 +22,7 @@ import diffusers, transformers, peft, pyarrow.parquet, matplotlib.pyplot, torch
 from diffusers import StableDiffusionPipeline, DDPMScheduler
 from transformers import CLIPModel, CLIPTextModel, AutoTokenizer, CLIPImageProcessor
 import tastemaker.training.preference.trainer, tastemaker.scorers.pool, tastemaker.backbones.unet
-sys.path.insert(0, {str(Path(__file__).parents[1] / "benchmarks" / "reliability")!r})
+sys.path.insert(0, {str(Path(__file__).parents[2] / "benchmarks" / "reliability")!r})
 from kills import start
 
 KILLS = 8
@@ -73,15 +73,6 @@ def outside_stages(model: Path, prompts: Path) -> list[tuple[list[str], str]]:
         (["evaluate", "runs/small/policy", "runs/judged", *judged], "report.json"),
         (["export", "runs/small/pairs", "runs/exported"], "exported"),
     ]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Every file's hash."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.mark.timeout(300)

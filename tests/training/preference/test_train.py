@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
-from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import dpo
 from tastemaker.storage.records import PairSet
@@ -24,24 +23,7 @@ from tastemaker.training.preference.data import EMPTY, cache_data, dropped_promp
 from tastemaker.training.preference.objective import errors_of, residuals_of
 from tastemaker.training.preference.reference import AdaptersOff, FrozenCopy, mean_square, residual
 from tastemaker.training.preference.train import train
-
-
-def train_config(model: Path, **options: Any) -> TrainConfig:
-    """A short training run on the CPU."""
-    defaults = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "tracker": None}
-    return TrainConfig(model=str(model), device="cpu", **{**defaults, **options})
-
-
-def rows(folder: Path) -> list[dict[str, float]]:
-    """The metrics of a finished training run."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-
-
-def perturb(denoiser: torch.nn.Module) -> None:
-    """Move the adapters away from zero, as training does."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in trainable(denoiser).values():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+from trainings import perturb, rows, train_config
 
 
 def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:

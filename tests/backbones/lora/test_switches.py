@@ -16,7 +16,7 @@ from tastemaker.cli.command_line import main
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.preference.train import train
-from test_train import train_config
+from trainings import train_config
 
 FILE = "pytorch_lora_weights.safetensors"
 STEPS = 4

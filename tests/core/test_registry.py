@@ -214,7 +214,7 @@ def first_last(
             load_plugins((str(file),))
 
     def test_the_examples_of_the_contributors_guide_work(self, tmp_path: Path) -> None:
-        guide = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
         files = []
         for number, code in enumerate(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)):
             files.append(tmp_path / f"example_{number}.py")

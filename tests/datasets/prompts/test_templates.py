@@ -31,7 +31,7 @@ from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.datasets.prompts.template_sets import SETS, load_templates
 from tastemaker.nano.captions import vocabulary
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "prompts_and_classes.txt"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "dreambooth" / "prompts_and_classes.txt"
 
 PAPERS = """\
 Classes

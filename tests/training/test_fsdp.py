@@ -24,7 +24,7 @@ from tastemaker.training.fsdp import prepare
 from tastemaker.training.launch import FSDP2
 from tastemaker.training.optimization import refuse_engines
 from tastemaker.training.preference.train import train
-from test_train import rows, train_config
+from trainings import rows, train_config
 
 
 def split(words: list[str]) -> int:

@@ -18,7 +18,7 @@ from tastemaker.training.preference.data import cache_data, noisy_batch
 from tastemaker.training.preference.diagnostics import BANDS, POINTS, observe
 from tastemaker.training.preference.objective import DenoisingErrors
 from tastemaker.training.preference.train import train
-from test_train import train_config
+from trainings import train_config
 
 
 def errors(pol_c: float, pol_r: float, ref_c: float, ref_r: float) -> DenoisingErrors:

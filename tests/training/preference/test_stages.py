@@ -25,7 +25,7 @@ from tastemaker.training.preference.parameters import (
 )
 from tastemaker.training.preference.reference import FrozenAdapter, residual
 from tastemaker.training.preference.train import train
-from test_train import perturb, rows, train_config
+from trainings import perturb, rows, train_config
 
 FILE = "pytorch_lora_weights.safetensors"
 

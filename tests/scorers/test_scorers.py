@@ -509,13 +509,10 @@ def test_a_users_scorer_without_pixels(tmp_path: Path) -> None:
     from pydantic import TypeAdapter, ValidationError
 
     load_plugins((str(file),))
-    try:
-        choice = TypeAdapter(Scorer).validate_python({"name": "brightness", "gain": 2})
-        assert choice.options == {"gain": 2.0}
-        assert dict(scorer_states())["brightness"] == []
-        with pytest.raises(ValidationError, match="'brightness' is not differentiable"):
-            TypeAdapter(PixelScorer).validate_python("brightness")
-        with pytest.raises(ValidationError, match="Did you mean brightness"):
-            TypeAdapter(Scorer).validate_python("brightnes")
-    finally:
-        SCORERS._entries.pop("brightness")
+    choice = TypeAdapter(Scorer).validate_python({"name": "brightness", "gain": 2})
+    assert choice.options == {"gain": 2.0}
+    assert dict(scorer_states())["brightness"] == []
+    with pytest.raises(ValidationError, match="'brightness' is not differentiable"):
+        TypeAdapter(PixelScorer).validate_python("brightness")
+    with pytest.raises(ValidationError, match="Did you mean brightness"):
+        TypeAdapter(Scorer).validate_python("brightnes")

@@ -11,7 +11,7 @@ from tastemaker.config.loading import dump, load, shipped_runs
 from tastemaker.core.registry import RECIPES
 from tastemaker.recipes.run import run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", shipped_runs())

@@ -11,7 +11,7 @@ import pytest
 
 from tastemaker.config.training import TrainConfig
 from tastemaker.training.preference.train import train
-from test_train import rows, train_config
+from trainings import rows, train_config
 
 
 def combinations() -> list[Any]:

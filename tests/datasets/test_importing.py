@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from folders import described, digests, put
 from launching import launch
 from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker.cli.command_line import main
@@ -31,8 +32,6 @@ from tastemaker.recipes.run import run
 from tastemaker.storage.files import config_key, read_json, read_json_lines
 from tastemaker.storage.images import CONVERTED, decode, encode_png, upright
 from tastemaker.storage.records import PairSet, Pool
-from test_captioned import described, put
-from test_resume import digests
 
 COLOURS = ("red", "green", "blue", "white", "black", "orange")
 

@@ -1,0 +1,28 @@
+"""Short trainings, and what they leave."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tastemaker.backbones.lora.adapters import trainable
+from tastemaker.config.training import TrainConfig
+
+
+def train_config(model: Path, **options: Any) -> TrainConfig:
+    """A short training run on the CPU."""
+    defaults = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "tracker": None}
+    return TrainConfig(model=str(model), device="cpu", **{**defaults, **options})
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The metrics of a finished training run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def perturb(denoiser: torch.nn.Module) -> None:
+    """Move the adapters away from zero, as training does."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in trainable(denoiser).values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
