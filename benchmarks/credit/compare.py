@@ -33,7 +33,8 @@ from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.storage.files import write_json
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool, RunDir
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent

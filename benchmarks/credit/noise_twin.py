@@ -25,7 +25,8 @@ from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.reporting.credit import read
 from tastemaker.storage.files import write_json
-from tastemaker.storage.records import PairSet, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.data import TrainingData, cache_data
 from tastemaker.training.preference.train import train
 

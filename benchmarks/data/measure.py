@@ -110,12 +110,13 @@ def measure_imports(parsed: argparse.Namespace, work: Path) -> None:
 
 def make_pool(folder: Path, images: int) -> None:
     """Candidates as `generate` writes them, four a prompt."""
+    from tastemaker.storage.artifact import Artifact
     from tastemaker.storage.candidates import candidate_table
     from tastemaker.storage.files import write_table
-    from tastemaker.storage.records import Pool, Stage
+    from tastemaker.storage.pool import Pool
 
-    stage = Stage(folder, "generate", {"images": images})
-    with stage.claimed():
+    artifact = Artifact(folder, "generate", {"images": images})
+    with artifact.claimed():
         shard = 256
         for start in range(0, images, shard):
             rows = [
@@ -133,7 +134,7 @@ def make_pool(folder: Path, images: int) -> None:
                 for number in range(start, min(start + shard, images))
             ]
             write_table(Pool(folder).shard(start // shard), candidate_table(rows))
-        stage.finish(candidates=images)
+        artifact.finish(candidates=images)
 
 
 def rules(scorers: tuple[str, str]) -> dict[str, dict[str, Any]]:

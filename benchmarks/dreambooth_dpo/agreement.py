@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from rules import AXES, ROWS
 
 from tastemaker.storage.groups import Groups
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 POOL = "16-images-round-1-of-1"
 

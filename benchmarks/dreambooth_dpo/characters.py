@@ -8,7 +8,7 @@ from pathlib import Path
 from agreement import key_of
 from rules import AXES, ROWS
 
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 
 def characters(root: Path, names: list[str]) -> str:

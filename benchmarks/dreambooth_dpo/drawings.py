@@ -15,7 +15,7 @@ from tastemaker.datasets.subjects import photographs
 from tastemaker.pairing.angle import Difference, differences
 from tastemaker.storage.groups import Groups
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 Results = dict[str, dict[str, Any]]
 PICTURED = ("fidelity alone", "prompt alone", "angle 0 to 45", "angle 20 to 70", "angle 45 to 90")

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from world import Row, distance, label
 
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {
     "score": (lambda row: row["model"]["scores"]["preference"]["mean"], 2),

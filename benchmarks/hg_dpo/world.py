@@ -21,7 +21,8 @@ from tastemaker.pairing.pair import pair
 from tastemaker.recipes.real_images import Images
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool, RunDir
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")

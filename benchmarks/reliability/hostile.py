@@ -623,7 +623,7 @@ STACK = ("stack", "lora", "lora", "out")
 LORA = "pytorch_lora_weights.safetensors"
 OWN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pool/done.json", ("pair", "pool", "out", "rule.scorer=human")),
-    ("pool/stage.json", ("score", "pool", "scorers=[sharpness]", "device=cpu")),
+    ("pool/artifact.json", ("score", "pool", "scorers=[sharpness]", "device=cpu")),
     ("pool/candidates-00000.parquet", ("pair", "pool", "out", "rule.scorer=human")),
     ("pairs/done.json", ("train", "pairs", "out", *TRAIN)),
     ("pairs/pools.json", ("show", "pairs")),
@@ -663,9 +663,9 @@ OWN: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"{SMALL}/policy/done.json", PUBLISH),
     (f"{SMALL}/policy/{LORA}", PUBLISH),
     (f"{SMALL}/config.yaml", ("run", "run.yaml")),
-    (f"{SMALL}/candidates/stage.json", ("run", "run.yaml")),
+    (f"{SMALL}/candidates/artifact.json", ("run", "run.yaml")),
     (f"{SMALL}/policy/model.json", ("run", "run.yaml")),
-    ("judged/base/stage.json", ("evaluate", "lora", "judged", *JUDGE)),
+    ("judged/base/artifact.json", ("evaluate", "lora", "judged", *JUDGE)),
     ("judged/policy/candidates-00000.parquet", ("evaluate", "lora", "judged", *JUDGE)),
 )
 """Files that a command reads from another's folder, and the command."""

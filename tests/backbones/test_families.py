@@ -23,7 +23,8 @@ from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.recipes.run import run
-from tastemaker.storage.records import Pool, RunDir
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
 FLOWS = ("sd3", "flux")

@@ -16,7 +16,7 @@ import yaml
 
 from tastemaker.cli.command_line import main
 from tastemaker.storage.files import read_json, read_tensors, write_json, write_tensors
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 Refuses = Callable[..., str]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tastemaker.cli.command_line import main
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 SAMPLING = ("num_inference_steps=2", "guidance_scale=2", "batch_size=4")
 

@@ -33,7 +33,8 @@ from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.importing import import_comparisons
 from tastemaker.pairing.pair import pair
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 TWO = ("pick_a_pic", "webdataset", "folder", "twins", "rankings")
 """Formats of two images a comparison, in and out."""

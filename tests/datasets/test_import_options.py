@@ -36,8 +36,9 @@ from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.storage.files import read_json, read_json_lines
 from tastemaker.storage.images import decode, decode_photograph, encode_png, fit
+from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pool import Pool
 
 Source = Callable[..., Path]
 

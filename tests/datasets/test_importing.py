@@ -31,7 +31,8 @@ from tastemaker.pairing.pair import pair
 from tastemaker.recipes.run import run
 from tastemaker.storage.files import config_key, read_json, read_json_lines
 from tastemaker.storage.images import CONVERTED, decode, encode_png, upright
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 COLOURS = ("red", "green", "blue", "white", "black", "orange")
 

@@ -12,8 +12,9 @@ import pytest
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.evaluation.evaluate import compare, evaluate
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json, write_table, write_text
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.pool import Pool
 
 
 def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
@@ -32,7 +33,7 @@ def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
     write_table(pool.shard(0), pa.table(columns))
     file = pool.score_file("taste", pool.shard(0))
     write_table(file, pa.table({"candidate_id": ids, "taste": pa.array(scores, pa.float32())}))
-    write_json(file.parent / "done.json", {"room": "score", "key": "0"})
+    write_json(file.parent / "done.json", {"command": "score", "key": "0"})
     return pool
 
 
@@ -68,7 +69,7 @@ def test_a_score_that_is_missing_is_named(tmp_path: Path, bad: float | None) -> 
 
 
 def test_a_damaged_model_is_named_before_any_is_drawn(tmp_path: Path) -> None:
-    lora = Stage(tmp_path / "lora", "train", {})
+    lora = Artifact(tmp_path / "lora", "train", {})
     with lora.claimed():
         write_json(lora.folder / "model.json", {"base": "nano"})
         write_text(lora.folder / "pytorch_lora_weights.safetensors", "weights")

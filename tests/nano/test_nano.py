@@ -104,7 +104,7 @@ def test_scorers_prefer_the_prompt_that_was_drawn(tmp_path: Path) -> None:
     from tastemaker.sampling.sampler import plan, sample_pool
     from tastemaker.scorers.base import Scorer
     from tastemaker.storage.images import decode
-    from tastemaker.storage.records import Pool
+    from tastemaker.storage.pool import Pool
 
     texts = prompts("test", 12)
     config = SamplingConfig(num_inference_steps=10, guidance_scale=2.5, device="cpu")

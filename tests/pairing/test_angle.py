@@ -22,7 +22,8 @@ from tastemaker.storage.candidates import candidate_table
 from tastemaker.storage.files import write_json, write_table
 from tastemaker.storage.groups import Group, Groups
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 AXES = {"fidelity": "image", "prompt": "text"}
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tastemaker.core.errors import TastemakerError
 from tastemaker.pairing.pair import best_worst, threshold, weighted
 from tastemaker.pairing.picks import Dropped, Pick, checked
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_table
 from tastemaker.storage.groups import Group, Groups
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.pool import Pool
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)
 
@@ -133,13 +134,13 @@ def test_groups_come_in_the_order_of_their_first_candidates(
             | {"seed": i, "source": "generated", "source_id": "", "score": 0.5 * i}
             for i, item in enumerate(items)
         ]
-        stage = Stage(pool.folder / "scores" / "score", "score", {})
-        with stage.claimed():
+        artifact = Artifact(pool.folder / "scores" / "score", "score", {})
+        with artifact.claimed():
             for index, start in enumerate(range(0, len(rows), shard)):
                 table = pa.Table.from_pylist(rows[start : start + shard])
                 write_table(pool.shard(index), table.drop_columns("score"))
                 write_table(pool.score_file("score", pool.shard(index)), table)
-            stage.finish()
+            artifact.finish()
         kept = [i for i in range(len(items)) if i not in left_out]
         found = Groups(pool, {str(i) for i in kept})
         expected: dict[int, list[int]] = {}

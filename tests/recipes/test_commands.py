@@ -13,7 +13,8 @@ from conftest import PROMPTS
 from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
 from tastemaker.recipes.run import run
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 
 def test_prompts_of_the_last_room_are_read_before_the_first(run_file: Path) -> None:

@@ -17,7 +17,9 @@ from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
 from tastemaker.recipes.run import run
 from tastemaker.storage.files import read_json
-from tastemaker.storage.records import PairSet, Pool, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -17,7 +17,9 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.evaluation.evaluate import evaluate, summary
 from tastemaker.recipes.real_images import Images
 from tastemaker.recipes.run import check_run, run
-from tastemaker.storage.records import PairSet, Pool, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -21,7 +21,7 @@ from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.recipes.run import run
 from tastemaker.storage.files import UMASK, write_json
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

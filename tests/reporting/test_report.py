@@ -32,7 +32,9 @@ from tastemaker.reporting.samples import quantiles, strips
 from tastemaker.reporting.summary import verdict
 from tastemaker.reporting.svg import COLOURS, PRINT
 from tastemaker.storage.files import write_json, write_table, write_text
-from tastemaker.storage.records import PairSet, Pool, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 HOSTILE = '<script>alert("x")</script> & a "dog"'
 SCORERS = ("nano_preference", "nano_judge")
@@ -74,7 +76,7 @@ def write_pool(
         scores = [0.25 + 0.04 * (drawn.gauss(0, 1) + lift) for _ in rows]
         file = pool.score_file(scorer, pool.shard(0))
         write_table(file, pa.table({"candidate_id": ids, scorer: scores}))
-        write_json(file.parent / "done.json", {"room": "score", "key": "0"})
+        write_json(file.parent / "done.json", {"command": "score", "key": "0"})
     return pool
 
 

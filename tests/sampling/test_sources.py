@@ -26,7 +26,8 @@ from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.candidates import Rows, item_of, latents_of
 from tastemaker.storage.groups import Group
 from tastemaker.storage.images import decode, to_pixels
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 SAMPLING = {"num_inference_steps": 4, "guidance_scale": 3.0, "device": "cpu"}
 LAST = 999

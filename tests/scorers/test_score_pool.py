@@ -24,11 +24,12 @@ from tastemaker.evaluation.score import score
 from tastemaker.scorers import pool as scoring
 from tastemaker.scorers.cache import content
 from tastemaker.scorers.ensembles import mean, rank, standardised, weighted
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.candidates import candidate_table
 from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.groups import Groups
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.pool import Pool
 
 SHARD = 3
 
@@ -98,11 +99,11 @@ def new_pool(
         }
         for number, (prompt, seed) in enumerate(plan)
     ]
-    stage = Stage(folder, "generate", {"made": folder.name})
-    with stage.claimed():
+    artifact = Artifact(folder, "generate", {"made": folder.name})
+    with artifact.claimed():
         for index, start in enumerate(range(0, len(rows), SHARD)):
             write_table(pool.shard(index), candidate_table(rows[start : start + SHARD]))
-        stage.finish()
+        artifact.finish()
     return pool
 
 

@@ -14,16 +14,16 @@ import pytest
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage import locks as claims
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.files import atomic, read_json, read_json_lines, read_record, write_text
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import Stage, finished_key
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from tastemaker.cli.command_line import main
-from tastemaker.storage.records import Stage
-with Stage(Path(sys.argv[1]), "train", {}).claimed():
+from tastemaker.storage.artifact import Artifact
+with Artifact(Path(sys.argv[1]), "train", {}).claimed():
     (Path(sys.argv[1]) / "half").write_text("x")
     (Path(sys.argv[1]) / ".model.0a1b2c3d.tmp").write_text("half of the w")
     (Path(sys.argv[1]) / ".tmpGUhu5I").write_text("what safetensors had begun")
@@ -45,12 +45,12 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def made(stage: Stage, *files: str) -> None:
-    with stage.claimed() as unfinished:
+def made(artifact: Artifact, *files: str) -> None:
+    with artifact.claimed() as unfinished:
         if unfinished:
             for name in files:
-                write_text(stage.folder / name, name)
-            stage.finish(files_made=len(files))
+                write_text(artifact.folder / name, name)
+            artifact.finish(files_made=len(files))
 
 
 class TestExclusive:
@@ -62,20 +62,20 @@ class TestExclusive:
         try:
             with (
                 pytest.raises(TastemakerError, match=f"process {process.pid} on "),
-                Stage(folder, "train", {}).claimed(),
+                Artifact(folder, "train", {}).claimed(),
             ):
                 pass
             assert ".model.0a1b2c3d.tmp" in names(folder)
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        made(Stage(folder, "train", {}), "model")
-        assert names(folder) == ["done.json", "half", "model", "stage.json"]
+        made(Artifact(folder, "train", {}), "model")
+        assert names(folder) == ["artifact.json", "done.json", "half", "model"]
 
     def test_a_lock_without_a_name_is_of_a_killed_command(self, tmp_path: Path) -> None:
         write_text(tmp_path / "policy" / ".lock", "")
-        made(Stage(tmp_path / "policy", "train", {}), "model")
-        assert names(tmp_path / "policy") == ["done.json", "model", "stage.json"]
+        made(Artifact(tmp_path / "policy", "train", {}), "model")
+        assert names(tmp_path / "policy") == ["artifact.json", "done.json", "model"]
 
     def test_a_terminated_command_gives_the_folder_back(self, tmp_path: Path) -> None:
         process = holder(tmp_path)
@@ -107,7 +107,7 @@ class TestExclusive:
     def test_half_written_files_go_but_not_those_of_a_stage_inside(self, tmp_path: Path) -> None:
         for place in (tmp_path, tmp_path / "checkpoints", tmp_path / "scores" / "judge"):
             write_text(place / ".x.parquet.4711.tmp", "")
-        write_text(tmp_path / "scores" / "judge" / "stage.json", "{}")
+        write_text(tmp_path / "scores" / "judge" / "artifact.json", "{}")
         with exclusive(tmp_path):
             assert [path for path in names(tmp_path) if path.endswith(".tmp")] == [
                 ".x.parquet.4711.tmp"
@@ -135,50 +135,50 @@ class TestClaims:
     def test_a_command_that_fails_before_its_first_result_claims_nothing(
         self, tmp_path: Path, error: BaseException
     ) -> None:
-        stage = Stage(tmp_path / "runs" / "policy", "train", {"steps": 3})
+        artifact = Artifact(tmp_path / "runs" / "policy", "train", {"steps": 3})
 
         def refused() -> None:
-            with stage.claimed():
-                write_text(stage.folder / "logs" / "events", "started")
-                shutil.rmtree(stage.folder / "logs")
+            with artifact.claimed():
+                write_text(artifact.folder / "logs" / "events", "started")
+                shutil.rmtree(artifact.folder / "logs")
                 raise error
 
         with pytest.raises(type(error)):
             refused()
         assert names(tmp_path) == []
-        made(Stage(stage.folder, "train", {"steps": 4}), "model")
+        made(Artifact(artifact.folder, "train", {"steps": 4}), "model")
 
     def test_results_keep_the_claim(self, tmp_path: Path) -> None:
-        stage = Stage(tmp_path, "generate", {"seed": 1})
+        artifact = Artifact(tmp_path, "generate", {"seed": 1})
 
         def failing() -> None:
-            with stage.claimed():
+            with artifact.claimed():
                 write_text(tmp_path / "shard", "x")
                 raise TastemakerError("later")
 
         with pytest.raises(TastemakerError, match="later"):
             failing()
         with pytest.raises(TastemakerError, match="seed: 1 there, 2 now"):
-            made(Stage(tmp_path, "generate", {"seed": 2}))
+            made(Artifact(tmp_path, "generate", {"seed": 2}))
 
     def test_files_of_nobody_are_not_taken_for_results(self, tmp_path: Path) -> None:
         write_text(tmp_path / "candidates-00000.parquet", "x")
         with pytest.raises(TastemakerError, match="holds candidates-00000.parquet and no"):
-            made(Stage(tmp_path, "generate", {}))
+            made(Artifact(tmp_path, "generate", {}))
 
     def test_a_folder_that_was_moved_away_is_not_finished(self, tmp_path: Path) -> None:
-        stage = Stage(tmp_path / "pool", "generate", {})
+        artifact = Artifact(tmp_path / "pool", "generate", {})
 
         def moved() -> None:
-            with stage.claimed():
-                write_text(stage.folder / "a", "a")
-                stage.folder.rename(tmp_path / "elsewhere")
-                write_text(stage.folder / "b", "b")
-                stage.finish()
+            with artifact.claimed():
+                write_text(artifact.folder / "a", "a")
+                artifact.folder.rename(tmp_path / "elsewhere")
+                write_text(artifact.folder / "b", "b")
+                artifact.finish()
 
         with pytest.raises(TastemakerError, match="was moved"):
             moved()
-        assert names(stage.folder) == ["b"]
+        assert names(artifact.folder) == ["b"]
 
 
 class TestCounted:
@@ -194,35 +194,35 @@ class TestCounted:
     def test_what_is_amiss_is_named_and_made_again(
         self, tmp_path: Path, harm: object, says: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        stage = Stage(tmp_path, "generate", {})
-        made(stage, "a", "b")
+        artifact = Artifact(tmp_path, "generate", {})
+        made(artifact, "a", "b")
         assert callable(harm)
         harm(tmp_path / "b")
         with pytest.raises(TastemakerError, match=f"b {says}.*run the command that made"):
             finished_key(tmp_path, whole=True)
-        with stage.claimed() as unfinished:
+        with artifact.claimed() as unfinished:
             assert unfinished
             assert not (tmp_path / "b").exists()
             assert (tmp_path / "a").exists()
             write_text(tmp_path / "b", "b")
-            stage.finish()
+            artifact.finish()
         assert says in capsys.readouterr().out
-        assert finished_key(tmp_path, whole=True) == stage.key
+        assert finished_key(tmp_path, whole=True) == artifact.key
 
     def test_what_no_later_command_needs_may_be_deleted(self, tmp_path: Path) -> None:
-        stage = Stage(tmp_path, "train", {})
-        made(stage, "model", "checkpoints/step-1", "cache.safetensors")
+        artifact = Artifact(tmp_path, "train", {})
+        made(artifact, "model", "checkpoints/step-1", "cache.safetensors")
         assert list(read_json(tmp_path / "done.json")["files"]) == ["model"]
 
     @pytest.mark.parametrize("text", ["[1]", "null", "{}", '{"key": 3}', "3", '{"key": "a"'])
-    @pytest.mark.parametrize("name", ["done.json", "stage.json"])
+    @pytest.mark.parametrize("name", ["done.json", "artifact.json"])
     def test_records_of_another_shape_are_one_clear_error(
         self, tmp_path: Path, name: str, text: str
     ) -> None:
-        made(Stage(tmp_path, "pair", {}), "pairs")
+        made(Artifact(tmp_path, "pair", {}), "pairs")
         (tmp_path / name).write_text(text)
         with pytest.raises(TastemakerError, match=name):
-            made(Stage(tmp_path, "pair", {}))
+            made(Artifact(tmp_path, "pair", {}))
 
     def test_lines_of_another_shape_are_named_but_a_torn_last_one_left_out(
         self, tmp_path: Path

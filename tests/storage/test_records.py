@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LOSSES, load_plugins
 from tastemaker.datasets.listing import Listing
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.files import (
     ROWS_AT_ONCE,
@@ -32,7 +33,9 @@ from tastemaker.storage.files import (
     write_tensors,
     write_text,
 )
-from tastemaker.storage.records import PairSet, Pool, RunDir, Stage, finished_key
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 
 def files_in(folder: Path) -> list[str]:
@@ -61,11 +64,11 @@ def pair_of(chosen: str, rejected: str, margin: float) -> dict[str, Any]:
     return {**texts, **ids, "rule": "best_worst", "margin": margin}
 
 
-def finished(stage: Stage) -> None:
-    """End a stage, unless it has ended."""
-    with stage.claimed() as unfinished:
+def finished(artifact: Artifact) -> None:
+    """End an artifact, unless it has ended."""
+    with artifact.claimed() as unfinished:
         if unfinished:
-            stage.finish()
+            artifact.finish()
 
 
 def script(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -108,7 +111,7 @@ class TestAtomic:
 import os, signal, sys
 from pathlib import Path
 from tastemaker.storage.files import atomic
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 with atomic(Pool(Path(sys.argv[1])).shard(0)) as temporary:
     temporary.write_bytes(b"PAR1 and then the power went")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -219,7 +222,7 @@ class TestTables:
             read_json(file)
 
 
-class TestStage:
+class TestArtifact:
     def test_a_key_depends_on_values_and_not_on_their_order(self) -> None:
         key = config_key("train", {"steps": 3, "seed": 0})
         assert key == config_key("train", {"seed": 0, "steps": 3})
@@ -234,11 +237,11 @@ class TestStage:
         assert len({key, *others}) == 5
 
     def test_a_finished_stage_is_known_again_and_hands_on_its_key(self, tmp_path: Path) -> None:
-        stage = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
-        with stage.claimed() as unfinished:
+        artifact = Artifact(tmp_path / "pairs", "pair", {"rule": "best_worst"})
+        with artifact.claimed() as unfinished:
             assert unfinished
-            stage.finish(pairs=12)
-        again = Stage(tmp_path / "pairs", "pair", {"rule": "best_worst"})
+            artifact.finish(pairs=12)
+        again = Artifact(tmp_path / "pairs", "pair", {"rule": "best_worst"})
         with again.claimed() as unfinished:
             assert not unfinished
         assert finished_key(tmp_path / "pairs") == again.key
@@ -246,26 +249,26 @@ class TestStage:
 
     def test_a_stage_that_was_killed_is_taken_up_again(self, tmp_path: Path) -> None:
         for _ in range(2):
-            with Stage(tmp_path, "train", {"steps": 3}).claimed() as unfinished:
+            with Artifact(tmp_path, "train", {"steps": 3}).claimed() as unfinished:
                 assert unfinished
 
     def test_another_configuration_is_refused_and_the_difference_named(
         self, tmp_path: Path
     ) -> None:
-        finished(Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 500.0}}))
-        other = Stage(tmp_path, "train", {"loss": {"name": "dpo", "beta": 2000.0}})
+        finished(Artifact(tmp_path, "train", {"loss": {"name": "dpo", "beta": 500.0}}))
+        other = Artifact(tmp_path, "train", {"loss": {"name": "dpo", "beta": 2000.0}})
         with pytest.raises(TastemakerError, match=r"loss\.beta: 500\.0 there, 2000\.0 now"):
             finished(other)
         assert finished_key(tmp_path) != other.key
 
     def test_another_configuration_is_not_finished_here(self, tmp_path: Path) -> None:
-        finished(Stage(tmp_path, "train", {"steps": 3}))
-        assert not Stage(tmp_path, "train", {"steps": 4}).finished
+        finished(Artifact(tmp_path, "train", {"steps": 3}))
+        assert not Artifact(tmp_path, "train", {"steps": 4}).finished
 
     def test_the_input_of_a_room_must_be_finished(self, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match="does not exist"):
             finished_key(tmp_path / "candidates")
-        with Stage(tmp_path / "candidates", "generate", {}).claimed():
+        with Artifact(tmp_path / "candidates", "generate", {}).claimed():
             pass
         with pytest.raises(TastemakerError, match="is not finished"):
             finished_key(tmp_path / "candidates")
@@ -284,16 +287,16 @@ def mine_for_keys(margin):
         yield
         LOSSES._entries.pop("mine_for_keys", None)
 
-    def stage(self, folder: Path, factor: int, loss: str) -> Stage:
+    def stage(self, folder: Path, factor: int, loss: str) -> Artifact:
         file = folder / "my_losses.py"
         file.write_text(self.CODE.format(factor=factor), encoding="utf-8")
         load_plugins((str(file),))
-        return Stage(folder / "out", "train", {"loss": {"name": loss}, "steps": 3})
+        return Artifact(folder / "out", "train", {"loss": {"name": loss}, "steps": 3})
 
     def test_other_code_is_another_stage(self, tmp_path: Path) -> None:
-        stage = self.stage(tmp_path, 2, "mine_for_keys")
+        artifact = self.stage(tmp_path, 2, "mine_for_keys")
         edited = self.stage(tmp_path, 3, "mine_for_keys")
-        assert stage.key != edited.key
+        assert artifact.key != edited.key
         assert list(edited.config["plugins"]) == ["loss mine_for_keys"]
 
     def test_stages_that_do_not_name_it_stay(self, tmp_path: Path) -> None:
@@ -304,13 +307,13 @@ def mine_for_keys(margin):
 class TestPool:
     @staticmethod
     def scored(folder: Path, scorer: str, *shards: tuple[str, ...], end: bool = True) -> None:
-        stage = Stage(folder / "scores" / scorer, "score", {})
-        with stage.claimed():
+        artifact = Artifact(folder / "scores" / scorer, "score", {})
+        with artifact.claimed():
             for index, ids in enumerate(shards):
                 file = Pool(folder).score_file(scorer, Pool(folder).shard(index))
                 write_table(file, table_of(*ids, scorer=scorer))
             if end:
-                stage.finish()
+                artifact.finish()
 
     @pytest.fixture
     def pool(self, tmp_path: Path) -> Pool:
@@ -339,14 +342,14 @@ class TestPool:
     def test_a_shard_that_is_gone_or_cut_is_noticed_by_whoever_reads_the_pool(
         self, pool: Pool
     ) -> None:
-        stage = Stage(pool.folder, "generate", {})
+        artifact = Artifact(pool.folder, "generate", {})
         shards = [(file, file.read_bytes()) for file in pool.shards()]
         for file, _ in shards:
             file.unlink()
-        with stage.claimed():
+        with artifact.claimed():
             for file, data in shards:
                 file.write_bytes(data)
-            stage.finish()
+            artifact.finish()
         assert len(pool.shards()) == 2
         shards[1][0].write_bytes(shards[1][1][:-1])
         with pytest.raises(TastemakerError, match="candidates-00001.parquet is truncated"):
@@ -362,13 +365,13 @@ class TestPool:
     def test_a_score_that_is_no_finite_number_is_refused(
         self, pool: Pool, value: float | None
     ) -> None:
-        stage = Stage(pool.folder / "scores" / "judge", "score", {})
-        with stage.claimed():
+        artifact = Artifact(pool.folder / "scores" / "judge", "score", {})
+        with artifact.claimed():
             for ids in (("a", "bb"), ("ccc",)):
                 shard = pool.shards()[len(ids) == 1]
                 table = {"candidate_id": ids, "judge": pa.array([value] * len(ids), pa.float32())}
                 write_table(pool.score_file("judge", shard), pa.table(table))
-            stage.finish()
+            artifact.finish()
         with pytest.raises(TastemakerError, match=r"scores-00000.*no finite number.*score again"):
             pool.scores()
 

@@ -21,7 +21,7 @@ from tastemaker.datasets.importing import import_images
 from tastemaker.pairing.join import join, mix
 from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.images import size_of
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 from tastemaker.training.latents import Latents, bucketed_indices, pair_index
 from tastemaker.training.preference.train import train
 

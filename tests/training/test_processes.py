@@ -24,7 +24,7 @@ from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.hardware import IGNORED, WORLD_SIZES, number_of_processes, torch_device
 from tastemaker.recipes.run import run
 from tastemaker.storage import locks as claims
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.optimization import accelerator_for
 
 

@@ -10,7 +10,7 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE, base_of
 from tastemaker.backbones.textual_inversion import TOKEN_FILE
 from tastemaker.core.content_hash import folder_content, weights_content
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.records import DONE_FILE, MADE_ALONG, finished_key
+from tastemaker.storage.artifact import DONE_FILE, MADE_ALONG, finished_key
 
 INDEX = "model_index.json"
 

@@ -30,7 +30,7 @@ from tastemaker.config.sections import (
 )
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.records import RunDir, refuse_claimed
+from tastemaker.storage.run_dir import RunDir, refuse_claimed
 
 Command = Callable[[argparse.Namespace], int | None]
 

@@ -14,11 +14,13 @@ from tastemaker.config.datasets import HUMAN, TIE, DataExportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LAYOUTS
 from tastemaker.datasets.comparisons import Comparison, win_shares
+from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.files import config_key, disk_errors, read_record, temporary_of, write_json
 from tastemaker.storage.groups import Groups, score_keys
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import PairSet, Pool, finished_key
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 MARKER = ".tastemaker.json"
 """Hidden, so that no reader of the folder takes it for data."""

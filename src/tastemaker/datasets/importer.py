@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import number_of_processes, processes
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import atomic, read_table, write_table
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.pool import Pool
 
 POLL_SECONDS = 1.0
 
@@ -340,21 +341,21 @@ def told(counts: Mapping[str, int], what: str = "dropped") -> str:
     return "".join(f"; {number} {what}: {reason}" for reason, number in counts.items())
 
 
-def left_to_main_process(stage: Stage) -> bool:
-    """Wait, in every process but the main one, until that one has finished a stage.
+def left_to_main_process(artifact: Artifact) -> bool:
+    """Wait, in every process but the main one, until that one has finished an artifact.
 
     They watch the folder: an import may last longer than processes wait for one another at a
     barrier before they give up.
 
     Args:
-        stage: Begun, in a folder that all processes see.
+        artifact: Begun, in a folder that all processes see.
 
     Returns:
         False in the main process, which has the work to do; True in the others when it is done.
     """
     if number_of_processes() == 1 or processes().is_main_process:
         return False
-    while not stage.finished:
+    while not artifact.finished:
         time.sleep(POLL_SECONDS)
     return True
 

@@ -21,7 +21,8 @@ from tastemaker.datasets.comparisons import ComparedImages
 from tastemaker.datasets.conversion import Compared, Photograph
 from tastemaker.datasets.filters import words_key
 from tastemaker.datasets.importer import Intake, left_to_main_process
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.artifact import Artifact
+from tastemaker.storage.pool import Pool
 
 
 def import_comparisons(config: ImportConfig, output: Path) -> Path:
@@ -50,13 +51,13 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
         "words": words_key(config.filters),
         "code": COMPARISONS.code(choice.name),
     }
-    stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
+    artifact = Artifact(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
     convert = Compared.of(config)
-    with stage.claimed() as unfinished, contextlib.ExitStack() as claims:
+    with artifact.claimed() as unfinished, contextlib.ExitStack() as claims:
         if not unfinished:
             return output
         verdicts = {
-            scorer: Stage(output / "scores" / scorer, f"score {scorer}", {"pool": stage.key})
+            scorer: Artifact(output / "scores" / scorer, f"score {scorer}", {"pool": artifact.key})
             for scorer in convert.scorers
         }
         open_verdicts = {
@@ -64,7 +65,7 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
             for scorer, each in verdicts.items()
             if claims.enter_context(each.claimed())
         }
-        if left_to_main_process(stage):
+        if left_to_main_process(artifact):
             return output
         pool = Pool(output)
         intake = Intake(pool, "comparison", convert, config.shard_size, scorers=convert.scorers)
@@ -73,7 +74,7 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
         total = intake.fill(rows, name, source.passed_over)
         for scorer, each in open_verdicts.items():
             each.finish(scorer=scorer)
-        stage.finish(comparisons=total.taken, **total.counts())
+        artifact.finish(comparisons=total.taken, **total.counts())
     return output
 
 
@@ -103,15 +104,15 @@ def import_images(config: ImagesConfig, output: Path) -> Path:
         "words": words_key(config.filters),
         "code": CAPTIONED.code(choice.name),
     }
-    stage = Stage(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
-    with stage.claimed() as unfinished:
-        if unfinished and not left_to_main_process(stage):
-            _take_images(config, images, stage)
+    artifact = Artifact(output, "import", {**config.model_dump(mode="json"), "inputs": inputs})
+    with artifact.claimed() as unfinished:
+        if unfinished and not left_to_main_process(artifact):
+            _take_images(config, images, artifact)
     return output
 
 
-def _take_images(config: ImagesConfig, images: CaptionedImages, stage: Stage) -> None:
-    output, choice, convert = stage.folder, config.images, Photograph.of(config)
+def _take_images(config: ImagesConfig, images: CaptionedImages, artifact: Artifact) -> None:
+    output, choice, convert = artifact.folder, config.images, Photograph.of(config)
     intake = Intake(Pool(output), "image", convert, config.shard_size, config.limit)
     name = str(choice.options.get("path", choice.name))
     total = intake.fill(images.images, name, images.passed_over)
@@ -121,4 +122,4 @@ def _take_images(config: ImagesConfig, images: CaptionedImages, stage: Stage) ->
             f" ({total.left_out} left out, see {Pool(output).left_out})."
             f" Delete {output}, then lower limit or add images."
         )
-    stage.finish(images=total.taken, **total.counts())
+    artifact.finish(images=total.taken, **total.counts())

@@ -16,10 +16,11 @@ from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.metrics.clusters import mean_and_stderr
 from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.preflight import check
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import read_table, write_json
 from tastemaker.storage.images import decode
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import Pool, Stage
+from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import normalized_prompt, number_trained_on, shared_warning
 
@@ -66,12 +67,12 @@ def evaluate(
 
     judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
     # All are looked at before the first is drawn.
-    stages = {
-        name: _stage(_drawn(config, name), name, model, prompts, output / name)
+    artifacts = {
+        name: _artifact(_drawn(config, name), name, model, prompts, output / name)
         for name, model in judged.items()
     }
     pools = {
-        name: _draw(_drawn(config, name), model, prompts, stages[name])
+        name: _draw(_drawn(config, name), model, prompts, artifacts[name])
         for name, model in judged.items()
     }
     for pool in pools.values():
@@ -256,29 +257,29 @@ def _drawn(config: EvaluateConfig, name: str) -> EvaluateConfig:
     return config.model_copy(update={"adapter": own})
 
 
-def _stage(
+def _artifact(
     config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path
-) -> Stage:
+) -> Artifact:
     from tastemaker.backbones import model_identity
 
     around = {"device", "scorers", "base", "features", "adapters"}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
-    return Stage(folder, f"evaluate {name}", {**settings, "inputs": inputs})
+    return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})
 
 
-def _draw(config: EvaluateConfig, model: str, prompts: list[str], stage: Stage) -> Pool:
+def _draw(config: EvaluateConfig, model: str, prompts: list[str], artifact: Artifact) -> Pool:
     from tastemaker.sampling.sampler import plan, sample_pool
 
-    pool = Pool(stage.folder)
-    with stage.claimed() as unfinished:
+    pool = Pool(artifact.folder)
+    with artifact.claimed() as unfinished:
         if unfinished:
             items = plan(prompts, config.num_images, config.seed)
             sample_pool(
                 config, model, items, pool.folder, keep_latents=False, shard_size=SHARD_SIZE
             )
             pool.require(len(items))
-            stage.finish(prompts=len(prompts), candidates=len(items))
+            artifact.finish(prompts=len(prompts), candidates=len(items))
     return pool
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.preflight import check, expect
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 
 def score(config: ScoreConfig, pool: Path) -> Path:

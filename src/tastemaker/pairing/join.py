@@ -14,8 +14,10 @@ from tastemaker.core.registry import JOINS
 from tastemaker.core.values import Names
 from tastemaker.pairing.picks import Dropped, PairRows, Pick, checked, finish_pairs, highest, lowest
 from tastemaker.preflight import expect, expect_columns
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.groups import Group, Groups, met, score_keys
-from tastemaker.storage.records import PairSet, Pool, Stage, finished_key
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 
 @JOINS.register("best_worst")
@@ -89,7 +91,7 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     left, right = _Side(chosen), _Side(rejected)
     expect_columns([*left.pools, *right.pools], config)
     inputs = {"chosen": left.key, "rejected": right.key, "code": JOINS.code(config.rule.name)}
-    stage = Stage(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
+    artifact = Artifact(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
     rule = JOINS.bind(config.rule.name, config.rule.options)
 
     def picks() -> Iterator[tuple[Group, Group, Pick | Dropped]]:
@@ -101,10 +103,10 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
                 yield from ((group, other, pick) for pick in found)
 
     pools = {pool.folder: pool for pool in (*left.pools, *right.pools)}
-    with stage.claimed() as unfinished:
+    with artifact.claimed() as unfinished:
         if unfinished:
             finish_pairs(
-                stage,
+                artifact,
                 PairRows(picks(), config.rule.name),
                 list(pools.values()),
                 f"{chosen.name}'s items",
@@ -126,14 +128,14 @@ def mix(pairs: Sequence[Path], output: Path) -> Path:
     Returns:
         `output`.
     """
-    stage = Stage(output, "mix", {"inputs": [finished_key(folder) for folder in pairs]})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "mix", {"inputs": [finished_key(folder) for folder in pairs]})
+    with artifact.claimed() as unfinished:
         if unfinished:
             sets = [PairSet(folder) for folder in pairs]
             rows = (row for each in sets for row in each.rows())
             pools = {pool.folder: pool for each in sets for pool in each.pools()}
             number = PairSet(output).write(rows, list(pools.values()))
-            stage.finish(pairs=number)
+            artifact.finish(pairs=number)
             print(f"{number} pairs of {len(sets)} sets")
     return output
 

@@ -24,8 +24,9 @@ from tastemaker.pairing.picks import (
     widest,
 )
 from tastemaker.preflight import check, expect, expect_columns
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.groups import Group, Groups, ScorerName, ZScored, score_keys
-from tastemaker.storage.records import Pool, Stage, finished_key
+from tastemaker.storage.pool import Pool
 
 Weights = Annotated[
     dict[str, float],
@@ -136,14 +137,14 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
         "words": words_key(config.filters),
         "code": RULES.code(config.rule.name),
     }
-    stage = Stage(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
-            _pair(config, source, stage)
+            _pair(config, source, artifact)
     return output
 
 
-def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
+def _pair(config: PairConfig, source: Pool, artifact: Artifact) -> None:
     rule = RULES.bind(config.rule.name, config.rule.options)
     found = Groups(source)
     reasons = prompt_reasons(config.filters, config.split)
@@ -158,7 +159,7 @@ def _pair(config: PairConfig, source: Pool, stage: Stage) -> None:
 
     picks = ((group, group, pick) for group in found for pick in kept(group))
     finish_pairs(
-        stage,
+        artifact,
         PairRows(picks, config.rule.name),
         [source],
         f"{len(found)} prompts' candidates",

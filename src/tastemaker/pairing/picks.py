@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from tastemaker.config.datasets import PairFilters
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import config_key
 from tastemaker.storage.groups import Group
-from tastemaker.storage.records import PairSet, Pool, Stage
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 Rule = TypeVar("Rule", bound=Callable[..., Iterator[Any]])
 
@@ -184,12 +186,16 @@ class PairRows:
 
 
 def finish_pairs(
-    stage: Stage, rows: PairRows, pools: Sequence[Pool], of: str, none_left: Callable[[str], str]
+    artifact: Artifact,
+    rows: PairRows,
+    pools: Sequence[Pool],
+    of: str,
+    none_left: Callable[[str], str],
 ) -> None:
-    """Write pairs, end their stage, and say how many there are and what was dropped for what.
+    """Write pairs, finish their artifact, and say how many there are and what was dropped for what.
 
     Args:
-        stage: The output folder's.
+        artifact: The output folder.
         rows: The pairs, written as they come.
         pools: Where their images lie.
         of: What the pairs were made of, for the message.
@@ -198,9 +204,9 @@ def finish_pairs(
     Raises:
         TastemakerError: There is no pair.
     """
-    pairs = PairSet(stage.folder).write(rows, pools)
+    pairs = PairSet(artifact.folder).write(rows, pools)
     why = "".join(f"; {number} dropped: {reason}" for reason, number in rows.dropped.items())
     if not pairs:
         raise TastemakerError(none_left(why))
-    stage.finish(pairs=pairs, dropped=dict(rows.dropped))
+    artifact.finish(pairs=pairs, dropped=dict(rows.dropped))
     print(f"{pairs} pairs of {of}{why}")

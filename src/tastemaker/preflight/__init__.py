@@ -23,7 +23,9 @@ from tastemaker.config.sections import (
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.registry import CAPTIONED, COMPARISONS, PROMPTS
 from tastemaker.core.values import Names
-from tastemaker.storage.records import PairSet, Pool, finished_key
+from tastemaker.storage.artifact import finished_key
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 LAST = ("device", "model", "features", "tracker")
 """What needs torch to be looked for."""

@@ -6,7 +6,7 @@ from tastemaker.config.runs import RewardRun
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.reporting.report import report
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.reward.train import train_reward
 
 

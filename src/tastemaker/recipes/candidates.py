@@ -8,7 +8,7 @@ from tastemaker.config.runs import PreferenceRun
 from tastemaker.datasets.importing import import_comparisons
 from tastemaker.evaluation.score import score
 from tastemaker.sampling.generate import generate
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 
 def scored_candidates(config: PreferenceRun, run: RunDir) -> Path:

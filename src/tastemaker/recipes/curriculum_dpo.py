@@ -5,7 +5,7 @@ from __future__ import annotations
 from tastemaker.config.runs import CurriculumRun
 from tastemaker.core.registry import RECIPES
 from tastemaker.recipes.diffusion_dpo import diffusion_dpo
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 
 @RECIPES.register("curriculum_dpo")

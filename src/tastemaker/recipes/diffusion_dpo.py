@@ -8,7 +8,7 @@ from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.reporting.report import report
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
 

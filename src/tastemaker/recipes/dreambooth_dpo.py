@@ -12,7 +12,7 @@ from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.reporting.report import report
 from tastemaker.sampling.generate import generate
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.preference.train import train
 

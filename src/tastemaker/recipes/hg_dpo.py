@@ -12,7 +12,7 @@ from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.join import mix
 from tastemaker.recipes.real_images import Images, stage_pairs
 from tastemaker.reporting.report import report
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
 

@@ -15,7 +15,7 @@ from tastemaker.pairing.join import join
 from tastemaker.reporting.pool.shared import shared_pictures
 from tastemaker.sampling.blend import blend
 from tastemaker.sampling.generate import generate, reconstruct
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 
 class Images:

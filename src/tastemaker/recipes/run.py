@@ -20,7 +20,7 @@ from tastemaker.core.registry import RECIPES
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check
 from tastemaker.reporting.report import report
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 from tastemaker.storage.trained_prompts import shared_prompts, shared_warning
 from tastemaker.training.checks import check_training
 

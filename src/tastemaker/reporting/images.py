@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import read_table
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 THUMBNAIL = 256
 """Longest side of a thumbnail in pixels."""

@@ -18,7 +18,7 @@ from tastemaker.core import __version__
 from tastemaker.core.registry import MODELS
 from tastemaker.reporting.run_contents import training_scorers
 from tastemaker.storage.files import read_record
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 
 def card(

@@ -15,7 +15,7 @@ from tastemaker.reporting import credit, curves, figures, health, plane, samples
 from tastemaker.reporting.images import Thumbnail, thumbnail
 from tastemaker.reporting.pages import templates
 from tastemaker.reporting.run_contents import Contents, read
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -15,15 +15,16 @@ from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.model_card import card
 from tastemaker.reporting.places import without_places
+from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.files import atomic, damaged, read_json, read_record, write_json, write_text
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import RunDir, finished_key, refuse_claimed
 from tastemaker.storage.results import read_report
+from tastemaker.storage.run_dir import RunDir, refuse_claimed
 from tastemaker.storage.trained_prompts import FILE
 
 PICTURE = "before_after.png"
 
-NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "stage.json", "done.json", FILE, ".*")
+NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "artifact.json", "done.json", FILE, ".*")
 """Of a trained pipeline's folder: what a training keeps for itself."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tastemaker.config.sections import ReportConfig
 from tastemaker.storage.files import atomic, write_text
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 __all__ = ["report"]
 

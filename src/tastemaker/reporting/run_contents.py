@@ -11,8 +11,9 @@ from typing import Any
 from tastemaker.config.loading import read_yaml
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import read_json, read_json_lines
-from tastemaker.storage.records import Pool, RunDir
+from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
+from tastemaker.storage.run_dir import RunDir
 
 Row = Mapping[str, Any]
 

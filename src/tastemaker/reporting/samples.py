@@ -12,7 +12,9 @@ from tastemaker.config.runs import STAGES
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.images import Thumbnail, thumbnails
 from tastemaker.reporting.run_contents import Contents, Row
-from tastemaker.storage.records import PairSet, Pool, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 
 @dataclass(frozen=True)

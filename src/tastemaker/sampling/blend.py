@@ -16,11 +16,12 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.pairing.picks import highest
 from tastemaker.preflight import check, expect
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows, candidate_table
 from tastemaker.storage.files import config_key, write_table
 from tastemaker.storage.groups import Groups, met, score_keys
 from tastemaker.storage.images import decode, encode_png
-from tastemaker.storage.records import Pool, Stage, finished_key
+from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
     from tastemaker.backbones import Backbone
@@ -69,13 +70,13 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
         "scores": score_keys(pools[1]),
     }
     settings = config.model_dump(mode="json", exclude={"device"})
-    stage = Stage(output, "blend", {**settings, "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "blend", {**settings, "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
             items = _plan(config, *pools)
             _make_missing(config, items, pools, Pool(output))
             Pool(output).require(len(items))
-            stage.finish(candidates=len(items))
+            artifact.finish(candidates=len(items))
     return output
 
 

@@ -11,9 +11,10 @@ from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructCo
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, expect
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import REAL, Rows
 from tastemaker.storage.files import read_table
-from tastemaker.storage.records import Pool, Stage, finished_key
+from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +38,10 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     """
     check(config)
     inputs, items = _planned(config)
-    stage = _stage(output, "generate", config, inputs)
-    with stage.claimed() as unfinished:
+    artifact = _artifact(output, "generate", config, inputs)
+    with artifact.claimed() as unfinished:
         if unfinished:
-            _fill(stage, config, items, prompts=len({item.prompt for item in items}))
+            _fill(artifact, config, items, prompts=len({item.prompt for item in items}))
     return output
 
 
@@ -73,16 +74,16 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
 
     from tastemaker.sampling.sampler import plan_reconstructions
 
-    stage = _stage(output, "reconstruct", config, inputs)
-    with stage.claimed() as unfinished:
+    artifact = _artifact(output, "reconstruct", config, inputs)
+    with artifact.claimed() as unfinished:
         if unfinished:
             items = plan_reconstructions(images, config.timesteps, config.seed)
-            _fill(stage, config, items, draw=_from_real(Pool(real)), images=len(images))
+            _fill(artifact, config, items, draw=_from_real(Pool(real)), images=len(images))
     return output
 
 
 def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
-    """What candidates are drawn of, as an input of the stage, and the candidates themselves.
+    """What candidates are drawn of, as an input of the artifact, and the candidates themselves.
 
     Read before the model's libraries are imported, so that what is missing is said at once.
     """
@@ -102,37 +103,37 @@ def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
     return {"prompts": prompts}, plan(prompts, draws, seed)
 
 
-def _stage(output: Path, room: str, config: DrawConfig, inputs: dict[str, Any]) -> Stage:
-    """The stage of a pool that a model draws; a pool of real images counts as an input."""
+def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, Any]) -> Artifact:
+    """The artifact of a pool that a model draws; a pool of real images counts as an input."""
     from tastemaker.backbones import model_identity
 
     settings = config.model_dump(mode="json", exclude={"device", "items"})
     inputs = {"model": model_identity(config.model), **inputs}
-    return Stage(output, room, {**settings, "inputs": inputs})
+    return Artifact(output, command, {**settings, "inputs": inputs})
 
 
 def _fill(
-    stage: Stage,
+    artifact: Artifact,
     config: DrawConfig,
     items: Sequence[Item],
     *,
     draw: Draw | None = None,
     **counts: int,
 ) -> None:
-    """Draw what is missing of a stage's pool, and end the stage with what it was drawn of."""
+    """Draw what is missing of an artifact's pool, and finish it with what it was drawn of."""
     from tastemaker.sampling.sampler import sample_pool
 
     sample_pool(
         config,
         config.model,
         items,
-        stage.folder,
+        artifact.folder,
         keep_latents=config.keep_latents,
         shard_size=config.shard_size,
         draw=draw,
     )
-    Pool(stage.folder).require(len(items))
-    stage.finish(**counts, candidates=len(items))
+    Pool(artifact.folder).require(len(items))
+    artifact.finish(**counts, candidates=len(items))
 
 
 def _real(folder: Path) -> list[RealImage]:

@@ -22,7 +22,7 @@ from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.candidates import candidate_table
 from tastemaker.storage.files import config_key, write_table
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
     import pyarrow as pa

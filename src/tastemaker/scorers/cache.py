@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.files import read_record, read_table
-from tastemaker.storage.records import Pool, finished_key
+from tastemaker.storage.pool import Pool
 
 CONTENT = "content"
 """Column of a scores file that says what was scored; files of earlier versions are without it."""
@@ -44,7 +45,7 @@ def scores_elsewhere(pool: Pool, column: str, config: Mapping[str, Any]) -> dict
     Args:
         pool: The other pool.
         column: Of the scores.
-        config: What they are asked to be of, as `Stage` holds it; the pool in it does not matter.
+        config: Of their artifact; the pool in it does not matter.
 
     Returns:
         Scores by content; empty where the pool has none of this very scorer, options and precision.
@@ -57,7 +58,7 @@ def scores_elsewhere(pool: Pool, column: str, config: Mapping[str, Any]) -> dict
     if column not in pool.scorers():
         return {}
     try:
-        held = read_record(folder / "stage.json", config=dict)["config"]
+        held = read_record(folder / "artifact.json", config=dict)["config"]
     except TastemakerError:  # imported verdicts are of no scorer
         return {}
     if {**held, "pool": None} != {**config, "pool": None}:

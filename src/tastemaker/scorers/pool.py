@@ -18,10 +18,11 @@ from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
 from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere
 from tastemaker.scorers.inputs import scorer_inputs
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import item_of
 from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool, Stage, finished_key
+from tastemaker.storage.pool import Pool
 
 ITEM = ("candidate_id", "prompt_id", "source", "source_id")
 """Columns that say which candidates compete."""
@@ -65,8 +66,8 @@ def score_pool(
         else:
             config["dtype"] = dtype
         folder = pool.folder / "scores" / choice.column
-        stage = Stage(folder, f"score {choice.column}", config)
-        with stage.claimed() as unfinished:
+        artifact = Artifact(folder, f"score {choice.column}", config)
+        with artifact.claimed() as unfinished:
             if not unfinished:
                 continue
             if choice.members:
@@ -76,7 +77,7 @@ def score_pool(
                 for other in reuse:
                     known |= scores_elsewhere(other, choice.column, config)
                 _score_missing(pool, choice, known, batch_size, device, dtype)
-            stage.finish(scorer=choice.column)
+            artifact.finish(scorer=choice.column)
 
 
 def _own(pool: Pool) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tastemaker.storage.files import read_table
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
     import pyarrow as pa

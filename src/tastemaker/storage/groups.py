@@ -11,8 +11,9 @@ from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import Names
+from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.candidates import item_of
-from tastemaker.storage.records import Pool, finished_key
+from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,7 +28,7 @@ LEASE_SECONDS = 30.0
 SEEN_SECONDS = 60.0
 """Time that a shared file system has to show one process what another one wrote."""
 
-STAGE_FILE = "stage.json"
+ARTIFACT_FILE = "artifact.json"
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.tmp\w{6}|\.lock\.break\..+")
 """Names that `files.temporary_of`, safetensors and filelock give files until they are whole."""
@@ -182,7 +182,7 @@ def _remove_temporary_files(output: Path, lock: Path) -> None:
     own = _TEMPORARY if inside else re.compile(rf"\.{name}\.([0-9a-f]+\.tmp|lock\.break\..+)")
     top = output if inside else output.parent
     for place, folders, files in os.walk(top):
-        if place != str(top) and {STAGE_FILE, LOCK} & set(files):
+        if place != str(top) and {ARTIFACT_FILE, LOCK} & set(files):
             folders.clear()
             continue
         for each in filter(own.fullmatch, files):

@@ -16,7 +16,8 @@ from tastemaker.config.sections import GenerateConfig
 from tastemaker.recipes.run import run
 from tastemaker.sampling.generate import generate
 from tastemaker.storage.images import decode
-from tastemaker.storage.records import Pool, RunDir
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 PROMPT = "a cat"
 FILE = "pytorch_lora_weights.safetensors"

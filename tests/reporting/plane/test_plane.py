@@ -39,7 +39,9 @@ from tastemaker.reporting.report import report
 from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import pair_sets
 from tastemaker.storage.files import write_json, write_table
-from tastemaker.storage.records import PairSet, Pool, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
+from tastemaker.storage.run_dir import RunDir
 
 IS, TS = "image_similarity", "text_similarity"
 RULE = {"name": "angle", "fidelity": IS, "prompt": TS, "low": 20.0, "high": 70.0, "threshold": 0.0}
@@ -81,8 +83,8 @@ def write_pool(
         file = pool.score_file(scorer, pool.shard(0))
         values = [each[place_ % 2] for _, _, each in rows]
         write_table(file, pa.table({"candidate_id": ids, scorer: values}))
-        write_json(file.parent / "done.json", {"room": "score", "key": "0"})
-    write_json(folder / "done.json", {"room": "generate", "key": "0"})
+        write_json(file.parent / "done.json", {"command": "score", "key": "0"})
+    write_json(folder / "done.json", {"command": "generate", "key": "0"})
     return pool
 
 

@@ -13,7 +13,7 @@ import torch
 from tastemaker.backbones import load_backbone
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.credit import figures, panels, read
-from tastemaker.storage.records import PairSet
+from tastemaker.storage.pairs import PairSet
 from tastemaker.training.preference.data import cache_data, noisy_batch
 from tastemaker.training.preference.diagnostics import BANDS, POINTS, observe
 from tastemaker.training.preference.objective import DenoisingErrors

@@ -15,7 +15,7 @@ from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora.adapters import START, only_adapter, trainable
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.records import PairSet
+from tastemaker.storage.pairs import PairSet
 from tastemaker.training.preference.data import cache_data, noisy_batch
 from tastemaker.training.preference.parameters import (
     add_text_adapters,

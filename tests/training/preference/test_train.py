@@ -17,7 +17,7 @@ from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import dpo
-from tastemaker.storage.records import PairSet
+from tastemaker.storage.pairs import PairSet
 from tastemaker.training.latents import pair_index
 from tastemaker.training.preference.data import EMPTY, cache_data, dropped_prompts, noisy_batch
 from tastemaker.training.preference.objective import errors_of, residuals_of

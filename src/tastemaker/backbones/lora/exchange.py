@@ -27,8 +27,8 @@ from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_tensors
-from tastemaker.storage.records import Stage
 
 KEPT = "tastemaker_adapter_metadata"
 """In kohya's files, diffusers' header under another name: beside `alpha` it refuses its own."""
@@ -98,13 +98,13 @@ def import_lora(config: LoraImportConfig, output: Path) -> Path:
     layers = read_foreign(tensors, header, file, skeleton.pipeline)
     refuse_parts(layers, skeleton, file)
     inputs = {"lora": {"path": config.lora, "content": file_content(file)}}
-    stage = Stage(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
             write_layers(layers, output, _kept(header, layers, file))
             name_base(config.model, output)
             prove(layers, output, skeleton)
-            stage.finish(layers=len(layers), tensors=len(tensors))
+            artifact.finish(layers=len(layers), tensors=len(tensors))
     return output
 
 

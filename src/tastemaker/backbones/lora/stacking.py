@@ -13,8 +13,8 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base
 from tastemaker.backbones.lora.layers import Layers, read_layers, write_layers
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.files import atomic, write_json
-from tastemaker.storage.records import Stage, finished_key
 
 
 def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
@@ -48,13 +48,13 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
             f"{lora} is a LoRA of {below}, {on} of {other}; stack LoRAs of one base."
         )
     inputs = {"lora": model_identity(str(lora)), "on": model_identity(os.path.abspath(on))}
-    stage = Stage(output, "stack", inputs)
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "stack", inputs)
+    with artifact.claimed() as unfinished:
         if unfinished:
             with atomic(output / LORA_FILE) as temporary:
                 shutil.copyfile(lora / LORA_FILE, temporary)
             write_json(output / MODEL_FILE, {"base": os.path.abspath(on)})
-            stage.finish()
+            artifact.finish()
     return output
 
 
@@ -72,13 +72,13 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
         TastemakerError: Two adapt the same layer, or belong to different bases, or one has a
             learned word.
     """
-    stage = Stage(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "merge", {"inputs": [finished_key(folder) for folder in folders]})
+    with artifact.claimed() as unfinished:
         if unfinished:
             layers, base = _merged(folders)
             write_layers(layers, output)
             write_json(output / MODEL_FILE, {"base": base})
-            stage.finish(parts=len(folders))
+            artifact.finish(parts=len(folders))
     return output
 
 

@@ -20,7 +20,7 @@ from tastemaker.reporting.plane.grid import Grid, grid
 from tastemaker.reporting.plane.models import Move
 from tastemaker.reporting.plane.section import Drawing
 from tastemaker.reporting.run_contents import Contents, read
-from tastemaker.storage.records import RunDir
+from tastemaker.storage.run_dir import RunDir
 
 __all__ = ["Plane", "Section", "Window", "figures", "planes_of", "section"]
 

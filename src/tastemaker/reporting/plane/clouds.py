@@ -13,7 +13,8 @@ import numpy.typing as npt
 from tastemaker.reporting.figures import Array
 from tastemaker.reporting.plane.axes import Plane
 from tastemaker.reporting.samples import pair_sets
-from tastemaker.storage.records import PairSet, RunDir
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.run_dir import RunDir
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tastemaker.reporting.images import THUMBNAIL, Thumbnail, thumbnail, thumbna
 from tastemaker.reporting.plane.axes import Plane
 from tastemaker.reporting.run_contents import Contents, Row, columns
 from tastemaker.reporting.samples import quantiles
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 
 
 @dataclass(frozen=True)

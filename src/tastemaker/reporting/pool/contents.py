@@ -16,7 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.images import Thumbnail, thumbnails
 from tastemaker.storage.files import read_record, read_table
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.pool import Pool
 
 MOST_KINDS = 5
 """Of more models or sizes the rarer are one entry."""

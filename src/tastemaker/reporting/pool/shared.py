@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tastemaker.storage.files import read_table
 from tastemaker.storage.images import decode, pixel_hash
+from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pictures import Pictures
-from tastemaker.storage.records import PairSet, Pool
+from tastemaker.storage.pool import Pool
 from tastemaker.storage.trained_prompts import shared_prompts
 
 

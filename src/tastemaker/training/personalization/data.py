@@ -17,7 +17,7 @@ from tastemaker.core.seeding import keyed_generator
 from tastemaker.datasets.subjects import photograph
 from tastemaker.storage.files import read_table
 from tastemaker.storage.images import square, to_pixels
-from tastemaker.storage.records import Pool
+from tastemaker.storage.pool import Pool
 from tastemaker.training.latents import Latents, pair_index
 from tastemaker.training.preference.credit import draw_timesteps
 from tastemaker.training.preference.data import NoisyBatch

@@ -10,8 +10,8 @@ from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.subjects import photograph_files, photographs
 from tastemaker.preflight import check
+from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.images import pixel_hash
-from tastemaker.storage.records import Stage, finished_key
 
 
 def personalize(config: PersonalizeConfig, output: Path) -> Path:
@@ -50,13 +50,13 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     check_training(config)
     inputs["model"] = model_identity(config.model)
     settings = config.identity()
-    stage = Stage(output, "personalize", {**settings, "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "personalize", {**settings, "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.personalization.trainer import PersonalTrainer
 
             PersonalTrainer(config, files, output).run()
-            stage.finish(steps=config.steps, photographs=len(files))
+            artifact.finish(steps=config.steps, photographs=len(files))
     return output
 
 

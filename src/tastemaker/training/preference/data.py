@@ -14,7 +14,7 @@ from tastemaker.backbones import Backbone, Conditioning, select, stack
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.files import DamagedError, read_table, read_tensors, write_tensors
-from tastemaker.storage.records import PairSet
+from tastemaker.storage.pairs import PairSet
 from tastemaker.training.latents import Latents, bucketed_indices
 from tastemaker.training.preference.credit import draw_timesteps
 

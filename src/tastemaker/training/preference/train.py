@@ -8,7 +8,8 @@ from typing import Any
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.preflight import check, expect
-from tastemaker.storage.records import PairSet, Stage, finished_key
+from tastemaker.storage.artifact import Artifact, finished_key
+from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
 
 
@@ -44,13 +45,13 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     inputs["model"] = model_identity(config.model)
     if config.start is not None:
         inputs["start"] = adapter_identity(config.start)
-    stage = Stage(output, "train", {**settings, "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "train", {**settings, "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.preference.trainer import Trainer
 
             Trainer(config, PairSet(pairs), output).run()
             before = [model for model in (config.model, config.start) if model is not None]
             write_trained_prompts(output, PairSet(pairs).prompts(), before)
-            stage.finish(steps=config.steps)
+            artifact.finish(steps=config.steps)
     return output

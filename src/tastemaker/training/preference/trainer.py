@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.records import PairSet
+from tastemaker.storage.pairs import PairSet
 from tastemaker.training.checkpoint import TrainState, last_good
 from tastemaker.training.fsdp import join, prepare, split
 from tastemaker.training.numbering import examples_of, seed_dropout

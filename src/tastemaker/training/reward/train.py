@@ -7,7 +7,7 @@ from pathlib import Path
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check
-from tastemaker.storage.records import Stage
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.trained_prompts import write_trained_prompts
 
 
@@ -44,12 +44,12 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
         "prompts": prompts,
         "scorer": scorer_inputs(config.scorer),
     }
-    stage = Stage(output, "align_prop", {**settings, "inputs": inputs})
-    with stage.claimed() as unfinished:
+    artifact = Artifact(output, "align_prop", {**settings, "inputs": inputs})
+    with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.reward.trainer import RewardTrainer
 
             RewardTrainer(config, prompts, output).run()
             write_trained_prompts(output, prompts, [config.model])
-            stage.finish(steps=config.steps)
+            artifact.finish(steps=config.steps)
     return output

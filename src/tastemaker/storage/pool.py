@@ -1,0 +1,135 @@
+"""Pool: a folder of candidates in parquet shards, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import DONE_FILE, finished_key
+from tastemaker.storage.files import read_table, whole_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A folder of candidates: image shards, and one scores file a scorer and shard.
+
+    Args:
+        folder: The folder, made by `generate` or by an import.
+    """
+
+    folder: Path
+
+    def shard(self, index: int) -> Path:
+        """Return the path of one image shard."""
+        return self.folder / f"candidates-{index:05d}.parquet"
+
+    def shards(self) -> list[Path]:
+        """Return the image shards in order.
+
+        Raises:
+            TastemakerError: There is none, or one that the pool had when it was finished is missing
+                or truncated.
+        """
+        if (self.folder / DONE_FILE).is_file():
+            finished_key(self.folder)
+        found = sorted(self.folder.glob("candidates-*.parquet"))
+        if not found:
+            raise TastemakerError(f"{self.folder} holds no candidates; run `generate` first.")
+        return found
+
+    @property
+    def left_out(self) -> Path:
+        """What an import could not use, a JSON line each with `where` and `reason`."""
+        return self.folder / "left_out.jsonl"
+
+    def score_file(self, scorer: str, shard: Path) -> Path:
+        """Return the path of one scorer's scores of one image shard."""
+        return self.folder / "scores" / scorer / shard.name.replace("candidates", "scores")
+
+    def scorers(self) -> list[str]:
+        """Return the scorers that have scored this pool to the end."""
+        folders = sorted((self.folder / "scores").glob("*"))
+        return [path.name for path in folders if (path / "done.json").is_file()]
+
+    def require(self, candidates: int) -> None:
+        """Count the rows of all shards.
+
+        Args:
+            candidates: How many there must be.
+
+        Raises:
+            TastemakerError: A shard is missing, or holds more or less than it should.
+        """
+        import pyarrow.parquet as pq
+
+        held = 0
+        for index, shard in enumerate(self.shards()):
+            if shard != self.shard(index):
+                raise TastemakerError(
+                    f"{self.shard(index)} is missing; run the same command again."
+                )
+            with whole_parquet(shard):
+                held += pq.read_metadata(shard).num_rows
+        if held != candidates:
+            raise TastemakerError(
+                f"{self.folder} holds {held} candidates, not {candidates}; do the processes share"
+                " its disk? Delete it and run the same command again."
+            )
+
+    def candidates(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read candidates of all shards, in order."""
+        import pyarrow as pa
+
+        return pa.concat_tables([read_table(shard, columns) for shard in self.shards()])
+
+    def scores(self) -> pa.Table:
+        """Read prompts, ids and every scorer's column, one row a candidate, in pool order.
+
+        Raises:
+            TastemakerError: Scores and candidates do not belong together.
+        """
+        import pyarrow as pa
+
+        return pa.concat_tables(self.scored_shards())
+
+    def scored_shards(self) -> Iterator[pa.Table]:
+        """Read the rows of `scores`, one shard after the other.
+
+        Raises:
+            TastemakerError: Scores and candidates do not belong together, or a score is no finite
+                number.
+        """
+        columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
+        scorers = self.scorers()
+        for shard in self.shards():
+            table = read_table(shard, columns)
+            for scorer in scorers:
+                scored = read_table(self.score_file(scorer, shard), ("candidate_id", scorer))
+                if not scored["candidate_id"].equals(table["candidate_id"]):
+                    raise TastemakerError(
+                        f"scores of {scorer!r} in {self.folder} belong to other candidates;"
+                        f" delete {self.folder / 'scores' / scorer} and score again."
+                    )
+                if not _finite(scored[scorer]):
+                    raise TastemakerError(
+                        f"{self.score_file(scorer, shard)} holds a score that is no finite number;"
+                        f" delete {self.folder / 'scores' / scorer} and score again."
+                    )
+                table = table.append_column(scorer, scored[scorer])
+            yield table
+
+
+def _finite(scores: pa.ChunkedArray) -> bool:
+    """Whether a column holds a finite number in every row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(scores.type):
+        return False
+    return bool(pc.all(pc.is_finite(scores), skip_nulls=False, min_count=0).as_py())
