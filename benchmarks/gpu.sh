@@ -27,7 +27,7 @@ cp benchmarks/credit/noise_twin.json benchmarks/credit/noise_twin.md "$results"
 for precision in fp32 bf16; do
     step "demo, training in $precision"
     "$python" -m tastemaker run demo output="$work" name="demo-$precision" \
-        train.precision="$precision" 2>&1 | tail -n 20 | tee "$results/demo-$precision.log"
+        train.dtype="$precision" 2>&1 | tail -n 20 | tee "$results/demo-$precision.log"
     cp "$work/demo-$precision/report.json" "$results/demo-$precision.json"
 done
 

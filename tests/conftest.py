@@ -212,13 +212,13 @@ def write_run(folder: Path, model: Path, clip: Path) -> Path:
         "score": {"scorers": [scorer]},
         "pair": {"rule": {"name": "best_worst", "scorer": "tiny"}},
         "train": {
-            "steps": 4,
+            "max_steps": 4,
             "batch_size": 2,
             "learning_rate": 1e-3,
-            "checkpoint_every": 2,
-            "lora": {"rank": 2},
-            "tracker": None,
-            "validation": {"every": 2, "prompts": ["a cat"], "num_inference_steps": 2},
+            "save_steps": 2,
+            "lora": {"r": 2},
+            "report_to": None,
+            "validation": {"steps": 2, "prompts": ["a cat"], "num_inference_steps": 2},
         },
         "evaluate": {**sampling, "prompts": str(folder / "held_out.txt"), "scorers": [scorer]},
     }

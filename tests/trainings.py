@@ -12,7 +12,7 @@ from tastemaker.config.training import TrainConfig
 
 def train_config(model: Path, **options: Any) -> TrainConfig:
     """A short training run on the CPU."""
-    defaults = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "tracker": None}
+    defaults = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3, "report_to": None}
     return TrainConfig(model=str(model), device="cpu", **{**defaults, **options})
 
 

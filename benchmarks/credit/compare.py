@@ -45,11 +45,11 @@ RATES = (1e-4, 3e-4, 1e-3)
 COMMON = (
     "generate.prompts={name: nano_train, number: 128}",
     "generate.num_candidates=6",
-    "train.steps=60",
+    "train.max_steps=60",
     "train.batch_size=16",
     "train.learning_rate=2e-3",
-    "train.checkpoint_every=60",
-    "train.tracker=null",
+    "train.save_steps=60",
+    "train.report_to=null",
     "evaluate.num_images=2",
 )
 VALIDATION = "evaluate.prompts={name: nano_validation, number: 128}"

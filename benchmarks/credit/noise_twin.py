@@ -34,9 +34,9 @@ HERE = Path(__file__).parent
 STEPS, BATCH, RATE = 1200, 32, 1e-3
 COMMON = (
     "generate.num_candidates=4",
-    "train.steps=40",
-    "train.checkpoint_every=40",
-    "train.tracker=null",
+    "train.max_steps=40",
+    "train.save_steps=40",
+    "train.report_to=null",
 )
 SCHEMES = {
     "uniform": "train.credit=uniform",

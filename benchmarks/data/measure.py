@@ -72,7 +72,7 @@ def imported(layout: str, source: Path, output: Path) -> dict[str, float]:
 
     began = time.monotonic()
     if layout == "images":
-        config = section(ImagesConfig, None, (f"images={source}", f"size={SIDE}"))
+        config = section(ImagesConfig, None, (f"images={source}", f"resolution={SIDE}"))
         import_images(config, output)
     else:
         import_comparisons(section(ImportConfig, None, (f"comparisons={source}",)), output)

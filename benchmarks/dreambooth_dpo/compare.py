@@ -63,7 +63,7 @@ class Subject:
                 f"personalize.photographs=nano_{self.name}",
                 f"personalize.class_name={self.name}",
                 f"evaluate.seed={1000 + self.seed}",
-                "train.tracker=null",
+                "train.report_to=null",
                 *overrides,
             ),
         )
@@ -83,7 +83,7 @@ class Subject:
                 f"rounds={row.steps}",
                 f"generate.num_candidates={row.images}",
                 f"pair.rule={json.dumps(dict(row.rule))}",
-                f"train.steps={STEPS // row.steps}",
+                f"train.max_steps={STEPS // row.steps}",
             )
             own = {"model": str(model), "prompts": config.round_prompts(number)}
             # All rows' first rounds of equal size draw the same images: one pool for them.

@@ -14,11 +14,11 @@ STAGE = 60
 COMMON: Options = {
     "model": MODEL,
     "batch_size": 16,
-    "schedule": "cosine",
+    "lr_scheduler": "cosine",
     "warmup_steps": 5,
-    "lora": {"rank": 8},
-    "tracker": None,
-    "checkpoint_every": 60,
+    "lora": {"r": 8},
+    "report_to": None,
+    "save_steps": 60,
     "device": "cpu",
 }
 REWARD: Options = {
@@ -28,10 +28,10 @@ REWARD: Options = {
     "guidance_scale": SAMPLING["guidance_scale"],
     "reward_scale": 1.0,
     "keep": 4,
-    "lora": {"rank": 8},
+    "lora": {"r": 8},
     "batch_size": 16,
-    "gradient_accumulation": 1,
-    "checkpoint_every": 60,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 60,
     "device": "cpu",
 }
 STATISTICS: Options = {"weight": 1e6}
@@ -74,56 +74,60 @@ class Trained:
 
 
 ROWS: dict[str, Trained] = {
-    "naive": Trained("naive", {"steps": 3 * STAGE}, SIX),
-    "easy": Trained("easy", {"steps": STAGE, "statistics": STATISTICS}, SIX),
-    "easy, N = 2": Trained("easy 2", {"steps": STAGE, "statistics": STATISTICS}, like="easy"),
-    "easy without statistics": Trained("easy", {"steps": STAGE}, like="easy"),
-    "normal": Trained("normal", {"steps": STAGE}, SIX, start="easy"),
-    "hard": Trained("hard", {"steps": STAGE}, SIX, start="normal"),
+    "naive": Trained("naive", {"max_steps": 3 * STAGE}, SIX),
+    "easy": Trained("easy", {"max_steps": STAGE, "statistics": STATISTICS}, SIX),
+    "easy, N = 2": Trained("easy 2", {"max_steps": STAGE, "statistics": STATISTICS}, like="easy"),
+    "easy without statistics": Trained("easy", {"max_steps": STAGE}, like="easy"),
+    "normal": Trained("normal", {"max_steps": STAGE}, SIX, start="easy"),
+    "hard": Trained("hard", {"max_steps": STAGE}, SIX, start="normal"),
     # What might mend the hard stage, whose pairs are told apart too easily.
     "hard, chosen penalty": Trained(
-        "hard", {"steps": STAGE, "guards": {"chosen_penalty": 10.0}}, FAST, start="normal"
+        "hard", {"max_steps": STAGE, "guards": {"chosen_penalty": 10.0}}, FAST, start="normal"
     ),
-    "hard over best candidates": Trained("hard after easy", {"steps": STAGE}, FAST, start="normal"),
-    "hard over worst candidates": Trained("naive", {"steps": STAGE}, FAST, start="normal"),
-    "normal at 800": Trained("normal at 800", {"steps": STAGE}, like="normal", start="easy"),
-    "hard at 800": Trained("hard at 800", {"steps": STAGE}, like="hard", start="normal at 800"),
+    "hard over best candidates": Trained(
+        "hard after easy", {"max_steps": STAGE}, FAST, start="normal"
+    ),
+    "hard over worst candidates": Trained("naive", {"max_steps": STAGE}, FAST, start="normal"),
+    "normal at 800": Trained("normal at 800", {"max_steps": STAGE}, like="normal", start="easy"),
+    "hard at 800": Trained("hard at 800", {"max_steps": STAGE}, like="hard", start="normal at 800"),
     "easy, 30 steps": Trained(
-        "easy", {"steps": 30, "statistics": STATISTICS}, like="easy", shown=False
+        "easy", {"max_steps": 30, "statistics": STATISTICS}, like="easy", shown=False
     ),
     "normal, 30 steps": Trained(
-        "normal", {"steps": 30}, like="normal", start="easy, 30 steps", shown=False
+        "normal", {"max_steps": 30}, like="normal", start="easy, 30 steps", shown=False
     ),
     "30, 30, 120 steps, hard over best": Trained(
-        "hard after easy", {"steps": 120}, FAST, start="normal, 30 steps"
+        "hard after easy", {"max_steps": 120}, FAST, start="normal, 30 steps"
     ),
     "hard + text encoder": Trained(
         "easy",
-        {"steps": STAGE, "method": "frozen", "text_lora": {"rank": 64}},
+        {"max_steps": STAGE, "method": "frozen", "text_lora": {"r": 64}},
         SIX,
         text="hard",
         adapter={"text_range": (900, 1000)},
     ),
-    "all mixed": Trained("mixed", {"steps": 3 * STAGE}, SIX),
-    "normal first": Trained("normal first", {"steps": STAGE}, like="normal", shown=False),
-    "without easy": Trained("hard second", {"steps": STAGE}, like="hard", start="normal first"),
-    "without normal": Trained("hard after easy", {"steps": STAGE}, like="hard", start="easy"),
+    "all mixed": Trained("mixed", {"max_steps": 3 * STAGE}, SIX),
+    "normal first": Trained("normal first", {"max_steps": STAGE}, like="normal", shown=False),
+    "without easy": Trained("hard second", {"max_steps": STAGE}, like="hard", start="normal first"),
+    "without normal": Trained("hard after easy", {"max_steps": STAGE}, like="hard", start="easy"),
     "SFT": Trained(
         "naive",
         {"loss": "sft"},
         tuple(
-            {"learning_rate": rate, "steps": steps}
+            {"learning_rate": rate, "max_steps": steps}
             for rate in (1e-4, 3e-4, 1e-3)
             for steps in (STAGE, 3 * STAGE)
         ),
     ),
     "Curriculum-DPO": Trained(
-        "gaps", {"steps": 3 * STAGE, "curriculum": {"chunks": 6, "every": STAGE // 2}}, SIX
+        "gaps",
+        {"max_steps": 3 * STAGE, "curriculum": {"chunks": 6, "steps_per_chunk": STAGE // 2}},
+        SIX,
     ),
     "AlignProp": Trained(
         None,
         settings=tuple(
-            {"learning_rate": rate, "steps": steps}
+            {"learning_rate": rate, "max_steps": steps}
             for rate in (3e-4, 1e-3)
             for steps in (8, 16, 32)
         ),

@@ -71,8 +71,8 @@ class World:
             "name": "pools",
             "output": str(self.root),
             "model": MODEL,
-            "real": {"images": folder, "size": 64, "limit": ITEMS},
-            "held_out": {"images": str(self.portraits / "held_out"), "size": 64},
+            "real": {"images": folder, "resolution": 64, "limit": ITEMS},
+            "held_out": {"images": str(self.portraits / "held_out"), "resolution": 64},
             "candidates": {**SAMPLING, "num_candidates": candidates},
             "score": {"scorers": [clip("preference")]},
             "scorer": "preference",
@@ -175,7 +175,7 @@ class World:
 
     def searched(self) -> Path:
         """Training portraits that the search measures its distance to."""
-        section = {"images": str(self.portraits / "train"), "size": 64, "limit": SEARCHED}
+        section = {"images": str(self.portraits / "train"), "resolution": 64, "limit": SEARCHED}
         return import_images(ImagesConfig.model_validate(section), self.root / "searched")
 
     def quality(self, pool: Pool) -> float:
@@ -199,7 +199,7 @@ def label(setting: Mapping[str, Any]) -> str:
     """A setting in a word: `1e-03-b2000`, or `1e-03-n60` where steps are chosen."""
     rate = f"{setting['learning_rate']:.0e}"
     beta = setting.get("loss", {}).get("beta")
-    return f"{rate}-n{setting['steps']}" if beta is None else f"{rate}-b{beta}"
+    return f"{rate}-n{setting['max_steps']}" if beta is None else f"{rate}-b{beta}"
 
 
 def _joined(chosen: Path, rejected: Path, place: Path, keep_if: float | None = None) -> Path:

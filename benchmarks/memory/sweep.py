@@ -49,11 +49,11 @@ def training(model: Path, folder: Path, dtype: str, method: str, saves: bool) ->
         f"model={model}",
         f"method={method}",
         f"reference={reference}",
-        f"precision={dtype}",
+        f"dtype={dtype}",
         f"gradient_checkpointing={str(saves).lower()}",
-        "steps=2",
+        "max_steps=2",
         "batch_size=1",
-        "tracker=null",
+        "report_to=null",
     )
     took = measured("train", str(folder / "pairs"), str(out), *options)
     return [method, "yes" if saves else "no", took]

@@ -52,7 +52,7 @@ BYTES = 4 << 30
 """Of memory beyond what the process has when it starts."""
 
 DRAW = ("model=nano", "device=cpu", "num_inference_steps=1", "num_candidates=2")
-TRAIN = ("model=nano", "device=cpu", "steps=1", "batch_size=1", "tracker=null", "lora.rank=2")
+TRAIN = ("model=nano", "device=cpu", "max_steps=1", "batch_size=1", "report_to=null", "lora.r=2")
 REDRAW = (*DRAW[:3], "timesteps=[400]")
 BLEND = ("model=nano", "device=cpu", "scorer=sharpness")
 JUDGE = ("base=nano", *DRAW[1:3], "prompts=p.txt", "scorers=[sharpness]")
@@ -144,8 +144,11 @@ READ = {
         "a.txt",
         ("generate", "out", *DRAW, "prompts={{name: templates, subject: dog, set: {}}}"),
     ),
-    "word list": ("a.txt", ("import", "out", "images=photos", "size=32", "filters.without={}")),
-    "parquet": ("a.parquet", ("import", "out", "images={}", "size=32")),
+    "word list": (
+        "a.txt",
+        ("import", "out", "images=photos", "resolution=32", "filters.without={}"),
+    ),
+    "parquet": ("a.parquet", ("import", "out", "images={}", "resolution=32")),
     "comparisons.json": ("a.json", ("import", "out", "comparisons={}")),
     "comparisons.tar": ("a.tar", ("import", "out", "comparisons={}")),
     "comparisons.parquet": ("a.parquet", ("import", "out", "comparisons={}")),
@@ -288,13 +291,13 @@ def contents() -> Iterator[Case]:
         if b"{}" in content or b"cat" not in content:
             yield case("text", f"templates, {name}", "a.txt", content, *generate, words)
         words = "filters.without=a.txt"
-        photos = ("import", "out", "size=32")
+        photos = ("import", "out", "resolution=32")
         yield case("text", f"words, {name}", "a.txt", content, *photos, "images=photos", words)
         yield case("text", f"caption, {name}", "in/0.txt", content, *photos, "images=in")
     for name, content in JSON.items():
         if name not in {"half a character in a name", "NUL in a name"} and "name" not in name:
             yield case("JSON", name, "a.jsonl", content, *generate, "prompts=a.jsonl")
-        images = ("import", "out", "images=in", "size=32")
+        images = ("import", "out", "images=in", "resolution=32")
         yield case("JSON", f"photographs, {name}", "in/metadata.jsonl", content, *images)
         compared = ("import", "out", "comparisons=in")
         yield case("JSON", f"compared, {name}", "in/metadata.jsonl", content, *compared)
@@ -354,7 +357,7 @@ def pictures() -> Iterator[Case]:
                 put(folder / f"{place}.txt", "a cat")
             put(folder / "both/rejected/0.png", encoded(noise(7)))
 
-        size = "size=32"
+        size = "resolution=32"
         yield Case("images", f"photographs, {name}", ("import", "out", "images=in", size), build)
         yield Case("images", f"compared, {name}", ("import", "out", "comparisons=both"), build)
         words = ("import", "out", "images=in", size, "--check")
@@ -365,7 +368,7 @@ def pictures() -> Iterator[Case]:
             put(folder / "photos" / "metadata.md", "x")
             NO_FILES[kind](folder / "photos" / "z.png")
 
-        words = ("import", "out", "images=photos", "size=32")
+        words = ("import", "out", "images=photos", "resolution=32")
         yield Case("images", f"a {kind} among photographs", words, among)
         words = ("personalize", "out", *TRAIN[:3], "photographs=photos", "class_name=cat")
         if kind != "folder":
@@ -471,7 +474,7 @@ def programs() -> Iterator[Case]:
 
 COMMANDS = {
     "generate": ("generate", "{}", *DRAW, "prompts=p.txt"),
-    "import images": ("import", "{}", "images=photos", "size=32"),
+    "import images": ("import", "{}", "images=photos", "resolution=32"),
     "import comparisons": ("import", "{}", "comparisons=../world/compared"),
     "pair": ("pair", "../world/pool", "{}", "rule.scorer=human"),
     "train": ("train", "../world/pairs", "{}", *TRAIN),
@@ -540,16 +543,23 @@ OPTIONS = {
         ("seed=99999999999999999999999", "num_inference_steps=1.5", "=", "a.b.c=1", "height=[1]"),
     ),
     "train": (
-        ("learning_rate=.nan", "adam_betas=[2,-1]", "lora.targets=['']", "start=/no/where"),
-        ("lora.alpha=.inf", "adam_epsilon=.nan", "loss={name: [dpo]}", "loss=5", "steps=0"),
-        ("loss={name: dpo, beta: .inf}", "lora=5", "lora.rank=0", "tracker=nowhere"),
+        ("learning_rate=.nan", "adam_beta2=-1", "lora.target_modules=['']", "start=/no/where"),
+        ("lora.alpha=.inf", "adam_epsilon=.nan", "loss={name: [dpo]}", "loss=5", "max_steps=0"),
+        ("loss={name: dpo, beta: .inf}", "lora=5", "lora.r=0", "report_to=nowhere"),
     ),
     "pair": (
         ("rule.scorer=''", "rule.scorer=../x", "rule=5", "rule={}", "filters.min_score={a: .nan}"),
         ("split.of=[0, 0]", "filters.without=[]", "rule={name: best_worst, scorer: [a]}"),
     ),
     "import comparisons": (
-        ("size=-1", "buckets=[[8]]", "limit=0", "max_pixels=0", "comparisons=5", "split.take=9"),
+        (
+            "resolution=-1",
+            "buckets=[[8]]",
+            "limit=0",
+            "max_pixels=0",
+            "comparisons=5",
+            "split.take=9",
+        ),
         ("comparisons={name: nowhere}", "comparisons={name: folder}", "shard_size=1.0e+30"),
     ),
     "reconstruct": (
@@ -864,10 +874,10 @@ def prepare(world: Path) -> None:
     place = os.fspath
     pool, pairs = world / "pool", world / "pairs"
     for words in (
-        ("import", place(pool), f"comparisons={compared}", "size=64"),
+        ("import", place(pool), f"comparisons={compared}", "resolution=64"),
         ("pair", place(pool), place(pairs), "rule.scorer=human"),
         ("train", place(pairs), place(world / "lora"), *TRAIN),
-        ("import", "real", "images=photos", "size=64", "minimum=32"),
+        ("import", "real", "images=photos", "resolution=64", "min_crop_side=32"),
         ("generate", "drawn", *DRAW, "items=real"),
         ("score", "drawn", "scorers=[sharpness]", "device=cpu"),
         ("export", "lora", "kohya"),

@@ -33,7 +33,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELIS
 HERE = Path(__file__).parent
 MODEL = ("model=nano", "device=cpu")
 DRAW = (*MODEL, "num_inference_steps=1", "guidance_scale=1", "batch_size=2", "shard_size=2")
-TRAIN = (*MODEL, "steps=4", "batch_size=2", "checkpoint_every=1", "tracker=null", "lora.rank=2")
+TRAIN = (*MODEL, "max_steps=4", "batch_size=2", "save_steps=1", "report_to=null", "lora.r=2")
 RUN = """\
 recipe: {recipe}
 name: killed
@@ -47,10 +47,10 @@ DPO = """\
 generate: {prompts: train.txt, num_candidates: 2, num_inference_steps: 1, shard_size: 2}
 score: {scorers: [sharpness]}
 pair: {rule: {name: best_worst, scorer: sharpness}}
-train: {lora: {rank: 2}, steps: 2, batch_size: 2, checkpoint_every: 1, tracker: null}"""
+train: {lora: {rank: 2}, steps: 2, batch_size: 2, save_steps: 1, tracker: null}"""
 ALIGN = """\
 train: {prompts: train.txt, scorer: nano_preference, lora: {rank: 2}, steps: 2, batch_size: 1,
-  num_inference_steps: 1, keep: 1, checkpoint_every: 1}"""
+  num_inference_steps: 1, keep: 1, save_steps: 1}"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Command:
 COMMANDS = {
     "generate": Command(("generate", "pool", *DRAW, "prompts=train.txt"), "pool"),
     "import images": Command(
-        ("import", "real", "images=photos", "shard_size=2", "size=64"), "real"
+        ("import", "real", "images=photos", "shard_size=2", "resolution=64"), "real"
     ),
     "import comparisons": Command(
         ("import", "compared", "comparisons=compared_files", "shard_size=2"), "compared"
@@ -94,7 +94,7 @@ COMMANDS = {
     "train on": Command(
         (
             *("train", "pairs", "on", *TRAIN, "start=lora", "reference=frozen_adapter"),
-            *("text_lora.rank=2", "validation.every=2", "validation.prompts=[a cat]"),
+            *("text_lora.r=2", "validation.steps=2", "validation.prompts=[a cat]"),
             "validation.num_inference_steps=1",
         ),
         "on",
@@ -104,8 +104,15 @@ COMMANDS = {
     ),
     "personalize": Command(
         (
-            *("personalize", "subject", *MODEL, "photographs=photos", "class_name=cat", "steps=3"),
-            *("checkpoint_every=1", "batch_size=2"),
+            *(
+                "personalize",
+                "subject",
+                *MODEL,
+                "photographs=photos",
+                "class_name=cat",
+                "max_steps=3",
+            ),
+            *("save_steps=1", "batch_size=2"),
         ),
         "subject",
     ),

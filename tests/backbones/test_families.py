@@ -81,8 +81,8 @@ def finished(
 
 def training(**options: Any) -> dict[str, Any]:
     """The section `train` of a short run."""
-    short = {"steps": 4, "batch_size": 2, "checkpoint_every": 2, "learning_rate": 1e-3}
-    return {**short, "lora": {"rank": 2}, "tracker": None, **options}
+    short = {"max_steps": 4, "batch_size": 2, "save_steps": 2, "learning_rate": 1e-3}
+    return {**short, "lora": {"r": 2}, "report_to": None, **options}
 
 
 def test_images_are_those_of_the_pipeline(backbone: Backbone, drawing: Drawing) -> None:
@@ -205,7 +205,7 @@ def test_every_loss_and_credit_scheme_trains(finished: RunDir, model: Path, tmp_
             "method": method,
             "reference": reference,
         }
-        config = TrainConfig(model=str(model), **training(steps=2, device="cpu", **plan))
+        config = TrainConfig(model=str(model), **training(max_steps=2, device="cpu", **plan))
         output = train(config, finished.pairs, tmp_path / str(number))
         rows = [json.loads(line) for line in (output / "metrics.jsonl").open()]
         assert rows[0]["grad_norm"] > 0, plan
@@ -216,7 +216,7 @@ def test_every_loss_and_credit_scheme_trains(finished: RunDir, model: Path, tmp_
 def test_text_encoders_train_along(
     finished: RunDir, model: Path, tmp_path: Path, family: str
 ) -> None:
-    options = training(text_lora={"rank": 2}, prompt_dropout=0.5, device="cpu")
+    options = training(text_lora={"r": 2}, proportion_empty_prompts=0.5, device="cpu")
     trained = train(TrainConfig(model=str(model), **options), finished.pairs, tmp_path / "policy")
     with (trained / "metrics.jsonl").open() as metrics:
         assert json.loads(next(metrics))["rewards/margins"] == 0

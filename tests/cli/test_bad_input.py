@@ -55,7 +55,7 @@ def test_missing_prompts_are_said_before_the_backbones_are_imported(
         ("train.loss.beta=-1", ["beta", "greater than 0"]),
         ("score.scorers=[picscore]", ["picscore", "Known"]),
         ("recipe=difusion_dpo", ["Did you mean diffusion_dpo"]),
-        ("train.steps=many", ["train.steps", "many"]),
+        ("train.max_steps=many", ["train.max_steps", "many"]),
         ("generate.scheduler=DDIMSheduler", ["Did you mean DDIMScheduler"]),
         ("generate.prompts=missing.txt", ["missing.txt", "does not exist"]),
         ("plugins=missing.py", ["missing.py", "does not exist"]),
@@ -193,7 +193,7 @@ def test_checkpoint_with_credit_arrays_of_another_length(run_file: Path, refuses
 
 def test_run_folder_of_another_configuration(run_file: Path, refuses: Refuses) -> None:
     refuses("run", str(run_file), "pair.rule={name: threshold, scorer: tiny, gap: 1000}")
-    message = refuses("run", str(run_file), "train.steps=7")
+    message = refuses("run", str(run_file), "train.max_steps=7")
     assert "another configuration" in message
     assert "name=" in message
 

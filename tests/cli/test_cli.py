@@ -26,7 +26,9 @@ def test_each_room_by_itself(
     assert main(["generate", pool, model, source, "num_candidates=3", *SAMPLING]) == 0
     assert main(["score", pool, scorers]) == 0
     assert main(["pair", pool, pairs, "rule.scorer=tiny"]) == 0
-    assert main(["train", pairs, policy, model, "steps=2", "batch_size=2", "tracker=null"]) == 0
+    assert (
+        main(["train", pairs, policy, model, "max_steps=2", "batch_size=2", "report_to=null"]) == 0
+    )
     base = f"base={tiny_model}"
     assert main(["evaluate", policy, judged, base, source, scorers, *SAMPLING]) == 0
     assert "3 prompts, 3 images per model" in capsys.readouterr().out
@@ -76,7 +78,7 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    for words in ("learning_rate=1e-05", "lora.rank=8", "model=(required)", "loss=dpo"):
+    for words in ("learning_rate=1e-05", "lora.r=8", "model=(required)", "loss=dpo"):
         assert words in text
 
 

@@ -19,7 +19,7 @@ RUN: dict[str, Any] = {
     "generate": {"prompts": "prompts.txt"},
     "score": {"scorers": [{"name": "clip", "model": "some/clip"}]},
     "pair": {"rule": {"name": "best_worst", "scorer": "clip"}},
-    "train": {"loss": "dpo", "steps": 3},
+    "train": {"loss": "dpo", "max_steps": 3},
     "evaluate": {
         "prompts": {"name": "file", "path": "test.txt"},
         "scorers": [
@@ -105,10 +105,14 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("override", "path", "value"),
         [
-            ("train.steps=12", "train.steps", 12),
-            ("train.lora.rank=4", "train.lora.rank", 4),
-            ("train.lora.targets=[to_q, to_v]", "train.lora.targets", ["to_q", "to_v"]),
-            ("train.tracker=null", "train.tracker", None),
+            ("train.max_steps=12", "train.max_steps", 12),
+            ("train.lora.r=4", "train.lora.r", 4),
+            (
+                "train.lora.target_modules=[to_q, to_v]",
+                "train.lora.target_modules",
+                ["to_q", "to_v"],
+            ),
+            ("train.report_to=null", "train.report_to", None),
             ("train.loss.beta=200", "train.loss", {"name": "dpo", "beta": 200.0}),
             ("pair.rule.name=best_worst", "pair.rule.scorer", "clip"),
             ("evaluate.negative_prompt=", "evaluate.negative_prompt", ""),
@@ -135,31 +139,31 @@ class TestOverrides:
         )
 
     def test_the_last_one_wins(self, run_file: str) -> None:
-        assert load(run_file, ("train.steps=1", "train.steps=2")).train.steps == 2
+        assert load(run_file, ("train.max_steps=1", "train.max_steps=2")).train.max_steps == 2
 
     def test_a_file_of_prompts_keeps_its_path_when_an_option_is_set(self, run_file: str) -> None:
         prompts = load(run_file, ("generate.prompts.number=5",)).generate.prompts
         assert (prompts.options["path"], prompts.options["number"]) == ("prompts.txt", 5)
 
-    @pytest.mark.parametrize("override", ["train.steps", "=3", ""])
+    @pytest.mark.parametrize("override", ["train.max_steps", "=3", ""])
     def test_what_is_no_assignment_is_refused(self, run_file: str, override: str) -> None:
         with pytest.raises(TastemakerError, match=f"override {override!r} is not key=value"):
             load(run_file, (override,))
 
     def test_a_value_that_is_no_yaml_is_refused(self, run_file: str) -> None:
         with pytest.raises(
-            TastemakerError, match="override 'train.steps=.*is not readable as YAML"
+            TastemakerError, match="override 'train.max_steps=.*is not readable as YAML"
         ):
-            load(run_file, ("train.steps=[1",))
+            load(run_file, ("train.max_steps=[1",))
 
 
 class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("trian.steps=1", r"unknown key 'trian'\. Did you mean train\?"),
-            ("train.step=1", r"unknown key 'train\.step'\. Did you mean steps\?"),
-            ("train.lora.rnk=1", r"unknown key 'train\.lora\.rnk'\. Did you mean rank\?"),
+            ("trian.max_steps=1", r"unknown key 'trian'\. Did you mean train\?"),
+            ("train.max_step=1", r"unknown key 'train\.max_step'\. Did you mean max_steps\?"),
+            ("train.lora.alpa=1", r"unknown key 'train\.lora\.alpa'\. Did you mean alpha\?"),
             ("train.loss.beeta=1", r"train\.loss: .*unknown option 'beeta'\. Did you mean beta\?"),
             ("train.loss=dop", r"train\.loss: unknown loss 'dop'\. Did you mean dpo\?"),
             (
@@ -168,10 +172,10 @@ class TestMistakes:
             ),
             ("pair.rule=best_worst", r"pair\.rule: .*option 'scorer' is required"),
             ("train.loss.beta=-1", r"train\.loss: .*'beta' = -1: .*greater than 0"),
-            ("train.steps=0", r"'train\.steps' = 0: .*greater than or equal to 1"),
-            ("train.steps=many", r"'train\.steps' = 'many': .*integer"),
+            ("train.max_steps=0", r"'train\.max_steps' = 0: .*greater than or equal to 1"),
+            ("train.max_steps=many", r"'train\.max_steps' = 'many': .*integer"),
             ("train.method=full", "set reference=frozen_copy"),
-            ("train.validation.every=10", "validation.prompts is empty"),
+            ("train.validation.steps=10", "validation.prompts is empty"),
             ("score.scorers=[]", r"score\.scorers"),
             ("score.scorers=[{name: clip, model: a}, {name: clip, model: b}]", "named twice"),
             ("evaluate.scorers=[{name: clpi}]", r"evaluate\.scorers\.0: unknown scorer 'clpi'"),
@@ -187,8 +191,8 @@ class TestMistakes:
         assert str(caught.value).startswith(run_file)
 
     def test_every_mistake_is_named_at_once(self, run_file: str) -> None:
-        with pytest.raises(TastemakerError, match="'train.steps'") as caught:
-            load(run_file, ("train.steps=0", "generate.shard_size=0"))
+        with pytest.raises(TastemakerError, match="'train.max_steps'") as caught:
+            load(run_file, ("train.max_steps=0", "generate.shard_size=0"))
         assert "'generate.shard_size'" in str(caught.value)
 
     def test_what_is_required_is_named(self) -> None:
@@ -231,22 +235,24 @@ class TestDump:
         data=st.fixed_dictionaries(
             {"model": TEXT.filter(len)},
             optional={
-                "steps": st.integers(1, 10**9),
+                "max_steps": st.integers(1, 10**9),
                 "learning_rate": st.floats(0, 1, exclude_min=True),
-                "adam_betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
+                "adam_beta1": st.floats(0, 1, exclude_max=True),
                 "ema_decay": st.none() | st.floats(0.1, 0.999),
-                "precision": st.sampled_from(["fp32", "bf16", "fp16"]),
-                "tracker": st.none() | TEXT,
+                "dtype": st.sampled_from(["fp32", "bf16", "fp16"]),
+                "report_to": st.none() | TEXT,
                 "gradient_checkpointing": st.booleans(),
                 "lora": st.fixed_dictionaries(
-                    {"rank": st.integers(1, 1024)},
-                    optional={"targets": st.lists(TEXT.filter(str.strip), min_size=1, max_size=3)},
+                    {"r": st.integers(1, 1024)},
+                    optional={
+                        "target_modules": st.lists(TEXT.filter(str.strip), min_size=1, max_size=3)
+                    },
                 ),
                 "loss": st.fixed_dictionaries(
                     {"name": st.just("dpo"), "beta": st.floats(1e-3, 1e6)}
                 ),
                 "validation": st.fixed_dictionaries(
-                    {"every": st.just(5), "prompts": st.lists(TEXT, min_size=1, max_size=3)}
+                    {"steps": st.just(5), "prompts": st.lists(TEXT, min_size=1, max_size=3)}
                 ),
             },
         )

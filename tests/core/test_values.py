@@ -92,18 +92,18 @@ def test_no_registered_entry_takes_one(loss: str, key: str) -> None:
     ("override", "message"),
     [
         ("learning_rate=.nan", "'learning_rate' = nan: .*finite"),
-        ("adam_betas=[2, -1]", r"'adam_betas\.0' = 2: .*less than 1"),
-        ("adam_betas=[0.9]", "adam_betas"),
-        ("lora.targets=['']", r"lora\.targets"),
+        ("adam_beta1=2", r"'adam_beta1' = 2: .*less than 1"),
+        ("adam_beta2=-1", r"'adam_beta2' = -1: .*greater than or equal to 0"),
+        ("lora.target_modules=['']", r"lora\.target_modules"),
         ("lora.alpha=.inf", r"'lora\.alpha' = inf"),
-        ("steps=yes", "steps: True is not a number"),
+        ("max_steps=yes", "max_steps: True is not a number"),
         ("learning_rate=true", "learning_rate: True is not a number"),
-        ("steps=1.5", "'steps' = 1.5"),
-        ("steps=", "'steps' = '': "),
+        ("max_steps=1.5", "'max_steps' = 1.5"),
+        ("max_steps=", "'max_steps' = '': "),
         ("gradient_checkpointing=maybe", "'gradient_checkpointing' = 'maybe'"),
         ("model=yes", "'model' = True: .*reads it as a bool; write it in quotes"),
         ("model=7", "'model' = 7: .*reads it as a int; write it in quotes"),
-        ("steps.a.b=1", "'steps'"),
+        ("max_steps.a.b=1", "'max_steps'"),
         ("a.b.c.d=1", "unknown key 'a'"),
     ],
 )
@@ -115,20 +115,22 @@ def test_a_value_that_is_not_meant_is_named_with_its_key(override: str, message:
 @pytest.mark.parametrize(
     ("override", "value"),
     [
-        ("steps=1e3", 1000),
-        ("steps=1_000", 1000),
-        ("steps='7'", 7),
-        ("steps=20.0", 20),
-        ("steps=\u0661\u0662", 12),
+        ("max_steps=1e3", 1000),
+        ("max_steps=1_000", 1000),
+        ("max_steps='7'", 7),
+        ("max_steps=20.0", 20),
+        ("max_steps=\u0661\u0662", 12),
     ],
 )
 def test_a_whole_number_may_be_written_in_any_way(override: str, value: int) -> None:
-    assert section(TrainConfig, None, ("model=m", override)).steps == value
+    assert section(TrainConfig, None, ("model=m", override)).max_steps == value
 
 
 def test_a_key_inside_a_list_is_refused_with_the_key_to_give() -> None:
-    overrides = ("model=m", "lora.targets=[to_q]", "lora.targets.0=to_k")
-    with pytest.raises(TastemakerError, match=r"'targets' is \['to_q'\].* give lora\.targets="):
+    overrides = ("model=m", "lora.target_modules=[to_q]", "lora.target_modules.0=to_k")
+    with pytest.raises(
+        TastemakerError, match=r"'target_modules' is \['to_q'\].* give lora\.target_modules="
+    ):
         section(TrainConfig, None, overrides)
 
 

@@ -211,20 +211,20 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_is_named_or_a_path(words: list[str], expected: dict[str, Any]) -> None:
-    choice = section(ImagesConfig, None, (*words, "size=8")).images.model_dump()
+    choice = section(ImagesConfig, None, (*words, "resolution=8")).images.model_dump()
     assert expected.items() <= choice.items()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("images={name: parqet, path: x}", "size=8"), "Did you mean parquet"),
-        (("images={path: x, captoin: y}", "size=8"), "Did you mean caption"),
-        (("images={caption: y}", "size=8"), "'path' is required"),
-        (("images=x",), "give one of `size`"),
-        (("images=x", "size=8", "buckets=[[8, 16]]"), "give one of `size`"),
+        (("images={name: parqet, path: x}", "resolution=8"), "Did you mean parquet"),
+        (("images={path: x, captoin: y}", "resolution=8"), "Did you mean caption"),
+        (("images={caption: y}", "resolution=8"), "'path' is required"),
+        (("images=x",), "give one of `resolution`"),
+        (("images=x", "resolution=8", "buckets=[[8, 16]]"), "give one of `resolution`"),
         (("images=x", "buckets=[[8, 4]]"), "buckets.0.1"),
-        (("images=3", "size=8"), "images"),
+        (("images=3", "resolution=8"), "images"),
     ],
 )
 def test_wrong_sections_are_refused(words: tuple[str, ...], message: str) -> None:

@@ -211,7 +211,10 @@ def test_images_with_captions_go_out_and_come_back(pool: Path, tmp_path: Path) -
         *["a tie"] * 2,
         *["unseen"] * 2,
     ]
-    assert main(["import", str(tmp_path / "real"), f"images={out}", "size=8", "minimum=1"]) == 0
+    assert (
+        main(["import", str(tmp_path / "real"), f"images={out}", "resolution=8", "min_crop_side=1"])
+        == 0
+    )
     real = Pool(tmp_path / "real").candidates(("prompt", "source")).to_pylist()
     assert [row["prompt"] for row in real] == [row["text"] for row in rows]
     # A pool of photographs has no verdicts, and needs none for this format alone.
@@ -589,7 +592,7 @@ def test_what_a_check_lists_an_import_leaves_out(tmp_path: Path, capsys: Any) ->
 def test_a_check_of_a_good_source_ends_well(pool: Path, tmp_path: Path, capsys: Any) -> None:
     out = export_comparisons(DataExportConfig(), pool, tmp_path / "out")
     words = ["import", str(tmp_path / "pool"), f"comparisons={out}", "--check"]
-    assert main([*words, "size=8"]) == 0
+    assert main([*words, "resolution=8"]) == 0
     assert "checked 4 comparisons: 0 problems" in capsys.readouterr().out
     assert main(words) == 1
     told = capsys.readouterr().out

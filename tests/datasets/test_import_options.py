@@ -258,7 +258,7 @@ def test_images_of_a_pair_are_cropped_and_mirrored_alike(source: Source, tmp_pat
         [noise(100 + 2 * n, sizes[n][0]), noise(101 + 2 * n, sizes[n][1])] for n in range(12)
     ]
     path = source(*({"jpg_0": encode_png(one), "jpg_1": encode_png(two)} for one, two in originals))
-    taken(path, tmp_path / "square", "size=8", "flip=true")
+    taken(path, tmp_path / "square", "resolution=8", "random_flip=true")
     mirrored = []
     for found, (one, two) in zip(images_of(tmp_path / "square"), originals, strict=True):
         plain = [fit(image, 8, 8).tobytes() for image in (one, two)]
@@ -266,7 +266,7 @@ def test_images_of_a_pair_are_cropped_and_mirrored_alike(source: Source, tmp_pat
         assert [image.tobytes() for image in found] in (plain, turned)
         mirrored.append([image.tobytes() for image in found] == turned)
     assert 0 < sum(mirrored) < 12
-    taken(path, tmp_path / "again", "size=8", "flip=true", "shard_size=4")
+    taken(path, tmp_path / "again", "resolution=8", "random_flip=true", "shard_size=4")
     for found, same in zip(
         images_of(tmp_path / "again"), images_of(tmp_path / "square"), strict=True
     ):
@@ -276,8 +276,8 @@ def test_images_of_a_pair_are_cropped_and_mirrored_alike(source: Source, tmp_pat
     # Log ratios of the second are log 2 and 0: their mean lies between the square and 2:1.
     assert shapes[0] == [(16, 8)] * 2
     assert all(one == two for one, two in shapes)
-    with pytest.raises(TastemakerError, match="give one of `size`"):
-        taken(path, tmp_path / "both", "size=8", "buckets=[[8, 8]]")
+    with pytest.raises(TastemakerError, match="give one of `resolution`"):
+        taken(path, tmp_path / "both", "resolution=8", "buckets=[[8, 8]]")
 
 
 def test_training_sees_images_as_the_pool_holds_them(
@@ -392,14 +392,14 @@ def test_photographs_are_checked_filtered_and_split(tmp_path: Path, capsys: Any)
     (folder / "4.txt").write_text("five cats")
     (folder / "5.png").write_bytes(b"none")
     (folder / "5.txt").write_text("six cats")
-    words = ["import", str(tmp_path / "pool"), f"images={folder}", "size=8"]
+    words = ["import", str(tmp_path / "pool"), f"images={folder}", "resolution=8"]
     assert main([*words, "filters.min_words=2", "--check"]) == 1
     told = capsys.readouterr().out
     assert "4.png: the same picture as image 0 of 0.png" in told
     assert "5.png: no readable image" in told
     assert "checked 6 images: 2 problems; 1 dropped: prompts of fewer than 2 words" in told
     assert not (tmp_path / "pool").exists()
-    options = (f"images={folder}", "size=8", "filters.min_words=2", "filters.without=[dogs]")
+    options = (f"images={folder}", "resolution=8", "filters.min_words=2", "filters.without=[dogs]")
     found = import_images(section(ImagesConfig, None, options), tmp_path / "pool")
     assert [row["prompt"] for row in Pool(found).candidates().to_pylist()] == [
         "one cat",

@@ -110,7 +110,7 @@ def test_any_scorer_relabels(source: Path, tmp_path: Path, tiny_clip: Path) -> N
 
 def test_size_crops_and_scales_without_loss(source: Path, tmp_path: Path) -> None:
     whole = import_comparisons(config(source, limit=1), tmp_path / "whole")
-    small = import_comparisons(config(source, limit=1, size=8), tmp_path / "small")
+    small = import_comparisons(config(source, limit=1, resolution=8), tmp_path / "small")
     kept = Pool(whole).candidates().to_pylist()[0]["image"]["bytes"]
     assert kept == picture("red")
     scaled = Pool(small).candidates().to_pylist()[0]["image"]["bytes"]
@@ -160,7 +160,12 @@ def test_torn_parquet_is_named(source: Path, tmp_path: Path) -> None:
 
 
 def test_recipe_dde_runs_from_comparisons(source: Path, run_file: Path) -> None:
-    data = ("data.comparisons.path=" + str(source), "data.size=16", "generate=null", "score=null")
+    data = (
+        "data.comparisons.path=" + str(source),
+        "data.resolution=16",
+        "generate=null",
+        "score=null",
+    )
     options = ("recipe=dde", "pair.rule.scorer=human", "train.credit.name=dde")
     folder = run(load(str(run_file), (*data, *options)))
     assert "Credit of denoising steps" in folder.report_html.read_text(encoding="utf-8")
@@ -208,7 +213,7 @@ def left_out(pool: Path) -> dict[str, str]:
 
 def test_photographs_become_real_candidates(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", b=photograph(1), a=photograph(2))
-    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    rows = taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
     assert [each["prompt"] for each in rows] == ["the a", "the b"]
     assert [each["source_id"] for each in rows] == ["a.png", "b.png"]
     assert [each["prompt_id"] for each in rows] == [config_key("the a"), config_key("the b")]
@@ -219,14 +224,14 @@ def test_photographs_become_real_candidates(tmp_path: Path) -> None:
     assert read_json(tmp_path / "pool" / "done.json")["images"] == 2
     assert left_out(tmp_path / "pool") == {}
     folder_of(tmp_path / "in", aa=photograph(3))
-    more = taken(tmp_path / "in", tmp_path / "more", "size=16")
+    more = taken(tmp_path / "in", tmp_path / "more", "resolution=16")
     by_id = {each["candidate_id"]: each["source_id"] for each in more}
     assert {each["candidate_id"]: each["source_id"] for each in rows}.items() <= by_id.items()
 
 
 def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path: Path) -> None:
     image = photograph(size=(16, 16))
-    rows = taken(folder_of(tmp_path / "in", a=image), tmp_path / "pool", "size=16")
+    rows = taken(folder_of(tmp_path / "in", a=image), tmp_path / "pool", "resolution=16")
     assert pictures(rows)[0].tobytes() == image.tobytes()
 
 
@@ -240,7 +245,7 @@ def test_exif_turns_and_the_box_cuts_the_upright_image(tmp_path: Path) -> None:
     assert shown.size == (24, 32)
     put(tmp_path / "in" / "a.png", buffer.getvalue())
     described(tmp_path / "in", [{"file_name": "a.png", "text": "a", "box": [8, 16, 24, 32]}])
-    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    rows = taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
     assert pictures(rows)[0].tobytes() == shown.crop((8, 16, 24, 32)).tobytes()
 
 
@@ -248,7 +253,7 @@ def test_a_box_outside_the_image_is_left_out(tmp_path: Path) -> None:
     put(tmp_path / "in" / "a.png", encode_png(photograph(size=(32, 24))))
     boxes = [[0, 0, 8, 8], [24, 16, 33, 24], [-1, 0, 8, 8], [8, 8, 8, 16], [24, 16, 32, 24]]
     rows = [{"file_name": "a.png", "text": "a", "box": box} for box in boxes]
-    kept = taken(described(tmp_path / "in", rows), tmp_path / "pool", "size=8")
+    kept = taken(described(tmp_path / "in", rows), tmp_path / "pool", "resolution=8")
     assert [each["source_id"][-14:] for each in kept] == ["x [0, 0, 8, 8]", "24, 16, 32, 24]"[-14:]]
     assert len({each["candidate_id"] for each in kept}) == 2
     reasons = left_out(tmp_path / "pool")
@@ -306,20 +311,20 @@ def test_nothing_is_enlarged_unless_asked(tmp_path: Path) -> None:
         low=photograph(1, (24, 15)),
         narrow=photograph(2, (9, 40)),
     )
-    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    rows = taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
     assert [each["prompt"] for each in rows] == ["the large"]
     reasons = left_out(tmp_path / "pool")
     assert "24 x 15 pixels are too few for 16 x 16 (minimum 16)" in reasons["low.png"]
-    assert "set minimum" in reasons["narrow.png"]
-    assert len(taken(tmp_path / "in", tmp_path / "ten", "size=16", "minimum=10")) == 2
-    assert len(taken(tmp_path / "in", tmp_path / "nine", "size=16", "minimum=9")) == 3
+    assert "set min_crop_side" in reasons["narrow.png"]
+    assert len(taken(tmp_path / "in", tmp_path / "ten", "resolution=16", "min_crop_side=10")) == 2
+    assert len(taken(tmp_path / "in", tmp_path / "nine", "resolution=16", "min_crop_side=9")) == 3
     # The crop of 24 x 15 to 2:1 is 24 x 12: its shorter side counts.
-    words = ("buckets=[[32, 16]]", "minimum=12")
+    words = ("buckets=[[32, 16]]", "min_crop_side=12")
     assert len(taken(tmp_path / "in", tmp_path / "wide", *words)) == 2
     with pytest.raises(TastemakerError, match="24 x 16 pixels are too few for 32 x 16"):
-        taken(tmp_path / "in", tmp_path / "wider", "buckets=[[32, 16]]", "minimum=13")
+        taken(tmp_path / "in", tmp_path / "wider", "buckets=[[32, 16]]", "min_crop_side=13")
     with pytest.raises(TastemakerError, match="gave no usable image.*3 left out, the first large"):
-        taken(tmp_path / "in", tmp_path / "none", "size=64")
+        taken(tmp_path / "in", tmp_path / "none", "resolution=64")
 
 
 def test_broken_and_repeated_images_are_left_out(
@@ -342,7 +347,7 @@ def test_broken_and_repeated_images_are_left_out(
     put(tmp_path / "in" / "f.txt", "  \n")
     put(tmp_path / "in" / "i.png", encode_png(photograph(2)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    rows = taken(tmp_path / "in", tmp_path / "pool", "size=16", "shard_size=3")
+    rows = taken(tmp_path / "in", tmp_path / "pool", "resolution=16", "shard_size=3")
     assert [each["prompt"] for each in rows] == ["the a", "the h"]
     told = capsys.readouterr().out
     assert "imported 2 images, left out 7" in told
@@ -365,7 +370,7 @@ def test_no_caption_at_all_is_one_error_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(
         TastemakerError, match=r"2 left out, the first a\.png: .*write it in a\.txt"
     ):
-        taken(tmp_path / "in", tmp_path / "pool", "size=16")
+        taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
     assert not (tmp_path / "pool" / "done.json").exists()
 
 
@@ -377,7 +382,7 @@ def test_a_caption_that_no_file_holds_is_left_out(tmp_path: Path) -> None:
         '{"file_name": "b.png", "text": "b"}',
     ]
     put(tmp_path / "in" / "metadata.jsonl", "\n".join(lines))
-    assert len(taken(tmp_path / "in", tmp_path / "pool", "size=16")) == 1
+    assert len(taken(tmp_path / "in", tmp_path / "pool", "resolution=16")) == 1
     (reason,) = left_out(tmp_path / "pool").values()
     assert reason.startswith("the caption is not valid Unicode: half a character at position 5")
 
@@ -389,7 +394,7 @@ def test_limit_counts_what_can_be_used(tmp_path: Path) -> None:
         rows = taken(
             tmp_path / "in",
             tmp_path / str(shard_size),
-            "size=16",
+            "resolution=16",
             "limit=3",
             f"shard_size={shard_size}",
         )
@@ -397,7 +402,7 @@ def test_limit_counts_what_can_be_used(tmp_path: Path) -> None:
         assert list(left_out(tmp_path / str(shard_size))) == ["i1.png"]
     words = "fewer real images than asked: 5 can be used, limit=6.*lower limit"
     with pytest.raises(TastemakerError, match=words):
-        taken(tmp_path / "in", tmp_path / "more", "size=16", "limit=6")
+        taken(tmp_path / "in", tmp_path / "more", "resolution=16", "limit=6")
     assert not (tmp_path / "more" / "done.json").exists()
 
 
@@ -409,7 +414,7 @@ def test_killed_import_of_images_ends_with_the_same_bytes(
     images = {f"i{n}": photograph(0 if n in (1, 5) else n) for n in range(8)}
     folder_of(tmp_path / "in", **images)
     put(tmp_path / "in" / "i2.png", b"broken")
-    words = ("size=16", "shard_size=3", "limit=4")
+    words = ("resolution=16", "shard_size=3", "limit=4")
     taken(tmp_path / "in", tmp_path / "whole", *words)
     assert list(left_out(tmp_path / "whole")) == ["i1.png", "i2.png", "i5.png"]
     assert len(Pool(tmp_path / "whole").shards()) == 2
@@ -445,25 +450,25 @@ def test_killed_import_of_images_ends_with_the_same_bytes(
 
 def test_changed_images_are_another_import(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", a=photograph(0))
-    taken(tmp_path / "in", tmp_path / "pool", "size=16")
+    taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
     folder_of(tmp_path / "in", b=photograph(1))
     with pytest.raises(TastemakerError, match="another configuration .*inputs"):
-        taken(tmp_path / "in", tmp_path / "pool", "size=16")
+        taken(tmp_path / "in", tmp_path / "pool", "resolution=16")
 
 
 def test_the_command_line_imports_both(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of(tmp_path / "in", a=photograph(0))
-    assert main(["import", str(tmp_path / "real"), f"images={folder}", "size=16"]) == 0
+    assert main(["import", str(tmp_path / "real"), f"images={folder}", "resolution=16"]) == 0
     assert Pool(tmp_path / "real").candidates()["source"].to_pylist() == ["real"]
     assert main(["import", str(tmp_path / "compared"), f"comparisons.path={source}"]) == 0
     assert Pool(tmp_path / "compared").scorers() == ["human"]
     file = tmp_path / "images.yaml"
-    file.write_text(json.dumps({"images": str(folder), "size": 16}), encoding="utf-8")
+    file.write_text(json.dumps({"images": str(folder), "resolution": 16}), encoding="utf-8")
     assert main(["import", str(tmp_path / "real"), "--config", str(file)]) == 0
     capsys.readouterr()
-    for words in ([], [f"images={folder}", f"comparisons.path={source}"], ["size=16"]):
+    for words in ([], [f"images={folder}", f"comparisons.path={source}"], ["resolution=16"]):
         assert main(["import", str(tmp_path / "refused"), *words]) == 2
         assert "give one of them" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
@@ -477,7 +482,7 @@ def test_the_command_line_imports_both(
 def test_a_pool_of_photographs_opens_with_datasets(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     folder_of(tmp_path / "in", a=photograph(0), b=b"broken", c=photograph(2), d=b"broken")
-    taken(tmp_path / "in", tmp_path / "pool", "size=16", "shard_size=1")
+    taken(tmp_path / "in", tmp_path / "pool", "resolution=16", "shard_size=1")
     rows = datasets.load_dataset(
         "parquet",
         data_files=str(tmp_path / "pool" / "*.parquet"),
@@ -492,7 +497,7 @@ def test_a_pool_of_photographs_opens_with_datasets(tmp_path: Path) -> None:
 def test_of_two_processes_one_imports(source: Path, tmp_path: Path) -> None:
     folder_of(tmp_path / "in", a=photograph(0), b=b"broken")
     for output, words in (
-        ("real", [f"images={tmp_path / 'in'}", "size=16"]),
+        ("real", [f"images={tmp_path / 'in'}", "resolution=16"]),
         ("compared", [f"comparisons.path={source}"]),
     ):
         ended = launch(main, ["import", str(tmp_path / output), *words], folder=tmp_path)
@@ -508,7 +513,7 @@ def test_whatever_lies_in_the_folder_is_counted_and_listed(
     folder_of(tmp_path / "in", a=picture, b=encode_png(photograph(1)))
     for name in ("notes.md", ".DS_Store", "c.txt", ".git/config", "sub/d.psd"):
         put(tmp_path / "in" / name, "x")
-    assert len(taken(tmp_path / "in", tmp_path / "pool", "size=16")) == 2
+    assert len(taken(tmp_path / "in", tmp_path / "pool", "resolution=16")) == 2
     assert left_out(tmp_path / "pool") == {
         ".DS_Store": "hidden",
         ".git": "hidden",
@@ -522,5 +527,5 @@ def test_whatever_lies_in_the_folder_is_counted_and_listed(
     done = read_json(tmp_path / "pool" / "done.json")
     assert done["passed_over"]["of another kind"] == 2
     assert done["changed"] == {CONVERTED: 1}
-    assert main(["import", "x", f"images={tmp_path / 'in'}", "size=16", "--check"]) == 0
+    assert main(["import", "x", f"images={tmp_path / 'in'}", "resolution=16", "--check"]) == 0
     assert "2 passed over: hidden" in capsys.readouterr().out

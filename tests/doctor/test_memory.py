@@ -72,7 +72,7 @@ def nano(tmp_path: Path) -> Path:
     """A short run on the embedded model."""
     (tmp_path / "prompts.txt").write_text("".join(f"a cat and {i}\n" for i in range(16)))
     sampling = {"num_inference_steps": 1, "prompts": str(tmp_path / "prompts.txt")}
-    train = {"steps": 2, "batch_size": 16, "tracker": None}
+    train = {"max_steps": 2, "batch_size": 16, "report_to": None}
     data = {
         "name": "short",
         "output": str(tmp_path / "runs"),

@@ -46,10 +46,10 @@ MISTAKES = {
     "evaluate.features": f"[{NOWHERE}]",
     "pair.filters.without": "missing.txt",
     "train.start": NOWHERE,
-    "train.tracker": "tensorbord",
-    "train.precision": "fp16",
-    "train.lora.targets": "[to_nothing]",
-    "train.text_lora.targets": "[to_nothing]",
+    "train.report_to": "tensorbord",
+    "train.dtype": "fp16",
+    "train.lora.target_modules": "[to_nothing]",
+    "train.text_lora.target_modules": "[to_nothing]",
     "train.credit": "{name: dde, buckets: 1001}",
     "generate.scheduler": "DDIMSheduler",
     "evaluate.scheduler": "FlowMatchEulerDiscreteScheduler",
@@ -72,7 +72,7 @@ def test_a_run_is_refused_before_it_begins(run_file: Path, says: Says, key: str)
 
 def test_a_refused_run_mended_is_the_run_that_was_meant(run_file: Path, says: Says) -> None:
     assert "evaluate.features" in says("run", run_file, f"evaluate.features=[{NOWHERE}]")
-    assert main(["run", str(run_file), "train.steps=1"]) == 0
+    assert main(["run", str(run_file), "train.max_steps=1"]) == 0
 
 
 def test_a_loss_of_a_plugin_that_looks_at_nothing_is_refused(
@@ -126,7 +126,7 @@ def test_judged_models_have_folders_of_their_own(
 
 def test_one_kind_of_folder_for_another_is_named(pairs: Path, tmp_path: Path, says: Says) -> None:
     pool = pairs.parent / "pool"
-    train = ("model=nano", "steps=1", "tracker=null")
+    train = ("model=nano", "max_steps=1", "report_to=null")
     assert "is a pool of candidates; give a folder of pairs" in says(
         "train", pool, tmp_path / "out", *train
     )

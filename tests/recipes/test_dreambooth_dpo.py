@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: 
         {"name": "image_similarity", "model": str(tiny_clip)},
         {"name": "text_similarity", "model": str(tiny_clip)},
     ]
-    short = {"batch_size": 2, "learning_rate": 0.02, "checkpoint_every": 1}
+    short = {"batch_size": 2, "learning_rate": 0.02, "save_steps": 1}
     data = {
         "recipe": "dreambooth_dpo",
         "name": "subject",
@@ -51,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: 
         "personalize": {
             "photographs": str(photographs),
             "class_name": "person",
-            "steps": 2,
+            "max_steps": 2,
             **short,
         },
         "class_images": {
@@ -75,7 +75,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_clip: 
                 "zscored": True,
             }
         },
-        "train": {"steps": 2, "tracker": None, **short},
+        "train": {"max_steps": 2, "report_to": None, **short},
         "evaluate": {
             "prompts": {"name": "templates", "set": str(held_out)},
             "num_images": 2,
@@ -120,7 +120,7 @@ class TestConfiguration:
             load(str(file), (override,))
 
     def test_more_rounds_than_prompts(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        options = ("rounds=7", "name=rounds", "personalize.steps=1", "class_images=null")
+        options = ("rounds=7", "name=rounds", "personalize.max_steps=1", "class_images=null")
         assert main(["run", str(file), *options]) == 2
         assert "6 templates cannot be split into 7 parts" in capsys.readouterr().err
 
@@ -208,7 +208,7 @@ class TestRun:
 
 
 def test_a_window_that_keeps_no_pair(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["name=narrow", "rounds=1", "class_images=null", "personalize.steps=1"]
+    options = ["name=narrow", "rounds=1", "class_images=null", "personalize.max_steps=1"]
     window = ["pair.rule.low=44.99", "pair.rule.high=45"]
     assert main(["run", str(file), *options, *window]) == 2
     told = capsys.readouterr().err

@@ -45,7 +45,7 @@ def file(
     prompts.write_text("person 7\nperson 8\n", encoding="utf-8")
     sampling = {"num_inference_steps": 3, "guidance_scale": 2.0}
     scorer = {"name": "clip", "label": "tiny", "model": str(tiny_clip)}
-    images = {"images": str(photographs), "size": 32}
+    images = {"images": str(photographs), "resolution": 32}
     data = {
         "recipe": "hg_dpo",
         "name": "hg",
@@ -58,11 +58,11 @@ def file(
         "score": {"scorers": [scorer]},
         "scorer": "tiny",
         "train": {
-            "steps": 2,
+            "max_steps": 2,
             "batch_size": 2,
             "learning_rate": 0.02,
-            "tracker": None,
-            "checkpoint_every": 1,
+            "report_to": None,
+            "save_steps": 1,
         },
         "easy": {
             "chosen": "candidates",
@@ -75,7 +75,7 @@ def file(
             "rejected": "easy",
         },
         "hard": {"chosen": "real", "rejected": "normal", "train": {"loss": {"beta": 77}}},
-        "text_encoder": {"train": {"method": "frozen", "text_lora": {"rank": 2}}},
+        "text_encoder": {"train": {"method": "frozen", "text_lora": {"r": 2}}},
         "evaluate": {
             "prompts": str(prompts),
             "num_images": 2,
@@ -98,7 +98,7 @@ class TestConfiguration:
         config = load(str(file))
         assert config.hard.train.loss.options["beta"] == 77
         assert config.easy.train.loss.options["beta"] != 77
-        assert config.hard.train.steps == 2
+        assert config.hard.train.max_steps == 2
         assert config.normal.reconstruct.num_inference_steps == 3
         assert config.normal.train.statistics is None
 
@@ -126,8 +126,11 @@ class TestConfiguration:
         self, file: Path
     ) -> None:
         """Held-out ones are only looked at."""
-        check_run(load(str(file), ("held_out.size=33",)))
-        for options in (("real.size=33",), ("real.size=null", "real.buckets=[[32, 33]]")):
+        check_run(load(str(file), ("held_out.resolution=33",)))
+        for options in (
+            ("real.resolution=33",),
+            ("real.resolution=null", "real.buckets=[[32, 33]]"),
+        ):
             with pytest.raises(TastemakerError, match="real: .*33"):
                 check_run(load(str(file), options))
 
@@ -273,7 +276,7 @@ def test_blend_as_the_middle_stage(file: Path) -> None:
     ("override", "message"),
     [
         ("real.limit=50", "fewer|limit"),
-        ("real.size=4096", "crop|small|pixels"),
+        ("real.resolution=4096", "crop|small|pixels"),
         ("real.images=/nowhere", "/nowhere"),
     ],
 )

@@ -42,7 +42,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(caption, encoding="utf-8")
-    return import_images(ImagesConfig(images=str(folder), size=32), folder / "pool")
+    return import_images(ImagesConfig(images=str(folder), resolution=32), folder / "pool")
 
 
 @pytest.fixture(scope="module")

@@ -87,12 +87,18 @@ def test_pairs_of_two_sizes_train(pools: list[Path], tiny_model: Path, tmp_path:
     small = join(rule, pools[0], pools[1], tmp_path / "small")
     wide = join(rule, pools[2], pools[3], tmp_path / "wide")
     pairs = mix([small, wide], tmp_path / "pairs")
-    options = {"steps": 4, "batch_size": 2, "learning_rate": 1e-2, "tracker": None, "device": "cpu"}
-    config = TrainConfig(model=str(tiny_model), lora={"rank": 2}, **options)
+    options = {
+        "max_steps": 4,
+        "batch_size": 2,
+        "learning_rate": 1e-2,
+        "report_to": None,
+        "device": "cpu",
+    }
+    config = TrainConfig(model=str(tiny_model), lora={"r": 2}, **options)
     rows = []
     for name, update in (
         ("whole", {}),
-        ("halves", {"batch_size": 1, "gradient_accumulation": 2}),
+        ("halves", {"batch_size": 1, "gradient_accumulation_steps": 2}),
     ):
         trained = train(config.model_copy(update=update), pairs, tmp_path / name)
         lines = (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -108,7 +114,7 @@ def test_sides_of_two_sizes_are_named(pools: list[Path], tiny_model: Path, tmp_p
     other = GenerateConfig(model=str(tiny_model), prompts=str(prompts), device="cpu", **sampling)
     larger = generate(other, tmp_path / "larger")
     pairs = join(JoinConfig(rule="best_worst"), pools[0], larger, tmp_path / "pairs")
-    config = TrainConfig(model=str(tiny_model), steps=1, tracker=None, device="cpu")
+    config = TrainConfig(model=str(tiny_model), max_steps=1, report_to=None, device="cpu")
     with pytest.raises(TastemakerError, match="3 pairs have images of two sizes"):
         train(config, pairs, tmp_path / "out")
 
@@ -136,5 +142,5 @@ def test_real_images_of_two_sizes_are_joined_by_size(tiny_model: Path, tmp_path:
     assert told["picture 1"]["original_size"] == [40, 60]
     assert told["picture 3"]["crop_corner"] == [0, 0]
     pairs = join(JoinConfig(rule="best_worst"), real, between, tmp_path / "pairs")
-    options = {"steps": 2, "batch_size": 2, "tracker": None, "device": "cpu"}
-    train(TrainConfig(model=str(tiny_model), lora={"rank": 2}, **options), pairs, tmp_path / "out")
+    options = {"max_steps": 2, "batch_size": 2, "report_to": None, "device": "cpu"}
+    train(TrainConfig(model=str(tiny_model), lora={"r": 2}, **options), pairs, tmp_path / "out")

@@ -40,7 +40,7 @@ EXACT = {
     "adam_epsilon": 1e-2,
     "loss": {"name": "dpo", "beta": 100},
 }
-LORA = {"ema_decay": 0.5, "validation": {"every": 3, "prompts": ["a cat"]}}
+LORA = {"ema_decay": 0.5, "validation": {"steps": 3, "prompts": ["a cat"]}}
 FULL = {"method": "full", "reference": "frozen_copy"}
 
 
@@ -61,14 +61,14 @@ def test_a_training_begun_on_one_process_goes_on_on_two(
     options: dict[str, Any], pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    options = {**EXACT, **options, "checkpoint_every": 1, "gradient_accumulation": 2}
+    options = {**EXACT, **options, "save_steps": 1, "gradient_accumulation_steps": 2}
     train(train_config(tiny_model, batch_size=4, **options), pairs, one)
     # Killed in its third step.
     shutil.copytree(one, two)
     for name in ("done.json", "checkpoints/step-000003.safetensors"):
         (two / name).unlink()
-    words = ["train", str(pairs), str(two), f"model={tiny_model}", "device=cpu", "steps=3"]
-    words += as_words({**options, "batch_size": 2, "tracker": None})
+    words = ["train", str(pairs), str(two), f"model={tiny_model}", "device=cpu", "max_steps=3"]
+    words += as_words({**options, "batch_size": 2, "report_to": None})
     ended = launch(split, words, folder=tmp_path, environment=environment_of(FSDP2))
     assert ended.code == 0, ended.err[-3000:]
     alone, together = (

@@ -61,15 +61,15 @@ def test_a_training_that_one_process_began_goes_on_on_two(
     options = [
         f"model={tiny_model}",
         "device=cpu",
-        "steps=3",
-        "checkpoint_every=1",
-        "gradient_accumulation=2",
+        "max_steps=3",
+        "save_steps=1",
+        "gradient_accumulation_steps=2",
         # AdamW divides by the gradient's size, which would blow up the last digits.
         "learning_rate=1e-2",
         "adam_epsilon=1e-2",
         f"loss.beta={BETA}",
         f"credit={{name: dde, buckets: 10, kappa_max: {KAPPA_MAX}}}",
-        "tracker=null",
+        "report_to=null",
     ]
     one, two = tmp_path / "1", tmp_path / "2"
     assert main(["train", str(pairs), str(one), *options, "batch_size=4"]) == 0
@@ -105,7 +105,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: P
     """All five rooms: pools and pairs have the same bytes, and each process does half."""
     exact = {"learning_rate": 1e-2, "adam_epsilon": 1e-2, "loss": {"name": "dpo", "beta": 100}}
     words = [f"train.{key}={json.dumps(value)}" for key, value in exact.items()]
-    words += ["generate.shard_size=3", "train.checkpoint_every=4"]
+    words += ["generate.shard_size=3", "train.save_steps=4"]
     one = run(load(str(run_file), (*words, "name=one")))
     halves = ["name=two", "train.batch_size=1"]
     ended = launch(main, ["run", str(run_file), *words, *halves], folder=tmp_path)
@@ -132,7 +132,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: P
 
 
 def different(words: list[str]) -> int:
-    return main([*words, f"steps={2 + int(os.environ['RANK'])}"])
+    return main([*words, f"max_steps={2 + int(os.environ['RANK'])}"])
 
 
 def apart(words: list[str], output: Path) -> int:
@@ -159,7 +159,7 @@ sys.exit(main(sys.argv[1:]))
 def words(pairs: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     """A short training."""
     words = ["train", str(pairs), str(tmp_path / "out"), f"model={tiny_model}", "device=cpu"]
-    return [*words, "tracker=null", "batch_size=2"]
+    return [*words, "report_to=null", "batch_size=2"]
 
 
 def test_processes_of_different_configurations_end(words: list[str], tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_launchers_settings_do_not_change_a_training(
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    config = OptimisationConfig(model="nano", gradient_accumulation=2, device="cpu")
+    config = OptimisationConfig(model="nano", gradient_accumulation_steps=2, device="cpu")
     accelerator = accelerator_for(config, tmp_path)
     assert accelerator.gradient_accumulation_steps == 2
     assert accelerator.state.dynamo_plugin.backend == DynamoBackend.NO

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         verbs, "run", "a recipe from start to report", f"shipped runs: {shipped}", run_command
     )
     run.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=200")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.max_steps=200")
     stack = _verb(
         verbs, "stack", "a LoRA on top of another model of its base", STACK, stack_command
     )

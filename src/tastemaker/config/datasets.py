@@ -77,15 +77,15 @@ class ImportConfig(Section):
     """Options of `import comparisons=...`: images with human preferences to a pool."""
 
     comparisons: Comparisons = Field(description="A file or folder, and its format.")
-    size: int | None = Field(
+    resolution: int | None = Field(
         None, ge=8, description="Crop to a square and scale to so many pixels; null: as they are."
     )
     buckets: tuple[Bucket, ...] = Field(
         (),
-        description="In place of size, [[width, height], ...]: crop the images of a comparison"
-        " alike, to the aspect ratio nearest to theirs, and scale.",
+        description="In place of resolution, [[width, height], ...]: crop the images of a"
+        " comparison alike, to the aspect ratio nearest to theirs, and scale.",
     )
-    flip: bool = Field(
+    random_flip: bool = Field(
         False, description="Mirror every other comparison, by a keyed coin, all its images alike."
     )
     ties: Literal["kept", "dropped", "labelled"] = Field(
@@ -114,8 +114,10 @@ class ImportConfig(Section):
 
     @model_validator(mode="after")
     def _one_shape(self) -> ImportConfig:
-        if self.size is not None and self.buckets:
-            raise ValueError("give one of `size` (a square) and `buckets` ([[width, height], ...])")
+        if self.resolution is not None and self.buckets:
+            raise ValueError(
+                "give one of `resolution` (a square) and `buckets` ([[width, height], ...])"
+            )
         return self
 
 
@@ -125,15 +127,15 @@ class ImagesConfig(Section):
     images: CaptionedSource = Field(
         description="A folder or a .parquet file of images with captions, or a named source."
     )
-    size: int | None = Field(
+    resolution: int | None = Field(
         None, ge=8, description="Crop to a square and scale to so many pixels."
     )
     buckets: tuple[Bucket, ...] = Field(
         (),
-        description="In place of size, [[width, height], ...]: crop each image to the nearest"
+        description="In place of resolution, [[width, height], ...]: crop each image to the nearest"
         " aspect ratio and scale.",
     )
-    minimum: int | None = Field(
+    min_crop_side: int | None = Field(
         None,
         ge=1,
         description="Pixels that a crop's shorter side must have before it is scaled;"
@@ -151,8 +153,10 @@ class ImagesConfig(Section):
 
     @model_validator(mode="after")
     def _one_shape(self) -> ImagesConfig:
-        if (self.size is None) == (not self.buckets):
-            raise ValueError("give one of `size` (a square) and `buckets` ([[width, height], ...])")
+        if (self.resolution is None) == (not self.buckets):
+            raise ValueError(
+                "give one of `resolution` (a square) and `buckets` ([[width, height], ...])"
+            )
         return self
 
 

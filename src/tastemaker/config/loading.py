@@ -147,7 +147,7 @@ def _find(source: str) -> Path:
 def _override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise TastemakerError(f"override {override!r} is not key=value, e.g. train.steps=100.")
+        raise TastemakerError(f"override {override!r} is not key=value, e.g. train.max_steps=100.")
     value = reading.parse_yaml(text, f"override {override!r}: the value") if text else ""
     *parents, last = key.split(".")
     for parent in parents:

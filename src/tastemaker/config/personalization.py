@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tastemaker.config.sections import Section
-from tastemaker.config.training import CheckpointEvery, OptimisationConfig, Steps, TextLoraConfig
+from tastemaker.config.training import OptimisationConfig, SaveSteps, Steps, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.templates import as_template, filled
 from tastemaker.core.values import Names
@@ -47,7 +47,7 @@ class PersonalizeConfig(OptimisationConfig):
     photographs: Annotated[str, Names("photographs")] = Field(
         description="Folder of photographs of the subject, 3 to 6 are usual; or a named subject."
     )
-    minimum: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")
+    min_photographs: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")
     identifier: str = Field(
         "sks", pattern=r"^\S+$", description="Rare word that comes to mean the subject."
     )
@@ -56,7 +56,7 @@ class PersonalizeConfig(OptimisationConfig):
         "a photo of a {}",
         description="Of the photographs, with a slot for `identifier class_name`.",
     )
-    size: int | None = Field(
+    resolution: int | None = Field(
         None,
         ge=8,
         multiple_of=8,
@@ -75,7 +75,7 @@ class PersonalizeConfig(OptimisationConfig):
     token: TokenConfig | None = Field(
         None, description="Make the identifier, written <toy>, a word of its own; off: null."
     )
-    steps: Steps = 500
+    max_steps: Steps = 500
     batch_size: int = Field(
         1,
         ge=1,
@@ -86,7 +86,7 @@ class PersonalizeConfig(OptimisationConfig):
         gt=0,
         description=f"Peak learning rate of AdamW; method=full: {FULL_LEARNING_RATE:g}.",
     )
-    checkpoint_every: CheckpointEvery = 100
+    save_steps: SaveSteps = 100
 
     @property
     def subject(self) -> str:

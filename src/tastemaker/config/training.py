@@ -20,23 +20,23 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
 MaxGradNorm = Annotated[float, Field(gt=0, description="Gradient norm is clipped to this.")]
-CheckpointEvery = Annotated[int, Field(ge=1, description="Optimizer steps between checkpoints.")]
+SaveSteps = Annotated[int, Field(ge=1, description="Optimizer steps between checkpoints.")]
 
 
 class LoraConfig(Section):
     """Low-rank adapters on the denoiser."""
 
-    rank: Rank = 8
+    r: Rank = 8
     alpha: float | None = Field(None, gt=0, description="Scale is alpha / rank; default: rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: Targets = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: Targets = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class TextLoraConfig(LoraConfig):
     """Low-rank adapters on the text encoders."""
 
-    rank: Rank = 64
-    targets: Targets = ("q_proj", "k_proj", "v_proj", "out_proj")
+    r: Rank = 64
+    target_modules: Targets = ("q_proj", "k_proj", "v_proj", "out_proj")
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; default: the denoiser's."
     )
@@ -64,13 +64,15 @@ class CurriculumConfig(Section):
     """Easy pairs first: those with the widest gap of scores."""
 
     chunks: int = Field(6, ge=1, description="Parts of the pairs, in order of falling gap.")
-    every: int = Field(500, ge=1, description="Optimizer steps until the next part is added.")
+    steps_per_chunk: int = Field(
+        500, ge=1, description="Optimizer steps until the next part is added."
+    )
 
 
 class ValidationConfig(Section):
     """Images of fixed prompts and seeds, drawn while training goes on."""
 
-    every: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
+    steps: int = Field(0, ge=0, description="Optimizer steps between sheets; 0 turns them off.")
     prompts: tuple[str, ...] = Field((), description="Prompts to draw, one image each.")
     num_inference_steps: int = Field(20, ge=1, le=1000, description="Denoising steps.")
     guidance_scale: float | None = Field(
@@ -79,8 +81,8 @@ class ValidationConfig(Section):
 
     @model_validator(mode="after")
     def _has_prompts(self) -> ValidationConfig:
-        if self.every and not self.prompts:
-            raise ValueError("validation.every is set, but validation.prompts is empty; name some")
+        if self.steps and not self.prompts:
+            raise ValueError("validation.steps is set, but validation.prompts is empty; name some")
         return self
 
 
@@ -103,32 +105,33 @@ class OptimisationConfig(Section):
 
     model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
     lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")
-    steps: Steps = 2000
+    max_steps: Steps = 2000
     batch_size: int = Field(
         4, ge=1, description="Pairs, or sampled images, per forward pass and process."
     )
-    gradient_accumulation: Accumulation = 1
+    gradient_accumulation_steps: Accumulation = 1
     learning_rate: LearningRate = 1e-5
-    schedule: Literal["constant", "cosine", "linear"] = Field(
+    lr_scheduler: Literal["constant", "cosine", "linear"] = Field(
         "constant", description="Shape of the learning rate after the warm-up."
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
     weight_decay: WeightDecay = 1e-2
-    adam_betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW moments.")
+    adam_beta1: Beta = Field(0.9, description="AdamW: decay of the first moment.")
+    adam_beta2: Beta = Field(0.999, description="AdamW: decay of the second moment.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
     max_grad_norm: MaxGradNorm = 1.0
-    precision: Precision = Field(
+    dtype: Precision = Field(
         "fp32",
         description="Precision of forward passes and frozen weights; fp16 uses a gradient scaler.",
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
-    checkpoint_every: CheckpointEvery = 500
+    save_steps: SaveSteps = 500
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     device: Device = Field("auto", description="Where to compute.")
 
-    def examples_a_step(self, processes: int) -> int:
+    def examples_per_step(self, processes: int) -> int:
         """Return how many examples, pairs or images, an optimizer step takes in all processes."""
-        return self.batch_size * self.gradient_accumulation * processes
+        return self.batch_size * self.gradient_accumulation_steps * processes
 
     def identity(self) -> dict[str, Any]:
         """The configuration as far as results depend on it, for the key of a training.
@@ -139,9 +142,9 @@ class OptimisationConfig(Section):
         Returns:
             JSON-like.
         """
-        around = {"device", "tracker", "batch_size", "gradient_accumulation"}
-        examples = self.examples_a_step(number_of_processes())
-        return {**self.model_dump(mode="json", exclude=around), "examples_a_step": examples}
+        around = {"device", "report_to", "batch_size", "gradient_accumulation_steps"}
+        examples = self.examples_per_step(number_of_processes())
+        return {**self.model_dump(mode="json", exclude=around), "examples_per_step": examples}
 
 
 class TrainConfig(OptimisationConfig):
@@ -185,7 +188,7 @@ class TrainConfig(OptimisationConfig):
         True,
         description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
     )
-    prompt_dropout: float = Field(
+    proportion_empty_prompts: float = Field(
         0.0,
         ge=0,
         le=1,
@@ -193,7 +196,7 @@ class TrainConfig(OptimisationConfig):
         " alike; 0.2 in the reference implementation of Diffusion-DPO (proportion_empty_prompts).",
     )
     validation: ValidationConfig = Field(ValidationConfig(), description="Sheets while training.")
-    tracker: Annotated[str | None, Names("tracker")] = Field(
+    report_to: Annotated[str | None, Names("tracker")] = Field(
         "tensorboard", description="Any accelerate tracker, or null."
     )
 
@@ -233,12 +236,12 @@ class RewardTrainConfig(OptimisationConfig):
     random_keep: bool = Field(
         True, description="Draw their number from 1..keep at each optimizer step; false: keep."
     )
-    steps: Steps = 400
-    gradient_accumulation: Accumulation = 32
+    max_steps: Steps = 400
+    gradient_accumulation_steps: Accumulation = 32
     learning_rate: LearningRate = 1e-3
     weight_decay: WeightDecay = 0.1
     max_grad_norm: MaxGradNorm = 5.0
-    checkpoint_every: CheckpointEvery = 50
+    save_steps: SaveSteps = 50
     gradient_checkpointing: bool = Field(
         True, description="Memory for one kept step whatever `keep` is, for more time."
     )

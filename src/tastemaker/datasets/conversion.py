@@ -75,8 +75,8 @@ class Compared:
             if first < place:
                 raise TastemakerError(f"images {first} and {place} are the same picture")
         group = config_key(comparison.where)
-        shape = _shape(config.size, config.buckets, sizes)
-        mirrored = config.flip and bool(keyed_seed(0, "flip", comparison.where) & 1)
+        shape = _shape(config.resolution, config.buckets, sizes)
+        mirrored = config.random_flip and bool(keyed_seed(0, "flip", comparison.where) & 1)
         as_is = shape is None and not mirrored
         encoded = [
             data if as_is and each.as_stored else _encoded(each.image, shape, mirrored)
@@ -149,10 +149,10 @@ class Photograph:
         whole, _, notes = read_photograph(captioned.encoded(), config.max_pixels)
         image = whole if captioned.box is None else crop_box(whole, captioned.box)
         _drop(size_reason(config.filters, [image.size]))
-        shape = _shape(config.size, config.buckets, [image.size])
+        shape = _shape(config.resolution, config.buckets, [image.size])
         assert shape is not None  # the section asks for one
         width, height = shape
-        _refuse_small(image, width, height, config.minimum)
+        _refuse_small(image, width, height, config.min_crop_side)
         prompt_id = config_key(prompt)
         row = {
             "candidate_id": f"{prompt_id}-{config_key(REAL, captioned.where)}",
@@ -221,5 +221,5 @@ def _refuse_small(image: Image.Image, width: int, height: int, minimum: int | No
     if min(image.width * height, image.height * width) < least * max(width, height):
         raise TastemakerError(
             f"{image.width} x {image.height} pixels are too few for {width} x {height}"
-            f" (minimum {least}); lower the size, or set minimum to allow enlarging"
+            f" (minimum {least}); lower resolution, or set min_crop_side to allow enlarging"
         )

@@ -49,7 +49,7 @@ def _check_comparisons(config: ImportConfig) -> int:
 
     def converted(comparison: Comparison, number: int) -> Usable:
         usable = convert(comparison, number)
-        if config.size is None and not config.buckets:
+        if config.resolution is None and not config.buckets:
             _refuse_sizes(usable)
         return usable
 

@@ -103,7 +103,7 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     """As `training`, on photographs and as many class images, without a reference."""
     backbone = _loaded(config, config.method)
     images = config.batch_size * (1 if config.prior is None else 2)
-    size = (config.size, config.size)
+    size = (config.resolution, config.resolution)
     with torch.device("meta"):
         free_text(config, backbone)
     text = [each for each in backbone.text_encoders if trainable(each)]
@@ -125,7 +125,7 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
 
 def reward(path: str, config: RewardTrainConfig) -> Need:
     """Drawing with a graph through the last steps, decoding, and back; without the scorer."""
-    backbone = load_skeleton(config.model, config.precision)
+    backbone = load_skeleton(config.model, config.dtype)
     images = config.batch_size
     told = {name: value.detach() for name, value in _told(backbone, images, None).items()}
     backbone.prepare_training(torch_device(config.device))

@@ -39,7 +39,7 @@ def run(config: RunConfig) -> RunDir:
 
     Example:
         >>> from tastemaker.config.loading import load
-        >>> folder = run(load("demo", ("train.steps=20",)))  # doctest: +SKIP
+        >>> folder = run(load("demo", ("train.max_steps=20",)))  # doctest: +SKIP
     """
     folder = RunDir(Path(config.output) / config.name)
     agree(configuration.dump(config))
@@ -74,8 +74,8 @@ def check_run(config: RunConfig) -> None:
 
 def _sizes(section: ImportConfig | ImagesConfig) -> list[tuple[int, int]]:
     """Heights and widths that an import scales to; none where images keep their own."""
-    if section.size is not None:
-        return [(section.size, section.size)]
+    if section.resolution is not None:
+        return [(section.resolution, section.resolution)]
     return [(height, width) for width, height in section.buckets]
 
 

@@ -16,8 +16,8 @@ def without_places(data: Any) -> Any:
         The same with shorter texts; keys are texts too.
 
     Example:
-        >>> without_places({"model": "/home/me/models/sd15", "prompts": "~/cats.txt", "steps": 3})
-        {'model': 'sd15', 'prompts': 'cats.txt', 'steps': 3}
+        >>> without_places({"model": "/home/me/models/sd15", "prompts": "~/cats.txt", "seed": 3})
+        {'model': 'sd15', 'prompts': 'cats.txt', 'seed': 3}
     """
     if isinstance(data, dict):
         return {without_places(key): without_places(value) for key, value in data.items()}

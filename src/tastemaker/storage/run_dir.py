@@ -16,7 +16,7 @@ from tastemaker.storage.artifact import first_difference, results
 from tastemaker.storage.files import write_json, write_text
 from tastemaker.storage.locks import ARTIFACT_FILE, exclusive
 
-CUTS = {"batch_size", "gradient_accumulation", "device"}
+CUTS = {"batch_size", "gradient_accumulation_steps", "device"}
 """Keys that say how work is cut and where it is done. Where results depend on them, stages say."""
 
 

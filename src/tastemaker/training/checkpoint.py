@@ -99,7 +99,7 @@ def last_good(folder: Path) -> str:
 
 def is_due(config: OptimisationConfig, step: int) -> bool:
     """Say whether a checkpoint is written after so many steps: every few, and after the last."""
-    return step % config.checkpoint_every == 0 or step == config.steps
+    return step % config.save_steps == 0 or step == config.max_steps
 
 
 def resume(state: TrainState, folder: Path) -> int:

@@ -25,8 +25,8 @@ def check_training(config: OptimisationConfig) -> None:
         TastemakerError: The precision needs another device, a target is no layer of the model, or a
             loss, a credit scheme, a size or the LoRA to be carried on does not fit.
     """
-    if config.precision == "fp16" and torch_device(config.device).type != "cuda":
-        raise TastemakerError("precision=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
+    if config.dtype == "fp16" and torch_device(config.device).type != "cuda":
+        raise TastemakerError("dtype=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
     backbone = check_model(config.model)
     if getattr(config, "method", "lora") == "lora":
         check_targets(backbone.denoiser, config.lora)
@@ -43,4 +43,4 @@ def check_training(config: OptimisationConfig) -> None:
                 add_text_adapters(config, skeleton)
                 make_trainable(config, skeleton)
     if isinstance(config, PersonalizeConfig):
-        backbone.latent_shape(config.size, config.size)
+        backbone.latent_shape(config.resolution, config.resolution)

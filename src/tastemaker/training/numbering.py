@@ -28,7 +28,7 @@ def examples_of(
     """
     processes: int = accelerator.num_processes
     batch = part * processes + accelerator.process_index
-    first = step * config.examples_a_step(processes) + batch * config.batch_size
+    first = step * config.examples_per_step(processes) + batch * config.batch_size
     return range(first, first + config.batch_size)
 
 

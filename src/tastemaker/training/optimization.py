@@ -52,16 +52,18 @@ def accelerator_for(
     try:
         accelerator = Accelerator(
             cpu=on_cpu,
-            mixed_precision=MIXED[config.precision],
+            mixed_precision=MIXED[config.dtype],
             # Said by plugins: accelerate would prefer what a launch put into the environment.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(config.gradient_accumulation),
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                config.gradient_accumulation_steps
+            ),
             dynamo_plugin=TorchDynamoPlugin(backend="no"),
             log_with=tracker,
             project_dir=str(output),
         )
     except (ValueError, ImportError) as error:
         raise TastemakerError(
-            f"accelerate refuses precision={config.precision}, tracker={tracker}: {error}"
+            f"accelerate refuses precision={config.dtype}, tracker={tracker}: {error}"
         ) from error
     refuse_engines(accelerator, splits=splits)
     return accelerator
@@ -106,7 +108,7 @@ def adamw(parameters: Iterable[Any], config: OptimisationConfig) -> torch.optim.
     optimizer = torch.optim.AdamW(
         parameters,
         lr=config.learning_rate,
-        betas=config.adam_betas,
+        betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
     )

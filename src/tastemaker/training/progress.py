@@ -25,10 +25,10 @@ def steps_left(
     Yields:
         Each step's number, and the bar, to be told what the step did.
     """
-    examples = config.examples_a_step(accelerator.num_processes)
+    examples = config.examples_per_step(accelerator.num_processes)
     with tqdm(
-        total=config.steps * examples, initial=start * examples, desc="train", unit=unit
+        total=config.max_steps * examples, initial=start * examples, desc="train", unit=unit
     ) as bar:
-        for step in range(start, config.steps):
+        for step in range(start, config.max_steps):
             yield step, bar
             bar.update(examples)

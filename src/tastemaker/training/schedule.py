@@ -28,13 +28,13 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
     factors = {
         "constant": 1.0,
         "linear": 1.0 - progress,
         "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
     }
-    return config.learning_rate * factors[config.schedule]
+    return config.learning_rate * factors[config.lr_scheduler]
 
 
 def set_learning_rate(

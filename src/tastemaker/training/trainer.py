@@ -79,7 +79,7 @@ class TrainingRun(ABC, Generic[Config]):
         warning = student_warning(self.config.model)
         if warning and self.accelerator.is_main_process:
             tqdm.write(f"warning: {warning}")
-        dtype = "fp32" if whole else self.config.precision
+        dtype = "fp32" if whole else self.config.dtype
         config = self.config
         return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
 

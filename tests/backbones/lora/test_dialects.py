@@ -101,7 +101,7 @@ def test_going_on_from_a_lora_keeps_its_update() -> None:
     network.add_adapter = lambda config, adapter_name: get_peft_model(  # type: ignore[assignment]
         network, config, adapter_name
     )
-    add_lora(network, LoraConfig(rank=2, alpha=3, targets=["to_q"]), 0, name="policy")
+    add_lora(network, LoraConfig(r=2, alpha=3, target_modules=["to_q"]), 0, name="policy")
     given = {"to_q": Layer(random(2, 5), random(3, 2, seed=1), 7.0)}
     load_lora(network, "policy", given, Path("start"))
     (carried,) = dict(adapter_layers(network, "policy")).values()

@@ -70,10 +70,10 @@ def trained(base: Path, output: Path, *, seed: int = 0) -> Path:
     """A LoRA with weights that act, alpha twice its rank, on the text encoders too."""
     backbone = load_backbone(str(base), device="cpu")
     backbone.fuse_adapters()
-    add_lora(backbone.denoiser, LoraConfig(rank=2, alpha=4), seed)
+    add_lora(backbone.denoiser, LoraConfig(r=2, alpha=4), seed)
     parts = [backbone.denoiser]
     for number, encoder in enumerate(backbone.text_encoders):
-        add_lora(encoder, TextLoraConfig(rank=3, alpha=6), seed, part=f"text_encoder_{number}")
+        add_lora(encoder, TextLoraConfig(r=3, alpha=6), seed, part=f"text_encoder_{number}")
         parts.append(encoder)
     generator = torch.Generator().manual_seed(seed)
     for part in parts:

@@ -29,7 +29,7 @@ def loras(
     """LoRAs that have moved far: of the denoiser, of the text encoder, of both, and another."""
     folder = tmp_path_factory.mktemp("loras")
     far = {"learning_rate": 0.05}
-    text = {"text_lora": {"rank": 2, "learning_rate": 0.05}}
+    text = {"text_lora": {"r": 2, "learning_rate": 0.05}}
     found = {
         "denoiser": train(train_config(tiny_model, **far), pairs, folder / "denoiser"),
         "other": train(train_config(tiny_model, seed=5, **far), pairs, folder / "other"),

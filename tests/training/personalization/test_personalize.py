@@ -34,7 +34,7 @@ EMBEDDINGS = "learned_embeds.safetensors"
 CLASS_PROMPTS = ("a dog", "the dog")
 # Short enough for the 16 tokens of the tiny model, to which each letter is one.
 PROMPT = "a {}"
-TEXT_LORA = {"text_lora": {"rank": 2, "learning_rate": 0.05}}
+TEXT_LORA = {"text_lora": {"r": 2, "learning_rate": 0.05}}
 WORD = {"identifier": "<toy>", "token": {"vectors": 2, "learning_rate": 0.05}}
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -90,7 +90,7 @@ def config(tiny_model: Path, photographs: Path) -> Config:
             "photographs": str(photographs),
             "class_name": "dog",
             "prompt": PROMPT,
-            "steps": 2,
+            "max_steps": 2,
             "learning_rate": 0.05,
             "device": "cpu",
         }
@@ -160,7 +160,7 @@ def embedding(model: Path | str, prompt: str) -> torch.Tensor:
 
 def test_error_falls_on_the_photographs(config: Config, tmp_path: Path) -> None:
     """Measured on draws of noise and timestep that training did not see."""
-    given = config(steps=12, batch_size=2)
+    given = config(max_steps=12, batch_size=2)
     out = personalize(given, tmp_path / "out")
     errors = []
     for model in (given.model, str(out)):
@@ -206,8 +206,8 @@ class TestWhatTrains:
     def test_each_part_has_its_rate(self, config: Config, tiny_model: Path, tmp_path: Path) -> None:
         """At a rate of 1e-9 text encoder and new word stay where they began."""
         word = {"initializer": "x", "vectors": 2, "learning_rate": 1e-9}
-        text = {"rank": 2, "learning_rate": 1e-9}
-        given = config(steps=1, text_lora=text, identifier="<toy>", token=word)
+        text = {"r": 2, "learning_rate": 1e-9}
+        given = config(max_steps=1, text_lora=text, identifier="<toy>", token=word)
         out = personalize(given, tmp_path / "out")
         # B starts at zero: what it holds was learned.
         learned = {
@@ -290,10 +290,14 @@ def test_killed_it_ends_as_undisturbed(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    options = {"gradient_accumulation": 2, "prior": {"pool": str(class_images)}, **KINDS[kind]}
+    options = {
+        "gradient_accumulation_steps": 2,
+        "prior": {"pool": str(class_images)},
+        **KINDS[kind],
+    }
     if "text_lora" in options:
         options["text_lora"] = {**options["text_lora"], "dropout": 0.5}
-    given = config(steps=4, checkpoint_every=2, **options)
+    given = config(max_steps=4, save_steps=2, **options)
     personalize(given, tmp_path / "undisturbed")
     after_step = PersonalTrainer._after_step
 
@@ -317,7 +321,7 @@ def test_accumulated_batches_equal_one(config: Config, class_images: Path, tmp_p
         # With a large epsilon AdamW's step is proportional to the gradient, not its sign.
         given = config(
             batch_size=size,
-            gradient_accumulation=parts,
+            gradient_accumulation_steps=parts,
             prior={"pool": str(class_images)},
             adam_epsilon=10.0,
             learning_rate=10.0,
@@ -329,7 +333,7 @@ def test_accumulated_batches_equal_one(config: Config, class_images: Path, tmp_p
 
 def test_bf16_and_gradient_checkpointing(config: Config, tmp_path: Path) -> None:
     out = personalize(
-        config(precision="bf16", gradient_checkpointing=True, **KINDS["all"]), tmp_path / "out"
+        config(dtype="bf16", gradient_checkpointing=True, **KINDS["all"]), tmp_path / "out"
     )
     assert all(row["loss"] > 0 for row in rows(out))
     (learned,) = load_file(out / EMBEDDINGS).values()
@@ -465,7 +469,7 @@ class TestPhotographs:
     ) -> None:
         (tmp_path / "one").mkdir()
         photograph(0).save(tmp_path / "one" / "0.png")
-        given = config(photographs=str(tmp_path / "one"), minimum=1)
+        given = config(photographs=str(tmp_path / "one"), min_photographs=1)
         assert len(rows(personalize(given, tmp_path / "out"))) == 2
 
 
@@ -488,7 +492,7 @@ class TestBadInput:
                 "class_name",
                 "prompt",
                 "device",
-                "steps",
+                "max_steps",
                 "learning_rate",
             ):
                 if key not in held:
@@ -514,13 +518,13 @@ class TestBadInput:
             (["token.vectors=1"], ["'sks'", "identifier='<toy>'"]),
             (["token.vectors=1", "identifier=<Toy>"], ["'<Toy>'", "small letters"]),
             (["method=frozen"], ["leaves nothing to train", "text_lora or token"]),
-            (["method=full", "text_lora.rank=2"], ["train_text_encoder=true"]),
+            (["method=full", "text_lora.r=2"], ["train_text_encoder=true"]),
             (["train_text_encoder=true"], ["method=full", "text_lora instead"]),
             (["prior.weight=1"], ["'prior.pool' is required"]),
             (["prior.pool=nowhere"], ["nowhere does not exist", "run the command"]),
-            (["size=33"], ["size", "multiple of 8"]),
-            (["lora.targets=[to_z]"], ["to_z"]),
-            (["precision=fp16"], ["fp16", "CUDA"]),
+            (["resolution=33"], ["resolution", "multiple of 8"]),
+            (["lora.target_modules=[to_z]"], ["to_z"]),
+            (["dtype=fp16"], ["fp16", "CUDA"]),
             (["clas_name=dog"], ["clas_name", "Did you mean class_name"]),
         ],
         ids=lambda value: value[0] if "=" in value[0] else "",
@@ -551,17 +555,17 @@ class TestBadInput:
         for name in ("a.png", "copy.png"):
             photograph(0).save(tmp_path / "one" / name)
         message = refuses(f"photographs={tmp_path / 'one'}")
-        assert "holds 1 photograph, fewer than minimum=2" in message
-        assert "set minimum=1" in message
+        assert "holds 1 photograph, fewer than min_photographs=2" in message
+        assert "set min_photographs=1" in message
         assert not (tmp_path / "out").exists()
 
     def test_class_images_of_another_size(self, refuses: Refuses, class_images: Path) -> None:
-        message = refuses("size=48", f"prior.pool={class_images}")
+        message = refuses("resolution=48", f"prior.pool={class_images}")
         assert "(4, 16, 16), the photographs (4, 24, 24)" in message
         assert "height=48 width=48" in message
 
     def test_loss_that_is_not_finite(self, refuses: Refuses, tmp_path: Path) -> None:
-        words = ("steps=400", "learning_rate=1e30", "checkpoint_every=1", "max_grad_norm=1e30")
+        words = ("max_steps=400", "learning_rate=1e30", "save_steps=1", "max_grad_norm=1e30")
         assert "The last good checkpoint is" in refuses(*words)
         assert not (tmp_path / "out" / "done.json").exists()
 
@@ -570,7 +574,7 @@ class TestBadInput:
     ) -> None:
         shutil.copytree(model("lora"), tmp_path / "out")
         (tmp_path / "out" / LORA).unlink()
-        assert "another configuration (steps: 2 there, 3 now)" in refuses("steps=3")
+        assert "another configuration (max_steps: 2 there, 3 now)" in refuses("max_steps=3")
 
 
 class TestConfig:

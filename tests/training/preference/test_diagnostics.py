@@ -53,7 +53,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_first_step_weighs_by_the_scale(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
-    config = train_config(tiny_model, steps=2, credit="dde_single")
+    config = train_config(tiny_model, max_steps=2, credit="dde_single")
     out = train(config, pairs, tmp_path / "out")
     first = rows(out)[0]
     assert sum(first["count"]) == 4

@@ -20,7 +20,7 @@ def combinations() -> list[Any]:
     for method, reference, text, start in itertools.product(
         ("lora", "full", "frozen"),
         ("adapters_off", "frozen_copy", "frozen_adapter"),
-        (None, {"rank": 2}),
+        (None, {"r": 2}),
         (None, "denoiser", "both"),
     ):
         options = {"method": method, "reference": reference, "text_lora": text}
@@ -41,11 +41,11 @@ def starts(
 ) -> dict[str, Path]:
     """First stages whose adapters have moved far, with and without the text encoder's."""
     folder = tmp_path_factory.mktemp("starts")
-    moved = {"learning_rate": 0.05, "steps": 2}
+    moved = {"learning_rate": 0.05, "max_steps": 2}
     return {
         "denoiser": train(train_config(tiny_model, **moved), pairs, folder / "denoiser"),
         "both": train(
-            train_config(tiny_model, text_lora={"rank": 2}, **moved), pairs, folder / "both"
+            train_config(tiny_model, text_lora={"r": 2}, **moved), pairs, folder / "both"
         ),
     }
 
@@ -63,7 +63,7 @@ def test_the_margin_starts_at_zero(
     # Embeddings made in another way than the policy's would differ most in few digits.
     precision = "bf16" if options["text_lora"] else "fp32"
     begun = str(starts[start]) if start else None
-    config = train_config(tiny_model, steps=1, precision=precision, start=begun, **options)
+    config = train_config(tiny_model, max_steps=1, dtype=precision, start=begun, **options)
     (row,) = rows(train(config, pairs, tmp_path / "out"))
     if start is not None and options["reference"] == "adapters_off":
         # By choice against the base, from which the start has moved away.

@@ -96,11 +96,11 @@ class TestStart:
         options = {
             "start": str(first),
             "reference": "frozen_adapter",
-            "steps": 4,
-            "checkpoint_every": 2,
-            "text_lora": {"rank": 2},
+            "max_steps": 4,
+            "save_steps": 2,
+            "text_lora": {"r": 2},
             "statistics": {"weight": 10.0},
-            "curriculum": {"chunks": 2, "every": 2},
+            "curriculum": {"chunks": 2, "steps_per_chunk": 2},
         }
         config = train_config(tiny_model, **options)
         whole = train(config, pairs, tmp_path / "whole")
@@ -121,7 +121,7 @@ class TestStart:
     def test_a_lora_of_another_form_is_refused(
         self, pairs: Path, tiny_model: Path, first: Path, tmp_path: Path
     ) -> None:
-        config = train_config(tiny_model, start=str(first), lora={"rank": 4})
+        config = train_config(tiny_model, start=str(first), lora={"r": 4})
         with pytest.raises(TastemakerError, match="rank 8"):
             train(config, pairs, tmp_path / "rank")
         other = tmp_path / "other"
@@ -155,7 +155,7 @@ class TestTextEncoder:
         self, pairs: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
         config = train_config(
-            tiny_model, method="frozen", text_lora={"rank": 2, "learning_rate": 0.05}
+            tiny_model, method="frozen", text_lora={"r": 2, "learning_rate": 0.05}
         )
         folder = train(config, pairs, tmp_path / "text")
         assert rows(folder)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -183,7 +183,7 @@ class TestTextEncoder:
         self, pairs: Path, tiny_model: Path, tmp_path: Path, prefix: str
     ) -> None:
         """Keys as transformers 4 has them (what is written), and as transformers 5 has them."""
-        config = train_config(tiny_model, learning_rate=0.05, text_lora={"rank": 2, "alpha": 3})
+        config = train_config(tiny_model, learning_rate=0.05, text_lora={"r": 2, "alpha": 3})
         folder = train(config, pairs, tmp_path / "both")
         ours = load_backbone(str(folder), device="cpu").encode_prompts(["a cat"])["prompt_embeds"]
         from safetensors import safe_open
@@ -208,14 +208,14 @@ class TestTextEncoder:
     def test_a_start_with_text_adapters_needs_them_to_train(
         self, pairs: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
-        config = train_config(tiny_model, text_lora={"rank": 2})
+        config = train_config(tiny_model, text_lora={"r": 2})
         folder = train(config, pairs, tmp_path / "both")
         with pytest.raises(TastemakerError, match="train.text_lora"):
             train(train_config(tiny_model, start=str(folder)), pairs, tmp_path / "next")
 
     def test_sections_have_their_own_defaults(self) -> None:
-        assert TextLoraConfig().rank == 64
-        assert LoraConfig().rank == 8
+        assert TextLoraConfig().r == 64
+        assert LoraConfig().r == 8
 
 
 def test_curriculum_draws_the_widest_gaps_first(

@@ -84,7 +84,7 @@ def test_accumulated_batches_equal_one(pairs: Path, tiny_model: Path, tmp_path: 
         config = train_config(
             tiny_model,
             batch_size=size,
-            gradient_accumulation=parts,
+            gradient_accumulation_steps=parts,
             adam_epsilon=10.0,
             learning_rate=1.0,
         )
@@ -113,7 +113,11 @@ def test_credit_does_not_see_how_a_step_is_cut(
     }
     for size in (8, 2):
         config = train_config(
-            tiny_model, batch_size=size, gradient_accumulation=8 // size, credit="dde", **fixed
+            tiny_model,
+            batch_size=size,
+            gradient_accumulation_steps=8 // size,
+            credit="dde",
+            **fixed,
         )
         train(config, pairs, tmp_path / str(size))
     # Errors are near 1, and equal up to the order of a network's sums in fp32; the scaled margin
@@ -138,7 +142,7 @@ def test_credit_does_not_see_how_a_step_is_cut(
 def test_a_checkpoint_that_a_kill_left_over_goes(
     pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    config = train_config(tiny_model, checkpoint_every=1)
+    config = train_config(tiny_model, save_steps=1)
     folder = train(config, pairs, tmp_path / "out") / "checkpoints"
     kept = sorted(folder.iterdir())
     shutil.copy(kept[-1], folder / "step-000001.safetensors")
@@ -152,7 +156,7 @@ def test_a_damaged_checkpoint_or_cache_is_noticed_and_done_without(
     pairs: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One bit of a moment, rows of the cache in another order: the same LoRA in the end."""
-    config = train_config(tiny_model, steps=4, checkpoint_every=2)
+    config = train_config(tiny_model, max_steps=4, save_steps=2)
     trained = train(config, pairs, tmp_path) / LORA_FILE
     whole = trained.read_bytes()
     newest = tmp_path / "checkpoints" / "step-000004.safetensors"
@@ -217,7 +221,9 @@ def test_dropped_prompts_are_the_empty_prompt(
     data = data.with_tokens(backbone)
     assert data.texts[0] == EMPTY
     plain, half, every = (
-        noisy_batch(data, backbone, range(8), seed=1, sample_posterior=True, prompt_dropout=share)
+        noisy_batch(
+            data, backbone, range(8), seed=1, sample_posterior=True, proportion_empty_prompts=share
+        )
         for share in (0.0, 0.5, 1.0)
     )
     dropped = dropped_prompts(range(8), 0.5, seed=1)
@@ -284,11 +290,11 @@ def test_metrics_tell_the_branches_apart(pairs: Path, tiny_model: Path, tmp_path
 @pytest.mark.parametrize(
     "options",
     [
-        {"precision": "bf16"},
+        {"dtype": "bf16"},
         {"gradient_checkpointing": True},
         {"ema_decay": 0.9},
-        {"schedule": "cosine", "warmup_steps": 1},
-        {"lora": {"rank": 2, "dropout": 0.5}},
+        {"lr_scheduler": "cosine", "warmup_steps": 1},
+        {"lora": {"r": 2, "dropout": 0.5}},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -337,7 +343,7 @@ def test_nan_gradient_names_the_last_checkpoint(
     pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     config = train_config(
-        tiny_model, steps=400, learning_rate=1e30, checkpoint_every=1, max_grad_norm=1e30
+        tiny_model, max_steps=400, learning_rate=1e30, save_steps=1, max_grad_norm=1e30
     )
     with pytest.raises(TastemakerError, match=r"last good checkpoint is .*step-0000"):
         train(config, pairs, tmp_path / "out")
@@ -346,11 +352,11 @@ def test_nan_gradient_names_the_last_checkpoint(
 
 def test_fp16_needs_a_gpu(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(TastemakerError, match="fp16"):
-        train(train_config(tiny_model, precision="fp16"), pairs, tmp_path / "out")
+        train(train_config(tiny_model, dtype="fp16"), pairs, tmp_path / "out")
 
 
 def test_unknown_lora_target(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
-    config = train_config(tiny_model, lora={"targets": ["to_z"]})
+    config = train_config(tiny_model, lora={"target_modules": ["to_z"]})
     with pytest.raises(TastemakerError, match="to_z"):
         train(config, pairs, tmp_path / "out")
 
@@ -380,7 +386,7 @@ def test_a_second_round_starts_from_the_first(
 
 def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(TastemakerError, match="no_such_tracker"):
-        train(train_config(tiny_model, tracker="no_such_tracker"), pairs, tmp_path / "out")
+        train(train_config(tiny_model, report_to="no_such_tracker"), pairs, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -394,14 +400,14 @@ def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path)
         {"credit": "discounted"},
         {"credit": {"name": "window", "low": 200, "high": 700}},
         {"guards": {"safeguard": 0.1, "chosen_penalty": 10}},
-        {"prompt_dropout": 0.5, "text_lora": {"rank": 2}},
+        {"proportion_empty_prompts": 0.5, "text_lora": {"r": 2}},
     ],
     ids=str,
 )
 def test_losses_credit_and_guards_train_and_resume(
     pairs: Path, tiny_model: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    config = train_config(tiny_model, steps=4, checkpoint_every=2, **options)
+    config = train_config(tiny_model, max_steps=4, save_steps=2, **options)
     whole = train(config, pairs, tmp_path / "whole")
     again = shutil.copytree(whole, tmp_path / "again")
     for name in ("done.json", "checkpoints/step-000004.safetensors", LORA_FILE, "credit.json"):
@@ -414,7 +420,7 @@ def test_losses_credit_and_guards_train_and_resume(
 
 def test_an_anchor_sees_the_plain_error(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A loss of the chosen error regresses at its timestep: no scale, no correction."""
-    fixed = {"loss": "sft", "steps": 2}
+    fixed = {"loss": "sft", "max_steps": 2}
     for credit in ("uniform", "dde"):
         train(train_config(tiny_model, credit=credit, **fixed), pairs, tmp_path / credit)
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("uniform", "dde")]

@@ -292,9 +292,9 @@ def reward_config(model: Path, folder: Path, **options: Any) -> RewardTrainConfi
     file.write_text("a cat\na dog\na bird\n", encoding="utf-8")
     defaults: dict[str, Any] = {
         "scorer": "redness",
-        "steps": 4,
+        "max_steps": 4,
         "batch_size": 4,
-        "gradient_accumulation": 1,
+        "gradient_accumulation_steps": 1,
         "num_inference_steps": 3,
         "guidance_scale": 2.0,
         "keep": 2,
@@ -315,7 +315,7 @@ class TestTraining:
     """The loop: the reward rises, and how it is computed does not matter."""
 
     def test_reward_rises(self, tiny_model: Path, tmp_path: Path) -> None:
-        config = reward_config(tiny_model, tmp_path, steps=20, learning_rate=1e-2)
+        config = reward_config(tiny_model, tmp_path, max_steps=20, learning_rate=1e-2)
         out = train_reward(config, tmp_path / "out")
         rewards = [row["reward"] for row in rows(out)]
         assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.02
@@ -335,14 +335,14 @@ class TestTraining:
         [
             {},
             {"gradient_checkpointing": False, "random_keep": False},
-            {"lora": {"rank": 2, "dropout": 0.5}, "schedule": "cosine", "warmup_steps": 1},
+            {"lora": {"r": 2, "dropout": 0.5}, "lr_scheduler": "cosine", "warmup_steps": 1},
         ],
         ids=["defaults", "plain", "dropout"],
     )
     def test_resumed_is_undisturbed(
         self, tiny_model: Path, tmp_path: Path, options: dict[str, Any]
     ) -> None:
-        config = reward_config(tiny_model, tmp_path, checkpoint_every=2, **options)
+        config = reward_config(tiny_model, tmp_path, save_steps=2, **options)
         whole = train_reward(config, tmp_path / "whole")
         again = shutil.copytree(whole, tmp_path / "again")
         (again / "done.json").unlink()
@@ -359,7 +359,7 @@ class TestTraining:
                 tiny_model,
                 tmp_path,
                 batch_size=size,
-                gradient_accumulation=parts,
+                gradient_accumulation_steps=parts,
                 adam_epsilon=10.0,
                 learning_rate=100.0,
                 weight_decay=0.0,
@@ -390,7 +390,7 @@ class TestTraining:
         first = {
             precision: rows(
                 train_reward(
-                    reward_config(tiny_model, tmp_path, precision=precision, steps=1),
+                    reward_config(tiny_model, tmp_path, dtype=precision, max_steps=1),
                     tmp_path / precision,
                 )
             )[0]
@@ -407,9 +407,7 @@ class TestTraining:
     def test_training_that_explodes_names_the_last_checkpoint(
         self, tiny_model: Path, tmp_path: Path
     ) -> None:
-        config = reward_config(
-            tiny_model, tmp_path, steps=50, learning_rate=1e30, checkpoint_every=1
-        )
+        config = reward_config(tiny_model, tmp_path, max_steps=50, learning_rate=1e30, save_steps=1)
         with pytest.raises(TastemakerError, match=r"last good checkpoint is .*step-0000"):
             train_reward(config, tmp_path / "out")
         assert not (tmp_path / "out" / "done.json").exists()
@@ -422,7 +420,7 @@ def train_as_said(options: str, output: Path) -> None:
 @pytest.mark.timeout(300)
 def test_two_processes_train_as_one(tiny_model: Path, tiny_clip: Path, tmp_path: Path) -> None:
     scorer = {"name": "clip", "model": str(tiny_clip)}
-    options = {"scorer": scorer, "steps": 3, "adam_epsilon": 1e-2}
+    options = {"scorer": scorer, "max_steps": 3, "adam_epsilon": 1e-2}
     alone = reward_config(tiny_model, tmp_path, batch_size=4, **options)
     train_reward(alone, tmp_path / "1")
     halves = reward_config(tiny_model, tmp_path, batch_size=2, **options)
@@ -466,7 +464,7 @@ class TestRefusals:
 
     def test_fp16_needs_a_gpu(self, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match="fp16"):
-            train_reward(reward_config(tiny_model, tmp_path, precision="fp16"), tmp_path / "out")
+            train_reward(reward_config(tiny_model, tmp_path, dtype="fp16"), tmp_path / "out")
 
 
 def test_whole_run_gives_a_page_without_pairs(
@@ -485,8 +483,8 @@ def test_whole_run_gives_a_page_without_pairs(
         "train": {
             "prompts": str(tmp_path / "prompts.txt"),
             "scorer": scorer,
-            "steps": 3,
-            "gradient_accumulation": 1,
+            "max_steps": 3,
+            "gradient_accumulation_steps": 1,
             "keep": 1,
             **sampling,
         },

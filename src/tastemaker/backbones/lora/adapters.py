@@ -29,12 +29,12 @@ def check_targets(module: torch.nn.Module, config: LoraConfig) -> None:
     """
     section = "text_lora" if isinstance(config, TextLoraConfig) else "lora"
     names = [each for each, _ in module.named_modules()]
-    for target in config.targets:
+    for target in config.target_modules:
         if not any(each == target or each.endswith(f".{target}") for each in names):
             raise TastemakerError(
-                f"{section}.targets: no layer of {type(module).__name__} is named {target!r};"
-                " attention layers are to_q, to_k, to_v, to_out.0 in a denoiser, q_proj, k_proj,"
-                " v_proj, out_proj in a text encoder."
+                f"{section}.target_modules: no layer of {type(module).__name__} is named"
+                f" {target!r}; attention layers are to_q, to_k, to_v, to_out.0 in a denoiser,"
+                " q_proj, k_proj, v_proj, out_proj in a text encoder."
             )
 
 
@@ -62,10 +62,10 @@ def add_lora(
         torch.manual_seed(keyed_seed(seed, *keys))
         module.add_adapter(
             PeftLoraConfig(
-                r=config.rank,
-                lora_alpha=config.rank if config.alpha is None else config.alpha,
+                r=config.r,
+                lora_alpha=config.r if config.alpha is None else config.alpha,
                 lora_dropout=config.dropout,
-                target_modules=list(config.targets),
+                target_modules=list(config.target_modules),
                 init_lora_weights="gaussian",
             ),
             adapter_name=name,

@@ -37,8 +37,8 @@ def load_lora(module: Any, adapter: str, layers: Mapping[str, Layer], folder: Pa
     if shapes != expected:
         raise TastemakerError(
             f"the LoRA in {folder} does not fit {type(module).__name__} with"
-            f" {_form(expected)}: the file has {_form(shapes)}. Set lora.rank and lora.targets as"
-            " it was trained, or take the base that it belongs to."
+            f" {_form(expected)}: the file has {_form(shapes)}. Set lora.r and"
+            " lora.target_modules as it was trained, or take the base that it belongs to."
         )
     with torch.no_grad():
         for path, layer in layers.items():

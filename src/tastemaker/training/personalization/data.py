@@ -64,7 +64,7 @@ def encode_subject(
     Raises:
         TastemakerError: A class image is missing or corrupt, or of another size.
     """
-    size = config.size or backbone.size
+    size = config.resolution or backbone.size
     backbone.latent_shape(size, size)
     encoded = [
         _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")

@@ -30,8 +30,8 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
         `output`, usable as `model` anywhere.
 
     Raises:
-        TastemakerError: Fewer photographs than `minimum`, one that cannot be read, no such model,
-            an unfinished pool of class images or one of another size, a folder of another
+        TastemakerError: Fewer photographs than `min_photographs`, one that cannot be read, no such
+            model, an unfinished pool of class images or one of another size, a folder of another
             configuration, a loss or gradient that is not finite, a full disk.
 
     References:
@@ -56,7 +56,7 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
             from tastemaker.training.personalization.trainer import PersonalTrainer
 
             PersonalTrainer(config, files, output).run()
-            artifact.finish(steps=config.steps, photographs=len(files))
+            artifact.finish(steps=config.max_steps, photographs=len(files))
     return output
 
 
@@ -68,10 +68,10 @@ def _usable(config: PersonalizeConfig) -> list[Path]:
         first = seen.setdefault(pixel_hash(picture), file)
         if first is not file:
             print(f"left out: {file.name}: the same picture as {first.name}")
-    if len(seen) < config.minimum:
+    if len(seen) < config.min_photographs:
         raise TastemakerError(
             f"{config.photographs!r} holds {len(seen)} photograph{'s' * (len(seen) != 1)}, fewer"
-            f" than minimum={config.minimum}: of one view the background is learned along. Add some"
-            " from other sides, in other places, or set minimum=1 all the same."
+            f" than min_photographs={config.min_photographs}: of one view the background is learned"
+            " along. Add some from other sides, in other places, or set min_photographs=1."
         )
     return list(seen.values())

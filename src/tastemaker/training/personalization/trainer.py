@@ -86,8 +86,8 @@ class PersonalTrainer(TrainingRun[PersonalizeConfig]):
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
         rows = []
-        for part in range(config.gradient_accumulation):
-            last = part == config.gradient_accumulation - 1
+        for part in range(config.gradient_accumulation_steps):
+            last = part == config.gradient_accumulation_steps - 1
             with synced(self.accelerator, (self.policy, *self.text_encoders), last=last):
                 rows.append(self._forward_backward(step, part))
         means = {

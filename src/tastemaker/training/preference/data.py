@@ -155,7 +155,7 @@ def noisy_batch(
     *,
     seed: int,
     sample_posterior: bool,
-    prompt_dropout: float = 0.0,
+    proportion_empty_prompts: float = 0.0,
     density: Density | None = None,
     available: int | None = None,
     step: int | None = None,
@@ -172,7 +172,7 @@ def noisy_batch(
         draws: Positions in the run.
         seed: The run's seed.
         sample_posterior: Sample the VAE's posterior, or take its mean.
-        prompt_dropout: Share of pairs that get the empty prompt, for policy and reference.
+        proportion_empty_prompts: Share of pairs with the empty prompt in policy and reference.
         density: How often each timestep is drawn, by the latents' height and width; None draws
             uniformly.
         available: Draw from so many pairs of the widest gap alone; None draws from all.
@@ -204,7 +204,7 @@ def noisy_batch(
     latents, noise = latents.to(device), torch.cat([noise, noise]).to(device)
     timesteps = torch.cat([timesteps, timesteps]).to(device)
     # The empty prompt's row is the first.
-    rows = data.prompt[index] * ~dropped_prompts(draws, prompt_dropout, seed)
+    rows = data.prompt[index] * ~dropped_prompts(draws, proportion_empty_prompts, seed)
     return NoisyBatch(
         noisy_latents=backbone.add_noise(latents, noise, timesteps),
         timesteps=timesteps,

@@ -53,5 +53,5 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
             Trainer(config, PairSet(pairs), output).run()
             before = [model for model in (config.model, config.start) if model is not None]
             write_trained_prompts(output, PairSet(pairs).prompts(), before)
-            artifact.finish(steps=config.steps)
+            artifact.finish(steps=config.max_steps)
     return output

@@ -82,7 +82,7 @@ class Trainer(TrainingRun[TrainConfig]):
     diary: CreditDiary
 
     def __init__(self, config: TrainConfig, pairs: PairSet, output: Path) -> None:
-        super().__init__(config, output, config.tracker)
+        super().__init__(config, output, config.report_to)
         self.backbone = self._load(whole=config.method == "full")
         add_text_adapters(config, self.backbone)
         self.data = self._cache(pairs)
@@ -100,8 +100,10 @@ class Trainer(TrainingRun[TrainConfig]):
     def _begin(self, start: int) -> None:
         super()._begin(start)
         if self.accelerator.is_main_process:
-            self.diary = CreditDiary(self.output, self.credit, steps=self.config.steps, start=start)
-        if self.config.tracker:
+            self.diary = CreditDiary(
+                self.output, self.credit, steps=self.config.max_steps, start=start
+            )
+        if self.config.report_to:
             self.accelerator.init_trackers("logs")
 
     def _shown(self, row: dict[str, float]) -> dict[str, str]:
@@ -117,7 +119,7 @@ class Trainer(TrainingRun[TrainConfig]):
 
     def _sheets(self) -> ValidationSheets | None:
         config = self.config
-        if not config.validation.every:
+        if not config.validation.steps:
             return None
         folder = self.output / "validation"
         return ValidationSheets(config.validation, self.backbone, folder, config.seed)
@@ -140,7 +142,9 @@ class Trainer(TrainingRun[TrainConfig]):
     def _step(self, step: int) -> dict[str, float]:
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
-        parts = [self._forward_backward(step, part) for part in range(config.gradient_accumulation)]
+        parts = [
+            self._forward_backward(step, part) for part in range(config.gradient_accumulation_steps)
+        ]
         norm = self._clip_and_update(step)
         self._learn_credit(parts)
         means = {
@@ -167,7 +171,7 @@ class Trainer(TrainingRun[TrainConfig]):
 
     def _forward_backward(self, step: int, part: int) -> Seen:
         config = self.config
-        last = part == config.gradient_accumulation - 1
+        last = part == config.gradient_accumulation_steps - 1
         examples = examples_of(config, self.accelerator, step, part)
         seed_dropout(config, examples)
         batch = noisy_batch(
@@ -176,9 +180,9 @@ class Trainer(TrainingRun[TrainConfig]):
             examples,
             seed=config.seed,
             sample_posterior=config.sample_posterior,
-            prompt_dropout=config.prompt_dropout,
+            proportion_empty_prompts=config.proportion_empty_prompts,
             density=self._density,
-            step=config.examples_a_step(self.accelerator.num_processes),
+            step=config.examples_per_step(self.accelerator.num_processes),
             available=self._available(step),
         )
         timesteps = batch.timesteps.chunk(2)[0]
@@ -212,7 +216,7 @@ class Trainer(TrainingRun[TrainConfig]):
         plan = self.config.curriculum
         if plan is None:
             return len(self.data)
-        return available_pairs(len(self.data), step, chunks=plan.chunks, every=plan.every)
+        return available_pairs(len(self.data), step, chunks=plan.chunks, every=plan.steps_per_chunk)
 
     def _loss(self, errors: DenoisingErrors, seen: DenoisingErrors) -> torch.Tensor:
         """Weighted sum of the configured losses, shape [pairs].
@@ -265,7 +269,7 @@ class Trainer(TrainingRun[TrainConfig]):
         main = self.accelerator.is_main_process
         if main:
             self.diary.end_step(done)
-        sheet = self.sheets is not None and done % self.config.validation.every == 0
+        sheet = self.sheets is not None and done % self.config.validation.steps == 0
         # A split denoiser draws in all processes or in none.
         if self.sheets is not None and sheet and (main or self.accelerator.is_fsdp2):
             self.sheets.draw(done, save=main)

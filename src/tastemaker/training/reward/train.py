@@ -51,5 +51,5 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
 
             RewardTrainer(config, prompts, output).run()
             write_trained_prompts(output, prompts, [config.model])
-            artifact.finish(steps=config.steps)
+            artifact.finish(steps=config.max_steps)
     return output

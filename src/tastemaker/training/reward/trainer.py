@@ -59,7 +59,9 @@ class RewardTrainer(TrainingRun[RewardTrainConfig]):
     def _step(self, step: int) -> dict[str, float]:
         config = self.config
         rate = set_learning_rate(self.state.optimizer, step, config)
-        parts = [self._forward_backward(step, part) for part in range(config.gradient_accumulation)]
+        parts = [
+            self._forward_backward(step, part) for part in range(config.gradient_accumulation_steps)
+        ]
         reward = self.accelerator.reduce(torch.stack(parts).mean(), "mean").item()
         if not math.isfinite(reward):
             raise TastemakerError(
