@@ -13,7 +13,7 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
     """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
 
     Args:
-        step: From 0 to `config.steps - 1`.
+        step: From 0 to `config.max_steps - 1`.
         config: Peak rate, warm-up, schedule and number of steps.
 
     Returns:
@@ -44,7 +44,7 @@ def set_learning_rate(
 
     Args:
         optimizer: From `adamw`: a group's `rate` is its share.
-        step: From 0 to `config.steps - 1`.
+        step: From 0 to `config.max_steps - 1`.
         config: Peak rate, warm-up, schedule and number of steps.
 
     Returns:
