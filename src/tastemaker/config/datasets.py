@@ -1,8 +1,8 @@
-"""The typed sections of data: what comes in, what is kept, how it is paired, what goes out."""
+"""Typed sections of the data commands: import, filters, pairs, export, show."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,8 +14,9 @@ Side = Annotated[int, Field(ge=8)]
 Bucket = tuple[Side, Side]
 
 MAX_PIXELS = 89_478_485
-"""Of an image: a quarter of a gigabyte once decoded, where Pillow's own warning begins too."""
+"""Pixels of an image: a quarter of a gigabyte once decoded, Pillow's own limit for a warning."""
 
+ONE_SHAPE = "give one of `resolution` (a square) and `buckets` ([[width, height], ...])"
 
 HUMAN = "human"
 """Column of the verdicts: 1 for the image preferred, 0 for the other, 0.5 for both on a tie."""
@@ -25,7 +26,7 @@ TIE = "tie"
 
 
 class SplitConfig(Section):
-    """One part of the data, by prompt: no prompt is in two parts."""
+    """Split of the data by prompt: no prompt is in two parts."""
 
     of: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.9, 0.1), min_length=2, description="Shares of the parts."
@@ -41,29 +42,32 @@ class SplitConfig(Section):
 
 
 class PromptFilters(Section):
-    """What a prompt must be like."""
+    """Conditions on a prompt."""
 
-    min_words: int | None = Field(None, ge=1, description="Words that a prompt has at least.")
-    max_words: int | None = Field(None, ge=1, description="Words that a prompt has at most.")
+    min_words: int | None = Field(None, ge=1, description="Fewest words of a prompt.")
+    max_words: int | None = Field(None, ge=1, description="Most words of a prompt.")
     without: Annotated[str | tuple[str, ...] | None, Names("words")] = Field(
-        None, description="Words or phrases that no prompt holds: a list, or a file, one a line."
+        None,
+        description="Words or phrases that no prompt may contain: a list, or a file, one per line.",
     )
     having: Annotated[str | tuple[str, ...] | None, Names("words")] = Field(
-        None, description="Words or phrases of which every prompt holds one: a list, or a file."
+        None, description="Words or phrases of which every prompt contains one: a list, or a file."
     )
 
 
 class ImageFilters(PromptFilters):
-    """What prompt and images must be like, before anything is cropped."""
+    """Conditions on prompt and images, before anything is cropped."""
 
-    min_side: int | None = Field(None, ge=1, description="Pixels of every image's shorter side.")
+    min_side: int | None = Field(
+        None, ge=1, description="Fewest pixels of an image's shorter side."
+    )
     max_aspect: float | None = Field(
-        None, ge=1, description="Longer side of an image, as a multiple of its shorter one."
+        None, ge=1, description="Largest ratio of an image's longer to its shorter side."
     )
 
 
 class PairFilters(PromptFilters):
-    """What a pair must be like, whatever rule made it."""
+    """Conditions on a pair, whatever rule made it."""
 
     min_score: Annotated[dict[str, float], Names("column")] = Field(
         {}, description="Scorer name to the least score of the chosen image."
@@ -73,18 +77,55 @@ class PairFilters(PromptFilters):
     )
 
 
-class ImportConfig(Section):
-    """Options of `import comparisons=...`: images with human preferences to a pool."""
+class SourceConfig(Section):
+    """Options shared by `import comparisons=...` and `import images=...`."""
 
-    comparisons: Comparisons = Field(description="A file or folder, and its format.")
+    kind: ClassVar[str]
+
     resolution: int | None = Field(
-        None, ge=8, description="Crop to a square and scale to so many pixels; null: as they are."
+        None, ge=8, description="Crop to a square and scale to this many pixels."
     )
     buckets: tuple[Bucket, ...] = Field(
         (),
-        description="In place of resolution, [[width, height], ...]: crop the images of a"
-        " comparison alike, to the aspect ratio nearest to theirs, and scale.",
+        description="In place of resolution, [[width, height], ...]: crop to the nearest aspect ratio,"
+        " the images of a comparison alike, and scale.",
     )
+    filters: ImageFilters = Field(ImageFilters(), description="Items to keep.")
+    split: SplitConfig | None = Field(None, description="Take one part, by prompt; null: all.")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Larger images are not decoded."
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Read the first so many comparisons; or take so many images, an error where"
+        " fewer can be used.",
+    )
+    shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
+
+    @property
+    def source(self) -> Choice:
+        """The registered format with its options."""
+        raise NotImplementedError
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """Columns of scores that the source has."""
+        return ()
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> SourceConfig:
+        if self.resolution is not None and self.buckets:
+            raise ValueError(ONE_SHAPE)
+        return self
+
+
+class ImportConfig(SourceConfig):
+    """Options of `import comparisons=...`: images with human preferences to a pool."""
+
+    kind: ClassVar[str] = "comparison"
+
+    comparisons: Comparisons = Field(description="A file or folder, and its format.")
     random_flip: bool = Field(
         False, description="Mirror every other comparison, by a keyed coin, all its images alike."
     )
@@ -97,43 +138,27 @@ class ImportConfig(Section):
         "dropped", description="Comparisons whose images were all found bad; kept: as ties."
     )
     reversed_labels: bool = Field(
-        False, description="The labels say which image was rejected, not which was preferred."
+        False, description="The labels name the rejected image, not the preferred one."
     )
-    filters: ImageFilters = Field(ImageFilters(), description="What to keep.")
-    split: SplitConfig | None = Field(None, description="Take one part, by prompt; null: all.")
-    max_pixels: int = Field(
-        MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Of an image; more is not decoded."
-    )
-    limit: int | None = Field(None, ge=1, description="Take the first so many comparisons.")
-    shard_size: int = Field(256, ge=2, description="Images per parquet shard (the unit of resume).")
+
+    @property
+    def source(self) -> Choice:
+        """The format of compared images with its options."""
+        return self.comparisons
 
     @property
     def scorers(self) -> tuple[str, ...]:
         """Columns of the verdicts."""
         return (HUMAN, TIE) if self.ties == "labelled" else (HUMAN,)
 
-    @model_validator(mode="after")
-    def _one_shape(self) -> ImportConfig:
-        if self.resolution is not None and self.buckets:
-            raise ValueError(
-                "give one of `resolution` (a square) and `buckets` ([[width, height], ...])"
-            )
-        return self
 
-
-class ImagesConfig(Section):
+class ImagesConfig(SourceConfig):
     """Options of `import images=...`: captioned photographs to a pool of real images."""
+
+    kind: ClassVar[str] = "image"
 
     images: CaptionedSource = Field(
         description="A folder or a .parquet file of images with captions, or a named source."
-    )
-    resolution: int | None = Field(
-        None, ge=8, description="Crop to a square and scale to so many pixels."
-    )
-    buckets: tuple[Bucket, ...] = Field(
-        (),
-        description="In place of resolution, [[width, height], ...]: crop each image to the nearest"
-        " aspect ratio and scale.",
     )
     min_crop_side: int | None = Field(
         None,
@@ -141,22 +166,16 @@ class ImagesConfig(Section):
         description="Pixels that a crop's shorter side must have before it is scaled;"
         " default: as many as after, so that nothing is enlarged.",
     )
-    limit: int | None = Field(
-        None, ge=1, description="Take so many images; it is an error where fewer can be used."
-    )
-    filters: ImageFilters = Field(ImageFilters(), description="What to keep.")
-    split: SplitConfig | None = Field(None, description="Take one part, by caption; null: all.")
-    max_pixels: int = Field(
-        MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Of an image; more is not decoded."
-    )
-    shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
+
+    @property
+    def source(self) -> Choice:
+        """The format of captioned images with its options."""
+        return self.images
 
     @model_validator(mode="after")
-    def _one_shape(self) -> ImagesConfig:
-        if (self.resolution is None) == (not self.buckets):
-            raise ValueError(
-                "give one of `resolution` (a square) and `buckets` ([[width, height], ...])"
-            )
+    def _has_shape(self) -> ImagesConfig:
+        if self.resolution is None and not self.buckets:
+            raise ValueError(ONE_SHAPE)
         return self
 
 
@@ -164,31 +183,31 @@ class PairConfig(Section):
     """Options of `pair`: scores to pairs."""
 
     rule: Rule = Field(description="Pair rule with its options.")
-    filters: PairFilters = Field(PairFilters(), description="What to keep of the rule's pairs.")
+    filters: PairFilters = Field(PairFilters(), description="Pairs to keep.")
     split: SplitConfig | None = Field(None, description="Take one part, by prompt; null: all.")
 
 
 class JoinConfig(Section):
     """Options of `join`: chosen from one pool, rejected from another or from earlier pairs."""
 
-    rule: JoinRule = Field(description="Rule that sees an item's candidates on both sides.")
+    rule: JoinRule = Field(description="Rule that compares an item's candidates of both sides.")
 
 
 class DataExportConfig(Section):
-    """Pairs, or a pool with scores, to a format that others read."""
+    """Options of `export`: pairs, or a pool with scores, to a format of other tools."""
 
     layout: Layout = Field(Choice(name="pick_a_pic"), description="Format, with its options.")
     scorer: Annotated[str | None, Names("column")] = Field(
-        None, description="Of a pool: column that gives the verdicts; default: people's, or any."
+        None, description="Column of a pool that gives the verdicts; default: people's, or any."
     )
 
 
 class ShowConfig(Section):
-    """What is in a pool or in pairs."""
+    """Options of `show`: the contents of a pool or of pairs."""
 
-    html: str | None = Field(None, description="Write a page to this file; it needs no network.")
+    html: str | None = Field(None, description="Write a self-contained page to this file.")
     images: int = Field(24, ge=1, le=512, description="Images, or pairs, on the contact sheet.")
     bins: int = Field(16, ge=2, le=64, description="Bars of a histogram.")
     against: str | None = Field(
-        None, description="Another pool or pairs: count the prompts and pictures in both."
+        None, description="Another pool or pairs: count prompts and pictures in common."
     )

@@ -1,4 +1,4 @@
-"""Formats of captioned images: photographs, each with the words that say what is on it."""
+"""Formats of captioned images: photographs with their captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import json_lines, read_bytes, read_text, require_file
 from tastemaker.core.registry import CAPTIONED
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.datasets.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over, unnamed
 from tastemaker.datasets.parquet import (
     image_bytes,
@@ -29,11 +29,11 @@ from tastemaker.storage.files import leads_out, printable
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels; right and bottom are outside."""
 
-CAPTIONS = ("text", "caption", "prompt")
-"""Keys and columns in which a caption is looked for, the first that is there."""
+CAPTION_KEYS = ("text", "caption", "prompt")
+"""Keys and columns of a caption; the first that is present counts."""
 
 CaptionKey = Annotated[
-    str | None, Field(description=f"Where the caption stands; null: in {', '.join(CAPTIONS)}.")
+    str | None, Field(description=f"Key of the caption; null: {', '.join(CAPTION_KEYS)}.")
 ]
 
 
@@ -43,8 +43,8 @@ class Captioned:
 
     Args:
         where: File, or file and row, unique within the source.
-        image: Encoded bytes, or the file that holds them.
-        caption: What is on the image.
+        image: Encoded bytes, or their file.
+        caption: Description of the image.
         box: The part to keep, in pixels of the upright image; None: the whole image.
     """
 
@@ -64,28 +64,12 @@ class Captioned:
         return read_bytes(self.image)
 
 
-@dataclass(frozen=True)
-class CaptionedImages:
-    """A source of captioned images.
-
-    Args:
-        files: What it reads: a file more, or one of other content, makes it another source. Going
-            through them refuses what `images` gives as `Refused`, before any image is read.
-        images: The images in their order, and in the place of any that the source cannot give, why.
-        passed_over: What lies beside `files` and is not taken, with why.
-    """
-
-    files: Iterable[Path]
-    images: Iterator[Captioned | LeftOut]
-    passed_over: Iterable[LeftOut] = ()
-
-
 @CAPTIONED.register("folder")
 def folder(
     *,
     path: Annotated[str, Field(description="A folder of images.")],
     caption: CaptionKey = None,
-) -> CaptionedImages:
+) -> Source[Captioned]:
     """A folder of images with metadata.jsonl, or with the caption of each in a .txt of its name.
 
     A line of `metadata.jsonl` is `{"file_name": "a.jpg", "text": "a cat"}`, if wanted with
@@ -106,19 +90,19 @@ def folder(
     root = Path(path)
     if not root.is_dir():
         known = ", ".join(CAPTIONED.names())
-        raise TastemakerError(f"{path!r} is no folder of images (named formats: {known}).")
+        raise TastemakerError(f"{path!r} is not a folder of images (named formats: {known}).")
     metadata = root / "metadata.jsonl"
     if os.path.lexists(metadata):
         require_file(metadata)
         beside = unnamed(metadata, _names(metadata))
-        return CaptionedImages(_named(metadata), _described(metadata, caption), beside)
+        return Source(_named(metadata), _described(metadata, caption), beside)
     if caption is not None:
         raise TastemakerError(f"caption={caption} is a key of metadata.jsonl, but {path} has none.")
     names = _images(root)
     files = (root / name for name in names)
     beside = passed_over(root, functools.partial(_no_image, root))
     twins = (twin for name in names if (twin := (root / name).with_suffix(".txt")).is_file())
-    return CaptionedImages(chain(files, twins), _twins(root, names), beside)
+    return Source(chain(files, twins), _twins(root, names), beside)
 
 
 @CAPTIONED.register("parquet")
@@ -126,7 +110,7 @@ def parquet(
     *,
     path: Annotated[str, Field(description="A parquet file, or a folder of them.")],
     caption: CaptionKey = None,
-) -> CaptionedImages:
+) -> Source[Captioned]:
     """Parquet with the columns image (bytes, or a struct with bytes), text, and if wanted box.
 
     Args:
@@ -141,7 +125,7 @@ def parquet(
     """
     files = parquet_files(Path(path))
     columns = [_caption_column(file, caption) for file in files]
-    return CaptionedImages(files, _from_rows(files, columns), not_parquet(Path(path)))
+    return Source(files, _from_rows(files, columns), not_parquet(Path(path)))
 
 
 def _named(file: Path) -> Iterator[Path]:
@@ -159,7 +143,7 @@ def _names(file: Path) -> Iterator[str]:
 
 
 def _no_image(root: Path, place: str) -> str | None:
-    """Why a file of a folder without metadata.jsonl is not taken."""
+    """Return why a file of a folder without metadata.jsonl is not read; None where it is."""
     file = root / place
     if file.suffix.lower() in SUFFIXES:
         return None if file.is_file() else OTHER
@@ -180,11 +164,11 @@ def _metadata(file: Path) -> Iterator[dict[str, Any] | Refused]:
         empty = False
         yield Refused(str(file), str(error))
     if empty:
-        yield Refused(str(file), "it names no image; add a line an image, or remove the file")
+        yield Refused(str(file), "it names no image; add one line per image, or remove the file")
 
 
 def _row(row: Any, root: Path) -> dict[str, Any] | str:
-    """A line's object, or what is wrong with it."""
+    """Return a line's object, or its defect."""
     if isinstance(row, TastemakerError):
         return str(row)
     name = row.get("file_name") if isinstance(row, dict) else None
@@ -205,12 +189,12 @@ def _described(file: Path, key: str | None) -> Iterator[Captioned | LeftOut]:
             continue
         name = row["file_name"]
         where = name if row.get("box") is None else f"{name}, box {row['box']}"
-        keys = (key,) if key else CAPTIONS
+        keys = (key,) if key else CAPTION_KEYS
         yield _captioned(printable(where), file.parent / name, row, keys)
 
 
 def _images(root: Path) -> Listing:
-    """Paths of all images below a folder, in their order; what is hidden is not looked at."""
+    """List all images below a folder in order; hidden ones are left out."""
     found = Listing()
     for folder, below, names in os.walk(root):
         below[:] = (name for name in below if not name.startswith("."))
@@ -240,7 +224,7 @@ def _twins(root: Path, names: Iterable[str]) -> Iterator[Captioned | LeftOut]:
 
 def _caption_column(file: Path, key: str | None) -> str:
     held = parquet_columns(file)
-    wanted = (key,) if key else CAPTIONS
+    wanted = (key,) if key else CAPTION_KEYS
     found = [name for name in wanted if name in held]
     if "image" not in held or not found:
         lacking = f"caption ({' or '.join(wanted)})" if "image" in held else "'image'"

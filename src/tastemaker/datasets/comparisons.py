@@ -1,23 +1,23 @@
-"""Compared images: pictures of one prompt, and which of them people preferred."""
+"""Compared images: pictures of one prompt with people's verdicts."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Refused
 
-CAPTIONS = ("prompt", "caption", "text")
-"""Keys in which the prompt of a comparison is looked for, the first that is there."""
+PROMPT_KEYS = ("prompt", "caption", "text")
+"""Keys of a comparison's prompt; the first that is present counts."""
 
 BOTH_BAD: Final = "both_bad"
 """The label of a comparison whose images people found all bad."""
 
 Label = float | Literal["both_bad"] | None
-"""Of the first of two images: 1 preferred, 0 not, 0.5 a tie, both bad, or no verdict at all."""
+"""Label of the first of two images: 1 preferred, 0 not, 0.5 a tie, both bad, or no verdict."""
 
 _WORDS: dict[str, Label] = {
     "tie": 0.5,
@@ -31,22 +31,22 @@ _KEYS_OF_ONE = ("{}_0", "{}_1", "chosen_{}", "rejected_{}")
 
 
 class WrongLabel(TastemakerError):
-    """A label that is none: the source is not what it is taken for."""
+    """An invalid label: the source is of another format."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images of one prompt, and which were preferred.
+    """Images of one prompt with people's verdicts.
 
     Args:
         where: File and row, unique within the source.
-        prompt: The text that all were made from.
+        prompt: The prompt of all images.
         images: Encoded bytes of two or more.
-        verdicts: One an image: the share of the others that it beat, ties counted half. Of two
+        verdicts: One per image: the share of the others that it beat, ties counted half. Of two
             images, 1 and 0, or 0.5 and 0.5 for a tie.
-        models: What drew them; empty where unknown.
-        judged: Whether there is a verdict; without one the images count as a tie.
-        bad: Whether people found all of them bad.
+        models: The model that drew each image; empty where unknown.
+        judged: False without a verdict; the images then count as a tie.
+        bad: True where people found all of them bad.
     """
 
     where: str
@@ -59,35 +59,18 @@ class Comparison:
 
     @property
     def tied(self) -> bool:
-        """Whether no image was preferred to any other."""
+        """True where no image was preferred to any other."""
         return len(set(self.verdicts)) == 1
-
-
-@dataclass(frozen=True)
-class ComparedImages:
-    """A source of compared images.
-
-    Args:
-        files: What it reads: a file more, or one of other content, makes it another source.
-        comparisons: In their order, and in the place of any that the source cannot give, why.
-        identity: What else makes it another source, JSON-like.
-        passed_over: What lies beside `files` and is not taken, with why.
-    """
-
-    files: Iterable[Path]
-    comparisons: Iterator[Comparison | LeftOut]
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    passed_over: Iterable[LeftOut] = ()
 
 
 def win_shares(scores: Sequence[float]) -> tuple[float, ...]:
     """Turn scores into verdicts: the share of the other images that each beats, ties counted half.
 
     Args:
-        scores: One an image of a prompt; higher is better. A ranking enters with its sign turned.
+        scores: One per image of a prompt; higher is better. Negate ranks.
 
     Returns:
-        One an image, in [0, 1]; they keep the order of the scores and all of its ties.
+        One per image, in [0, 1], in the order of the scores with all ties.
 
     Example:
         >>> win_shares([3.0, 1.0]), win_shares([2.0, 2.0]), win_shares([1.0, 5.0, 5.0])
@@ -106,7 +89,7 @@ def read_label(value: Any, name: str) -> Label:
 
     Args:
         value: 0, 0.5 or 1, as a number or as text; `tie`; `both_bad`; None for no verdict.
-        name: Its key, for the message.
+        name: Key of the label, for the message.
 
     Returns:
         The label.
@@ -134,14 +117,14 @@ def read_labels(row: Mapping[str, Any], names: tuple[str, str] = ("label_0", "la
     """Read the label of the first image from those of both, of which one may be missing.
 
     Args:
-        row: Labels by name; 0 for both says that both are bad.
-        names: Of the first image's, and of the second's.
+        row: Labels by name; 0 for both means that both are bad.
+        names: Names of the first image's label and of the second's.
 
     Returns:
         The label of the first.
 
     Raises:
-        WrongLabel: A label is none, or the two contradict each other.
+        WrongLabel: A label is invalid, or the two contradict each other.
 
     Example:
         >>> read_labels({"label_0": 1}), read_labels({"label_1": 1}), read_labels({"label_0": None})
@@ -161,19 +144,19 @@ def read_labels(row: Mapping[str, Any], names: tuple[str, str] = ("label_0", "la
     return first
 
 
-def prompt_of(row: Mapping[str, Any], keys: Sequence[str] = CAPTIONS) -> str:
-    """Read the prompt of a comparison, and make sure that both images are of it.
+def prompt_of(row: Mapping[str, Any], keys: Sequence[str] = PROMPT_KEYS) -> str:
+    """Read the prompt of a comparison, and check that both images are of it.
 
     Args:
         row: Texts by key. Each of `keys` may also end in `_0` and `_1`, or begin with `chosen_`
             and `rejected_`: the prompt of each image.
-        keys: Where it is looked for, the first that is there.
+        keys: Keys of the prompt; the first that is present counts.
 
     Returns:
-        The prompt as it stands.
+        The prompt, unchanged.
 
     Raises:
-        TastemakerError: There is none, it is no text, or the images have two.
+        TastemakerError: There is none, it is not text, or the images have two.
 
     Example:
         >>> prompt_of({"caption": "a cat"}), prompt_of({"caption_0": "a cat", "caption_1": "a cat"})
@@ -185,8 +168,8 @@ def prompt_of(row: Mapping[str, Any], keys: Sequence[str] = CAPTIONS) -> str:
         if not isinstance(text, str):
             raise TastemakerError(f"{key!r} is {text!r}, not text")
     if not texts:
-        held = ", ".join(sorted(row)) or "nothing"
-        raise TastemakerError(f"no prompt ({' or '.join(keys)}); it has {held}")
+        present = ", ".join(sorted(row)) or "nothing"
+        raise TastemakerError(f"no prompt ({' or '.join(keys)}); it has {present}")
     of_each = {key: text.strip() for key, text in texts.items() if key in of_one}
     if len(set(of_each.values())) > 1:
         raise TastemakerError(
@@ -207,10 +190,10 @@ def of_two(
 
     Args:
         where: File and row.
-        prompt: Of both.
+        prompt: Prompt of both.
         images: Encoded bytes of both.
-        label: Of the first.
-        models: What drew them.
+        label: Label of the first.
+        models: The models that drew them.
 
     Returns:
         The comparison.
@@ -228,14 +211,14 @@ def of_two(
 
 
 def or_left_out(where: str, read: Callable[[], Comparison]) -> Comparison | LeftOut:
-    """Read a comparison, or say why it cannot be used.
+    """Read a comparison, or return the reason why it cannot be used.
 
     Args:
         where: File and row.
         read: Reads it; raises `TastemakerError` where it cannot.
 
     Returns:
-        The comparison, or the reason: one that ends an import where the label is none.
+        The comparison, or the reason; `Refused` where the label is invalid.
     """
     try:
         return read()
@@ -243,3 +226,25 @@ def or_left_out(where: str, read: Callable[[], Comparison]) -> Comparison | Left
         return Refused(where, str(error))
     except TastemakerError as error:
         return LeftOut(where, str(error))
+
+
+def read_comparisons(
+    file: str,
+    unit: str,
+    rows: Iterable[tuple[int, Any]],
+    read: Callable[[str, Any], Comparison],
+) -> Iterator[Comparison | LeftOut]:
+    """Read comparisons from the rows of a file; a torn file ends in `Refused`.
+
+    Args:
+        file: Name of the file.
+        unit: "row" or "line".
+        rows: Numbered rows; raises `TastemakerError` where the file is torn.
+        read: From place and row to the comparison.
+    """
+    try:
+        for number, row in rows:
+            where = f"{file}, {unit} {number}"
+            yield or_left_out(where, functools.partial(read, where, row))
+    except TastemakerError as error:
+        yield Refused(file, str(error))

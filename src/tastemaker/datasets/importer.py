@@ -1,9 +1,9 @@
 """Resumable import: convert items to shards; record skipped items and why.
 
-A shard's own metadata says what became of the part of the source behind it. The two are therefore
-there together or not at all, and an import that goes on knows all that an undisturbed one knows:
-how much was taken, which pictures are in the pool, and what was left out and why. What grows with
-the source lies on disk: memory holds one shard.
+The metadata of a shard records what became of the part of the source behind it. Both are written
+together or not at all, so that a resumed import knows all that an undisturbed one knows: how much
+was taken, which pictures are in the pool, and what was left out and why. What grows with the source
+lies on disk; memory holds one shard.
 """
 
 from __future__ import annotations
@@ -14,15 +14,25 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, TypeVar
+from typing import IO, Any, Generic
 
 from tqdm import tqdm
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import number_of_processes, processes
+from tastemaker.datasets.items import (
+    Convert,
+    Filtered,
+    Item,
+    LeftOut,
+    Refused,
+    Source,
+    Usable,
+    counts_text,
+)
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import atomic, read_table, write_table
 from tastemaker.storage.pictures import Pictures
@@ -30,90 +40,24 @@ from tastemaker.storage.pool import Pool
 
 POLL_SECONDS = 1.0
 
-MOST_TOLD = 20
-"""Of more items that are left out, the rest is listed in `left_out.jsonl` alone."""
+MOST_PRINTED = 20
+"""Left-out items that are printed; all are listed in `left_out.jsonl`."""
 
 _TALLY = b"tastemaker"
 
 
-class Named(Protocol):
-    """Anything that says where in its source it stands."""
-
-    @property
-    def where(self) -> str:
-        """File, or file and row; unique within the source."""
-
-
-Item = TypeVar("Item", bound=Named)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An item of the source that is not in the pool.
-
-    Args:
-        where: Where it stands in the source.
-        reason: Why it was left out, and what to do about it.
-    """
-
-    where: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Refused(LeftOut):
-    """An item, or a file, that shows the source to be torn or not what it is taken for.
-
-    An import ends there, and what it has written stays; a check goes on.
-    """
-
-    def error(self) -> TastemakerError:
-        """What an import says."""
-        return TastemakerError(f"{self.where}: {self.reason}")
-
-
-class Filtered(TastemakerError):
-    """What an option keeps out of the pool: counted by reason, not listed row by row."""
-
-
-@dataclass(frozen=True)
-class Usable:
-    """What an item of the source became.
-
-    Args:
-        rows: Its candidates.
-        scores: Scorer to one score a candidate, where the source has scores.
-        pictures: Hash of each candidate's pixels.
-        once: Whether of two items with a picture in common the second is left out.
-        notes: What was done to its pictures that is worth counting, one each time.
-    """
-
-    rows: tuple[dict[str, Any], ...]
-    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    pictures: tuple[str, ...] = ()
-    once: bool = False
-    notes: tuple[str, ...] = ()
-
-
-Convert = Callable[[Item, int], Usable]
-"""From an item, and the number of those taken before it, to candidates.
-
-Raises `Filtered` where an option keeps it out, another `TastemakerError` where it cannot be used.
-"""
-
-
 @dataclass
 class Tally:
-    """What became of a part of the source.
+    """Record of one shard's part of the source.
 
     Args:
-        read: How many items it has.
-        taken: How many of them are in the pool.
-        images: How many candidates they became.
-        filtered: How many an option kept out, by reason.
-        noted: How many of the pictures taken were changed, by what.
-        left_out: Those that could not be used, in order.
-        pictures: Where each picture that may come once stands in the source, by its hash.
+        read: Number of its items.
+        taken: Number of items in the pool.
+        images: Number of their candidates.
+        filtered: Number of items that an option kept out, by reason.
+        noted: Number of changed pictures, by change.
+        left_out: Items that could not be used, in order.
+        pictures: Place in the source of each picture that may come once, by its hash.
     """
 
     read: int = 0
@@ -127,15 +71,15 @@ class Tally:
 
 @dataclass
 class Total:
-    """What became of the whole source, in numbers.
+    """Counts over the whole source.
 
     Args:
-        taken: How many items are in the pool.
-        left_out: How many could not be used.
-        filtered: How many an option kept out, by reason.
-        noted: How many of the pictures taken were changed, by what.
-        passed_over: How many files lie beside the source's, by kind.
-        first: The first that could not be used.
+        taken: Number of items in the pool.
+        left_out: Number of items that could not be used.
+        filtered: Number of items that an option kept out, by reason.
+        noted: Number of changed pictures, by change.
+        passed_over: Number of files beside the source's, by kind.
+        first: First item that could not be used.
     """
 
     taken: int = 0
@@ -146,7 +90,7 @@ class Total:
     first: LeftOut | None = None
 
     def add(self, part: Tally) -> None:
-        """Count a part of the source in."""
+        """Add the counts of one shard's part."""
         self.taken += part.taken
         self.left_out += len(part.left_out)
         self.filtered.update(part.filtered)
@@ -155,7 +99,7 @@ class Total:
             self.first = part.left_out[0]
 
     def counts(self) -> dict[str, Any]:
-        """What became of all that is not taken as it stands, JSON-like."""
+        """Return the counts of items that were left out, dropped or changed, JSON-like."""
         return {
             "left_out": self.left_out,
             "dropped": dict(self.filtered),
@@ -164,21 +108,21 @@ class Total:
         }
 
     def __str__(self) -> str:
-        """`2 left out, the first a.png: no caption; 3 dropped: ties`."""
+        """Return e.g. `2 left out, the first a.png: no caption; 3 dropped: ties`."""
         first = f", the first {self.first.where}: {self.first.reason}" if self.first else ""
-        return f"{self.left_out} left out{first}{told(self.filtered)}"
+        return f"{self.left_out} left out{first}{counts_text(self.filtered)}"
 
 
 @dataclass
-class Intake(Generic[Item]):
-    """Fills a pool with the items of a source.
+class Importer(Generic[Item]):
+    """Writer of a pool from the items of a source.
 
     Args:
-        pool: Where to.
-        kind: What an item is called, for messages: "image", "comparison".
-        convert: From an item to candidates.
-        shard_images: Images that fill a shard.
-        limit: Take so many items; None: all.
+        pool: Pool to write.
+        kind: Noun for an item, for messages: "image", "comparison".
+        convert: Conversion of an item to candidates.
+        shard_images: Images per full shard.
+        limit: Number of items to take; None: all.
         scorers: Columns of the scores that the source has.
     """
 
@@ -191,41 +135,40 @@ class Intake(Generic[Item]):
     total: Total = field(default_factory=Total, init=False)
     pictures: Pictures = field(default_factory=Pictures, init=False)
 
-    def fill(
-        self, items: Iterator[Item | LeftOut], source: str, passed_over: Iterable[LeftOut] = ()
-    ) -> Total:
-        """Write the shards that are missing, and `left_out.jsonl`.
+    def fill(self, source: Source[Item], name: str) -> Total:
+        """Write the missing shards, and `left_out.jsonl`.
 
         Args:
-            items: The source in its order, the same every time.
-            source: Its path or name, for messages.
-            passed_over: Files that lie beside those of the items: listed, and counted by reason.
+            source: Its items go to the pool, its other files are listed and counted by reason.
+            name: Path or name of the source, for messages.
 
         Returns:
-            What became of the whole source.
+            Counts over the whole source.
 
         Raises:
             TastemakerError: The source breaks off, is refused or holds nothing usable, or the disk
                 is full.
         """
-        name = self.pool.folder.name
         with (
-            tqdm(desc=f"import {name}", total=self.limit, unit=f"{self.kind}s") as bar,
+            tqdm(
+                desc=f"import {self.pool.folder.name}", total=self.limit, unit=f"{self.kind}s"
+            ) as bar,
             tempfile.TemporaryFile("w+", encoding="utf-8") as lines,
         ):
             for index in itertools.count():
-                tally = self._held(index)
+                tally = self._written(index)
                 if tally is None:
-                    tally = self._make(index, items)
+                    tally = self._make(index, source.items)
                 else:
-                    _pass_over(items, tally.read)
+                    for _ in itertools.islice(source.items, tally.read):
+                        pass
                 bar.update(tally.taken)
                 self._count(tally, lines)
                 if tally.images < self.shard_images or self.total.taken == self.limit:
                     break
             if not self.total.taken:
-                raise TastemakerError(f"{source} gave no usable {self.kind} ({self.total}).")
-            for other in passed_over:
+                raise TastemakerError(f"{name} gave no usable {self.kind} ({self.total}).")
+            for other in source.passed_over:
                 self.total.passed_over[other.reason] += 1
                 lines.write(f"{json.dumps(asdict(other))}\n")
             lines.seek(0)
@@ -237,28 +180,27 @@ class Intake(Generic[Item]):
         self.pictures.close()
         print(
             f"imported {self.total.taken} {self.kind}s, left out {self.total.left_out}"
-            f"{told(self.total.filtered)}{told(self.total.passed_over, 'passed over')}"
-            f"{told(self.total.noted, 'pictures')}"
+            f"{counts_text(self.total.filtered)}"
+            f"{counts_text(self.total.passed_over, 'passed over')}"
+            f"{counts_text(self.total.noted, 'pictures')}"
         )
         return self.total
 
-    def _held(self, index: int) -> Tally | None:
-        """What became of the items behind a shard that is there; None where it is missing."""
+    def _written(self, index: int) -> Tally | None:
+        """Return the record of a shard that an earlier import wrote; None where it is missing."""
         shard = self.pool.shard(index)
-        if not all(file.is_file() for file in self._files(shard)):
+        files = [shard, *(self.pool.score_file(scorer, shard) for scorer in self.scorers)]
+        if not all(file.is_file() for file in files):
             return None
         metadata = read_table(shard, ("candidate_id",)).schema.metadata or {}
-        held = json.loads(metadata.get(_TALLY, b"null"))
-        if held is None or "read" not in held:  # the shard of a version that kept no such tally
+        values = json.loads(metadata.get(_TALLY, b"null"))
+        if values is None or "read" not in values:  # a shard of a version without this record
             return None
-        held["left_out"] = [LeftOut(**each) for each in held["left_out"]]
-        return Tally(**held)
-
-    def _files(self, shard: Path) -> list[Path]:
-        return [shard, *(self.pool.score_file(scorer, shard) for scorer in self.scorers)]
+        values["left_out"] = [LeftOut(**each) for each in values["left_out"]]
+        return Tally(**values)
 
     def _make(self, index: int, items: Iterator[Item | LeftOut]) -> Tally:
-        """Convert items until a shard is full and write it; nothing where none is usable."""
+        """Convert items until a shard is full, and write it unless none is usable."""
         tally = Tally()
         rows: list[dict[str, Any]] = []
         scores: dict[str, list[float]] = {scorer: [] for scorer in self.scorers}
@@ -301,9 +243,9 @@ class Intake(Generic[Item]):
     def _leave_out(self, item: LeftOut, tally: Tally) -> None:
         tally.left_out.append(item)
         number = self.total.left_out + len(tally.left_out)
-        if number <= MOST_TOLD:
+        if number <= MOST_PRINTED:
             tqdm.write(f"left out: {item.where}: {item.reason}")
-        elif number == MOST_TOLD + 1:
+        elif number == MOST_PRINTED + 1:
             tqdm.write(f"left out: more, see {self.pool.left_out} in the end")
 
     def _count(self, tally: Tally, lines: IO[str]) -> None:
@@ -317,7 +259,7 @@ class Intake(Generic[Item]):
     ) -> None:
         import pyarrow as pa
 
-        # Here, so that the formats, which are read with the configuration, need no torch.
+        # Imported late: formats are loaded with the configuration and must not need torch.
         from tastemaker.storage.candidates import candidate_table
 
         table = candidate_table(rows)
@@ -331,35 +273,19 @@ class Intake(Generic[Item]):
             write_table(self.pool.score_file(scorer, shard), pa.table(columns))
 
 
-def told(counts: Mapping[str, int], what: str = "dropped") -> str:
-    """Say how many were dropped, or something else, for what, to append to a message.
-
-    Example:
-        >>> told({"ties": 3})
-        '; 3 dropped: ties'
-    """
-    return "".join(f"; {number} {what}: {reason}" for reason, number in counts.items())
-
-
 def left_to_main_process(artifact: Artifact) -> bool:
-    """Wait, in every process but the main one, until that one has finished an artifact.
+    """Wait, in every process but the main one, until the main process has finished a artifact.
 
-    They watch the folder: an import may last longer than processes wait for one another at a
-    barrier before they give up.
+    The folder is polled, because an import may last longer than the time-out of a barrier.
 
     Args:
-        artifact: Begun, in a folder that all processes see.
+        artifact: A begun artifact, in a folder that all processes see.
 
     Returns:
-        False in the main process, which has the work to do; True in the others when it is done.
+        False in the main process, which has the work to do; True in the others once it is done.
     """
     if number_of_processes() == 1 or processes().is_main_process:
         return False
     while not artifact.finished:
         time.sleep(POLL_SECONDS)
     return True
-
-
-def _pass_over(items: Iterator[Any], number: int) -> None:
-    for _ in itertools.islice(items, number):
-        pass

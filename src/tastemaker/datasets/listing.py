@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from tastemaker.datasets.importer import LeftOut
+from tastemaker.datasets.items import LeftOut
 from tastemaker.storage.files import printable
 from tastemaker.storage.scratch import scratch_table
 

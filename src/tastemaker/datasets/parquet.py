@@ -8,7 +8,7 @@ from typing import Any
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import require_file
-from tastemaker.datasets.importer import LeftOut
+from tastemaker.datasets.items import LeftOut
 from tastemaker.datasets.listing import OTHER, passed_over
 from tastemaker.storage.files import whole_parquet
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tastemaker.core.registry import CAPTIONED, MODELS, PROMPTS, SCORERS, SUBJECTS
-from tastemaker.datasets.captioned import CaptionedImages
+from tastemaker.datasets.captioned import Captioned
+from tastemaker.datasets.items import Source
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE
 from tastemaker.nano import SUBJECTS as NANO_SUBJECTS
 from tastemaker.scorers.base import PixelScorer
@@ -52,14 +53,14 @@ def nano_scenes(
     work: Annotated[
         str | None, Field(description="Folder that keeps the art; null: one in the user's cache.")
     ] = None,
-) -> CaptionedImages:
+) -> Source[Captioned]:
     """Scenes drawn from the art that the embedded model learned from, 64x64 pixels.
 
     Needs npm and the extra `nano` where the art is not in the folder yet.
     """
     from tastemaker.nano.drawn import drawn_scenes
 
-    return CaptionedImages([], drawn_scenes(split, number, seed, Path(work) if work else None))
+    return Source([], drawn_scenes(split, number, seed, Path(work) if work else None))
 
 
 def _register(split: str) -> None:

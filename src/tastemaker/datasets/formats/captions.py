@@ -20,7 +20,7 @@ def write_captions(comparisons: Iterator[Comparison], folder: Path) -> None:
 
     Args:
         comparisons: Of any number of images.
-        folder: Where to.
+        folder: Output folder.
     """
     images = ImageFolder(folder)
     with (

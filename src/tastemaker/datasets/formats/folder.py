@@ -1,4 +1,4 @@
-"""A folder of images with metadata.jsonl: a line a comparison."""
+"""A folder of images with metadata.jsonl: one line per comparison."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tastemaker.core.reading import json_lines, require_file
 from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
-    ComparedImages,
     Comparison,
     of_two,
-    or_left_out,
     prompt_of,
+    read_comparisons,
     read_label,
 )
 from tastemaker.datasets.formats.image_files import FolderPath, ImageFolder, image_at, named_images
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.datasets.listing import unnamed
 from tastemaker.storage.files import atomic
 
@@ -31,7 +30,7 @@ METADATA = "metadata.jsonl"
 
 
 @COMPARISONS.register("folder")
-def folder(*, path: FolderPath) -> ComparedImages:
+def folder(*, path: FolderPath) -> Source[Comparison]:
     """A folder with metadata.jsonl: `{"prompt": "a cat", "chosen": "a.png", "rejected": "b.png"}`.
 
     A line may also have `"label"`: 1 as without it, 0.5 for a tie, 0 where the images are the other
@@ -49,7 +48,7 @@ def folder(*, path: FolderPath) -> ComparedImages:
     file = Path(path) / METADATA
     require_file(file)
     files = chain([file], named_images(file.parent, _names(file)))
-    return ComparedImages(files, _comparisons(file), passed_over=unnamed(file, _names(file)))
+    return Source(files, _comparisons(file), unnamed(file, _names(file)))
 
 
 @LAYOUTS.register("folder")
@@ -58,7 +57,7 @@ def write_folder(comparisons: Iterator[Comparison], folder: Path) -> None:
 
     Args:
         comparisons: Of two images each.
-        folder: Where to.
+        folder: Output folder.
     """
     images = ImageFolder(folder)
     with (
@@ -88,27 +87,23 @@ def _line(number: int, comparison: Comparison, images: ImageFolder) -> dict[str,
 
 def _comparisons(file: Path) -> Iterator[Comparison | LeftOut]:
     empty = True
-    try:
-        for number, row in json_lines(file):
-            empty = False
-            where = f"{METADATA}, line {number}"
-            yield or_left_out(where, functools.partial(_comparison, where, file.parent, row))
-    except TastemakerError as error:
-        yield Refused(METADATA, str(error))
-    else:
-        if empty:
-            yield Refused(METADATA, "is empty; add a line a pair")
+    read = functools.partial(_comparison, file.parent)
+    for comparison in read_comparisons(METADATA, "line", json_lines(file), read):
+        empty = False
+        yield comparison
+    if empty:
+        yield Refused(METADATA, "is empty; add one line per pair")
 
 
 def _names(file: Path) -> Iterator[object]:
-    """What the lines name; lines that are torn are said when they are read as comparisons."""
+    """Yield the file names in the lines; torn lines are reported when comparisons are read."""
     with contextlib.suppress(TastemakerError):
         for _, row in json_lines(file):
             if isinstance(row, dict):
                 yield from (row.get("chosen"), row.get("rejected"))
 
 
-def _comparison(where: str, root: Path, row: Any) -> Comparison:
+def _comparison(root: Path, where: str, row: Any) -> Comparison:
     if isinstance(row, TastemakerError):
         raise row
     if not isinstance(row, dict):

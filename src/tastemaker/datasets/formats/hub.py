@@ -14,7 +14,6 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_bytes
 from tastemaker.core.registry import COMPARISONS
 from tastemaker.datasets.comparisons import (
-    ComparedImages,
     Comparison,
     Label,
     WrongLabel,
@@ -23,7 +22,7 @@ from tastemaker.datasets.comparisons import (
     prompt_of,
     read_label,
 )
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.datasets.parquet import image_bytes
 
 
@@ -46,7 +45,7 @@ def from_datasets(
         dict[str | int | float | bool, float | str] | None,
         Field(description="Value of that column to 1 (the first), 0, 0.5 or both_bad."),
     ] = None,
-) -> ComparedImages:
+) -> Source[Comparison]:
     """Any data set of the library `datasets`, by naming its columns.
 
     Rows are streamed: what is on the hub is not downloaded as a whole first.
@@ -94,7 +93,7 @@ def from_datasets(
         except (OSError, ValueError, RuntimeError) as error:
             yield Refused(f"{path}, row {number}", f"the data set breaks off: {error}")
 
-    return ComparedImages(files, comparisons())
+    return Source(files, comparisons())
 
 
 def _library() -> ModuleType:

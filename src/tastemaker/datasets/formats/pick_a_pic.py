@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,13 @@ from tastemaker.core.batching import streamed
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
-    ComparedImages,
     Comparison,
     of_two,
-    or_left_out,
     prompt_of,
+    read_comparisons,
     read_labels,
 )
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Source
 from tastemaker.datasets.parquet import image_bytes, not_parquet, parquet_files, parquet_rows
 from tastemaker.storage.files import atomic
 
@@ -35,7 +33,7 @@ OPTIONAL = ("label_1", "has_label", "model_0", "model_1", "caption_0", "caption_
 @COMPARISONS.register("pick_a_pic")
 def pick_a_pic(
     *, path: Annotated[str, Field(description="A parquet file, or a folder of them.")]
-) -> ComparedImages:
+) -> Source[Comparison]:
     """Parquet in the columns of Pick-a-Pic: jpg_0, jpg_1, label_0, caption.
 
     `label_0` is 1 where the first image was preferred, 0 where the second was, 0.5 for a tie;
@@ -57,10 +55,10 @@ def pick_a_pic(
     if not os.path.lexists(path):
         known = ", ".join(COMPARISONS.names())
         raise TastemakerError(
-            f"{path} does not exist, and is no format of compared images ({known})."
+            f"{path} does not exist, and is not a format of compared images ({known})."
         )
     files = parquet_files(Path(path))
-    return ComparedImages(files, _rows(files), passed_over=not_parquet(Path(path)))
+    return Source(files, _rows(files), not_parquet(Path(path)))
 
 
 @LAYOUTS.register("pick_a_pic")
@@ -68,14 +66,14 @@ def write_pick_a_pic(
     comparisons: Iterator[Comparison],
     folder: Path,
     *,
-    rows: Annotated[int, Field(ge=1, description="Rows a file.")] = 10_000,
+    rows: Annotated[int, Field(ge=1, description="Rows per file.")] = 10_000,
 ) -> None:
     """Parquet in the columns of Pick-a-Pic, which any tool for that data set reads.
 
     Args:
         comparisons: Of two images each.
-        folder: Where to.
-        rows: Rows a file.
+        folder: Output folder.
+        rows: Rows per file.
     """
     for number, part in enumerate(streamed(comparisons, rows)):
         _write(folder / f"{number:05d}.parquet", part)
@@ -83,12 +81,8 @@ def write_pick_a_pic(
 
 def _rows(files: Sequence[Path]) -> Iterator[Comparison | LeftOut]:
     for file in files:
-        try:
-            for number, row in parquet_rows(file, NEEDED, OPTIONAL):
-                where = f"{file.name}, row {number}"
-                yield or_left_out(where, functools.partial(_comparison, where, row))
-        except TastemakerError as error:
-            yield Refused(file.name, str(error))
+        rows = parquet_rows(file, NEEDED, OPTIONAL)
+        yield from read_comparisons(file.name, "row", rows, _comparison)
 
 
 def _comparison(where: str, row: Mapping[str, Any]) -> Comparison:
@@ -127,7 +121,7 @@ def _write(file: Path, comparisons: Iterator[Comparison]) -> None:
 
 
 def _groups(comparisons: Iterator[Comparison]) -> Iterator[list[dict[str, Any]]]:
-    """Rows that are written, and later read, together: many small images or a few large ones."""
+    """Group rows that are written, and later read, together: many small images or a few large."""
     rows: list[dict[str, Any]] = []
     size = 0
     for comparison in comparisons:

@@ -17,16 +17,15 @@ from tastemaker.core.reading import require_file
 from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
-    ComparedImages,
     Comparison,
     WrongLabel,
-    or_left_out,
     prompt_of,
+    read_comparisons,
     win_shares,
 )
 from tastemaker.datasets.formats.image_files import ImageFolder, image_at, named_images
 from tastemaker.datasets.formats.json_items import json_items
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import Source
 from tastemaker.datasets.listing import unnamed
 from tastemaker.storage.files import atomic
 
@@ -43,16 +42,15 @@ def rankings(
     images: Annotated[
         str | None, Field(description="Folder that the images' paths begin in; null: the file's.")
     ] = None,
-) -> ComparedImages:
+) -> Source[Comparison]:
     """HPDv2's JSON: `{"prompt": "a cat", "image_path": ["0.jpg", "1.jpg"], "rank": [2, 1]}`.
 
     Low ranks are better, and equal ones tie. `human_preference`, 1 for the preferred image, may
-    stand in place of `rank`; `file_path` or `generations` in that of `image_path`. Verdicts are the
-    share of the other images that each beats. Annotators' own rankings (`raw_annotations`) are not
-    read.
+    replace `rank`; `file_path` or `generations` may replace `image_path`. Verdicts are the share of
+    the other images that each beats. Annotators' own rankings (`raw_annotations`) are not read.
 
     Args:
-        path: The file; a list of objects, or an object a line.
+        path: The file; a list of objects, or one object per line.
         images: Folder of the images: HPDv2's `test/` for its `test.json`.
 
     Returns:
@@ -69,7 +67,8 @@ def rankings(
     root = Path(images) if images else file.parent
     files = chain([file], named_images(root, _names(file)))
     beside = unnamed(file, _names(file)) if root == Path(path) else ()
-    return ComparedImages(files, _comparisons(file, root), passed_over=beside)
+    read = functools.partial(_comparison, root)
+    return Source(files, read_comparisons(file.name, "row", json_items(file), read), beside)
 
 
 @LAYOUTS.register("rankings")
@@ -78,7 +77,7 @@ def write_rankings(comparisons: Iterator[Comparison], folder: Path) -> None:
 
     Args:
         comparisons: Of two images or more each.
-        folder: Where to.
+        folder: Output folder.
     """
     images = ImageFolder(folder)
     with atomic(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -108,24 +107,15 @@ def _item(number: int, comparison: Comparison, images: ImageFolder) -> dict[str,
     return item
 
 
-def _comparisons(file: Path, root: Path) -> Iterator[Comparison | LeftOut]:
-    try:
-        for number, item in json_items(file):
-            where = f"{file.name}, row {number}"
-            yield or_left_out(where, functools.partial(_comparison, where, root, item))
-    except TastemakerError as error:
-        yield Refused(file.name, str(error))
-
-
 def _names(file: Path) -> Iterator[object]:
-    """What the items name; where the file is torn is said when they are read as comparisons."""
+    """Yield the file names in the items; a torn file is reported when comparisons are read."""
     with contextlib.suppress(TastemakerError):
         for _, item in json_items(file):
             found = (item.get(key) for key in IMAGES) if isinstance(item, dict) else ()
             yield from next((names for names in found if isinstance(names, list)), ())
 
 
-def _comparison(where: str, root: Path, item: Any) -> Comparison:
+def _comparison(root: Path, where: str, item: Any) -> Comparison:
     if not isinstance(item, dict):
         raise TastemakerError(f"it is {type(item).__name__}, not an object")
     names = _list(item, IMAGES)
@@ -134,7 +124,7 @@ def _comparison(where: str, root: Path, item: Any) -> Comparison:
     ranks, judged = _ranks(item, len(names))
     models = item.get("models") or [""] * len(names)
     if not isinstance(models, list) or len(models) != len(names):
-        raise TastemakerError(f"models is {models!r}; it must name one an image")
+        raise TastemakerError(f"models is {models!r}; it must name one per image")
     return Comparison(
         where,
         prompt_of(item),
@@ -147,7 +137,7 @@ def _comparison(where: str, root: Path, item: Any) -> Comparison:
 
 
 def _ranks(item: Mapping[str, Any], number: int) -> tuple[list[float], bool]:
-    """The images' ranks, the lowest the best, and whether there are any."""
+    """Return the images' ranks, the lowest the best, and False where there are none."""
     if any(key in item and item[key] is None for key in RANKS):
         return [0.0] * number, False
     key = next((key for key in (*RANKS, PREFERENCE) if key in item), RANKS[0])

@@ -14,7 +14,6 @@ from tastemaker.core.reading import decode_text, read_bytes
 from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
-    ComparedImages,
     Comparison,
     Label,
     of_two,
@@ -22,31 +21,31 @@ from tastemaker.datasets.comparisons import (
     read_label,
 )
 from tastemaker.datasets.formats.image_files import FolderPath, by_stem, suffix_of
-from tastemaker.datasets.importer import LeftOut
+from tastemaker.datasets.items import LeftOut, Source
 from tastemaker.datasets.listing import NO_IMAGE, OTHER, SUFFIXES, Listing, passed_over
 from tastemaker.storage.files import printable
 
 SIDES = ("chosen", "rejected")
 NO_LABEL = "none"
-"""What a label's file says where there is no verdict."""
+"""Content of a label's file without a verdict."""
 
 
 @COMPARISONS.register("twins")
-def twins(*, path: FolderPath) -> ComparedImages:
+def twins(*, path: FolderPath) -> Source[Comparison]:
     """Folders `chosen/` and `rejected/` with images of equal stems, and `captions/STEM.txt`.
 
-    The captions may also lie beside the images, as `chosen/STEM.txt`. Pairs that have a file
-    `labels/STEM.txt` are what it says: 1, 0.5 for a tie, 0 for the other way round, `both_bad`, or
-    `none` for no verdict.
+    The captions may also lie beside the images, as `chosen/STEM.txt`. A file
+    `labels/STEM.txt` gives the label of a pair: 1, 0.5 for a tie, 0 for the other way round,
+    `both_bad`, or `none` for no verdict.
 
     Args:
-        path: The folder that holds them.
+        path: The folder with both.
 
     Returns:
         Its comparisons in order of stems.
 
     Raises:
-        TastemakerError: A folder is missing or holds no image, or two images have one stem.
+        TastemakerError: A folder is missing or has no image, or two images have one stem.
     """
     root = Path(path)
     sides = [by_stem(root / side) for side in SIDES]
@@ -65,7 +64,7 @@ def twins(*, path: FolderPath) -> ComparedImages:
         )
     )
     beside = passed_over(root, functools.partial(_no_twin, root))
-    return ComparedImages(files, _comparisons(root, sides), passed_over=beside)
+    return Source(files, _comparisons(root, sides), beside)
 
 
 @LAYOUTS.register("twins")
@@ -76,7 +75,7 @@ def write_twins(comparisons: Iterator[Comparison], folder: Path) -> None:
 
     Args:
         comparisons: Of two images each.
-        folder: Where to.
+        folder: Output folder.
     """
     for name in (*SIDES, "captions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def _texts(root: Path, stem: str) -> list[Path]:
 
 
 def _no_twin(root: Path, place: str) -> str | None:
-    """Why a file is neither an image of a pair nor a caption or label of one."""
+    """Return why a file is neither an image of a pair nor a caption or label of one."""
     folder, _, name = place.rpartition("/")
     stem, suffix = os.path.splitext(name)
     if folder in SIDES and suffix.lower() in SUFFIXES:

@@ -21,7 +21,6 @@ from tastemaker.core.reading import MOST_BYTES, decode_text, parse_json, require
 from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import (
     BOTH_BAD,
-    ComparedImages,
     Comparison,
     Label,
     of_two,
@@ -30,7 +29,7 @@ from tastemaker.datasets.comparisons import (
     read_label,
     read_labels,
 )
-from tastemaker.datasets.importer import LeftOut, Refused
+from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.datasets.listing import OTHER, SUFFIXES, passed_over
 from tastemaker.storage.files import atomic, leads_out, printable
 
@@ -40,18 +39,18 @@ SIDES = (
     ("jpg_0", "image_0", "img_0", "0", "chosen"),
     ("jpg_1", "image_1", "img_1", "1", "rejected"),
 )
-"""What the names of the first and the second image begin with, after the sample's name."""
+"""Endings of the first and the second image, between the sample's name and the file type."""
 
 TEXTS = ("prompt", "original_prompt", "caption", "text")
-"""What the names of the prompt's file begin with; a plain `.txt` is the prompt too."""
+"""Endings of the prompt's file; a plain `.txt` is the prompt too."""
 
 LABELS = ("label_0", "label_1", "label", "has_label", "model_0", "model_1")
 
 MOST_TEXT = 1 << 20
-"""Bytes of one text; an image may have as many as a file of its own."""
+"""Most bytes of one text."""
 
 MOST_EXPANDED = 100
-"""Bytes that a byte of a compressed tar may become, beyond `ALLOWANCE`: images hardly shrink."""
+"""Most bytes per byte of a compressed tar, beyond `ALLOWANCE`: images hardly shrink."""
 
 ALLOWANCE = 1 << 26
 
@@ -69,8 +68,8 @@ class Sample:
         where: The tar, the sample's number and its name.
         images: Encoded bytes by side, 0 or 1.
         texts: Contents of the other members by their name without its ending.
-        preferred: Whether the images' names say which was chosen.
-        trouble: What is wrong with its members, if anything.
+        preferred: True where the images' names tell which was chosen.
+        trouble: Defect of its members, if any.
     """
 
     where: str
@@ -83,7 +82,7 @@ class Sample:
 @COMPARISONS.register("webdataset")
 def webdataset(
     *, path: Annotated[str, Field(description="A tar, or a folder of them; .tar.gz and .tgz too.")]
-) -> ComparedImages:
+) -> Source[Comparison]:
     """Tars of samples `NAME.jpg_0.jpg, NAME.jpg_1.jpg, NAME.label_0.txt, NAME.caption.txt`.
 
     The images may also be called `image_0`, `img_0` or `0`, or `chosen` and `rejected`, which need
@@ -103,7 +102,7 @@ def webdataset(
     files = _tars(Path(path))
     names = {file.name for file in files}
     beside = passed_over(Path(path), lambda place: None if place in names else OTHER, False)
-    return ComparedImages(files, _comparisons(files), passed_over=beside)
+    return Source(files, _comparisons(files), beside)
 
 
 @LAYOUTS.register("webdataset")
@@ -111,7 +110,7 @@ def write_webdataset(
     comparisons: Iterator[Comparison],
     folder: Path,
     *,
-    samples: Annotated[int, Field(ge=1, description="Comparisons a tar.")] = 1000,
+    samples: Annotated[int, Field(ge=1, description="Comparisons per tar.")] = 1000,
 ) -> None:
     """Tars of `jpg_0.jpg, jpg_1.jpg, label_0.txt, caption.txt`, and `json` with the models.
 
@@ -120,8 +119,8 @@ def write_webdataset(
 
     Args:
         comparisons: Of two images each.
-        folder: Where to.
-        samples: Comparisons a tar.
+        folder: Output folder.
+        samples: Comparisons per tar.
     """
     for shard, part in enumerate(streamed(enumerate(comparisons), samples)):
         with (
@@ -203,7 +202,7 @@ def _samples(file: Path) -> Iterator[Sample]:
 
 
 def _take(sample: Sample, ending: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
-    """Add a member's content to its sample, or say what is wrong with it."""
+    """Add a member's content to its sample, or note its defect."""
     if leads_out(member.name):
         sample.trouble = f"member {member.name!r} leads out of the archive"
     elif not member.isreg():
