@@ -17,7 +17,8 @@ from tastemaker.config.datasets import ImagesConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import CAPTIONED
-from tastemaker.datasets.captioned import Captioned, CaptionedImages, LeftOut, Refused
+from tastemaker.datasets.captioned import Captioned
+from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, split_of
 from tastemaker.storage.images import decode_photograph
 
@@ -34,18 +35,18 @@ def parquet(path: Path, **columns: list[Any]) -> Path:
     return path
 
 
-def source(name: str, path: Path, **options: Any) -> CaptionedImages:
+def source(name: str, path: Path, **options: Any) -> Source[Captioned]:
     return CAPTIONED.bind(name, {"path": str(path), **options})()
 
 
-def captions(images: CaptionedImages) -> list[tuple[str, str]]:
-    found = list(images.images)
+def captions(images: Source[Captioned]) -> list[tuple[str, str]]:
+    found = list(images.items)
     assert all(isinstance(each, Captioned) for each in found), found
     return [(each.where, each.caption) for each in found if isinstance(each, Captioned)]
 
 
-def reasons(images: CaptionedImages) -> dict[str, str]:
-    return {each.where: each.reason for each in images.images if isinstance(each, LeftOut)}
+def reasons(images: Source[Captioned]) -> dict[str, str]:
+    return {each.where: each.reason for each in images.items if isinstance(each, LeftOut)}
 
 
 def test_folder_with_twins_is_read_in_order_of_paths(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_folder_with_metadata_keeps_its_order(tmp_path: Path) -> None:
     ]
     images = source("folder", described(tmp_path, rows))
     assert [file.name for file in images.files] == ["metadata.jsonl", "a.png", "b.png", "b.png"]
-    first, second, third = images.images
+    first, second, third = images.items
     assert isinstance(first, Captioned)
     assert (first.where, first.caption, first.box) == ("in/a.png", "a line\u2028separator", None)
     assert first.encoded() == picture()
@@ -115,7 +116,7 @@ def test_what_a_folder_lacks_is_told_with_the_remedy(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_told_when_it_is_read(tmp_path: Path) -> None:
     images = source("folder", described(tmp_path, [{"file_name": "gone.png", "text": "x"}]))
     assert [file.name for file in images.files] == ["metadata.jsonl"]
-    gone = next(images.images)
+    gone = next(images.items)
     assert isinstance(gone, Captioned)
     with pytest.raises(TastemakerError, match=r"gone\.png does not exist"):
         gone.encoded()
@@ -126,7 +127,7 @@ def test_a_file_name_that_leads_out_is_refused(tmp_path: Path, name: str) -> Non
     described(tmp_path, [{"file_name": "a.png", "text": "a"}, {"file_name": name, "text": "b"}])
     with pytest.raises(TastemakerError, match=r"metadata\.jsonl, line 2: .* leads out of the fold"):
         list(source("folder", tmp_path).files)
-    first, second = source("folder", tmp_path).images
+    first, second = source("folder", tmp_path).items
     assert isinstance(first, Captioned)
     assert isinstance(second, Refused)
 
@@ -157,7 +158,7 @@ def test_bad_metadata_is_named(tmp_path: Path, content: bytes | str, message: st
 
 
 def test_bad_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TastemakerError, match=r"nowhere' is no folder.*nano_scenes, parquet"):
+    with pytest.raises(TastemakerError, match=r"nowhere' is not a folder.*nano_scenes, parquet"):
         source("folder", tmp_path / "nowhere")
     put(tmp_path / "a.txt", "no image")
     with pytest.raises(TastemakerError, match="holds no image"):
@@ -176,7 +177,7 @@ def test_parquet_of_bytes_and_of_structs(tmp_path: Path) -> None:
     parquet(tmp_path / "1.parquet", image=[inside], caption=["c"], box=[[0, 0, 8, 8]])
     images = source("parquet", tmp_path)
     assert [file.name for file in images.files] == ["0.parquet", "1.parquet"]
-    assert list(images.images) == [
+    assert list(images.items) == [
         Captioned("0.parquet, row 0", picture(), "a"),
         LeftOut("0.parquet, row 1", "the image is empty"),
         Captioned("1.parquet, row 0", picture("blue"), "c", (0, 0, 8, 8)),
@@ -254,13 +255,13 @@ def test_nano_scenes_are_of_their_split(art: Path, monkeypatch: pytest.MonkeyPat
         drawn, "render", lambda scene, *rest: (seen.append(scene), render(scene, *rest))[1]
     )
     options = {"split": "test", "seed": 3, "work": str(art)}
-    scenes = list(CAPTIONED.bind("nano_scenes", {"number": 12, **options})().images)
+    scenes = list(CAPTIONED.bind("nano_scenes", {"number": 12, **options})().items)
     assert {split_of(scene) for scene in seen} == {"test"}
     assert {scene.style for scene in seen} <= set(STYLES)
     assert scenes[0].where == "test scene 0, seed 3"
     assert len({scene.where for scene in scenes}) == 12
     assert all(decode_photograph(scene.encoded()).size == (64, 64) for scene in scenes)
-    assert list(CAPTIONED.bind("nano_scenes", {"number": 5, **options})().images) == scenes[:5]
+    assert list(CAPTIONED.bind("nano_scenes", {"number": 5, **options})().items) == scenes[:5]
 
 
 def test_art_that_cannot_be_had_is_named_with_both_remedies(
@@ -269,6 +270,6 @@ def test_art_that_cannot_be_had_is_named_with_both_remedies(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(TastemakerError, match=r"tastemaker\[nano\]") as caught:
-        list(CAPTIONED.bind("nano_scenes", {})().images)
+        list(CAPTIONED.bind("nano_scenes", {})().items)
     assert "npm" in str(caught.value)
     assert str(tmp_path / "cache" / "tastemaker" / "nano" / "art") in str(caught.value)

@@ -29,8 +29,8 @@ from tastemaker.core.registry import COMPARISONS, LAYOUTS
 from tastemaker.datasets.comparisons import BOTH_BAD, Comparison, read_labels, win_shares
 from tastemaker.datasets.exporting import export_comparisons
 from tastemaker.datasets.formats import webdataset
-from tastemaker.datasets.importer import LeftOut, Refused
 from tastemaker.datasets.importing import import_comparisons
+from tastemaker.datasets.items import LeftOut, Refused
 from tastemaker.pairing.pair import pair
 from tastemaker.storage.images import encode_png
 from tastemaker.storage.pairs import PairSet
@@ -82,7 +82,7 @@ def order_free(comparison: Comparison) -> Any:
 
 
 def read(layout: str, folder: Path, **options: Any) -> list[Comparison]:
-    found = list(COMPARISONS.bind(layout, {"path": str(folder), **options})().comparisons)
+    found = list(COMPARISONS.bind(layout, {"path": str(folder), **options})().items)
     assert all(isinstance(each, Comparison) for each in found), found
     return [each for each in found if isinstance(each, Comparison)]
 
@@ -300,7 +300,7 @@ def test_variants_of_webdataset(tmp_path: Path) -> None:
             assert (found.prompt, found.verdicts) == ("a cat", (1.0, 0.0))
     both = {"b__chosen__png": png(3), "b__rejected__png": png(4), "b__json": '{"caption": "x"}'}
     zipped = tar(tmp_path / "y.tar.gz", a__cls="3", a__readme="text", **both)
-    skipped, found = COMPARISONS.bind("webdataset", {"path": str(zipped)})().comparisons
+    skipped, found = COMPARISONS.bind("webdataset", {"path": str(zipped)})().items
     assert isinstance(skipped, LeftOut)  # a sample of another kind is named
     (tmp_path / "x.tar").unlink()
     assert isinstance(found, Comparison)
@@ -325,7 +325,7 @@ def test_any_data_set_by_its_columns(tmp_path: Path, monkeypatch: pytest.MonkeyP
     labels = {"model_a": 1, "model_b": 0, "tie": 0.5, "tie (bothbad)": "both_bad"}
     for place in ("saved", "parquet"):
         source = {"path": str(tmp_path / place), **options, "labels": labels}
-        *found, odd = COMPARISONS.bind("datasets", source)().comparisons
+        *found, odd = COMPARISONS.bind("datasets", source)().items
         assert [each.verdicts[0] for each in found] == [1.0, 0.0, 0.5, 0.5]
         assert [each.bad for each in found] == [False, False, False, True]
         assert [each.images for each in found] == [(png(n), png(n + 9)) for n in range(4)]
@@ -337,7 +337,7 @@ def test_any_data_set_by_its_columns(tmp_path: Path, monkeypatch: pytest.MonkeyP
     numbers = {"path": str(tmp_path / "saved"), **options, "label": "vote"}
     data.add_column("vote", [1, -1, 0, 1, -1]).save_to_disk(numbers["path"] + "-2")
     numbers |= {"path": numbers["path"] + "-2", "labels": {1: 1, -1: 0, 0: 0.5}}
-    found = list(COMPARISONS.bind("datasets", numbers)().comparisons)
+    found = list(COMPARISONS.bind("datasets", numbers)().items)
     assert [each.verdicts[0] for each in found] == [1.0, 0.0, 0.5, 1.0, 0.0]
     with pytest.raises(TastemakerError, match="data set 'no/such' cannot be loaded"):
         COMPARISONS.bind("datasets", {**numbers, "path": "no/such"})()
@@ -596,7 +596,7 @@ def test_a_check_of_a_good_source_ends_well(pool: Path, tmp_path: Path, capsys: 
     assert "checked 4 comparisons: 0 problems" in capsys.readouterr().out
     assert main(words) == 1
     told = capsys.readouterr().out
-    assert "row 1: images of several sizes (3 x 2, 8 x 8); set size or buckets" in told
+    assert "row 1: images of several sizes (3 x 2, 8 x 8); set resolution or buckets" in told
 
 
 @pytest.mark.parametrize(
@@ -639,7 +639,7 @@ def test_missing_sources_are_named(tmp_path: Path) -> None:
     for layout, message in words.items():
         with pytest.raises(TastemakerError, match=message):
             COMPARISONS.bind(layout, {"path": str(tmp_path / "empty")})()
-    with pytest.raises(TastemakerError, match="is no format of compared images.*webdataset"):
+    with pytest.raises(TastemakerError, match="is not a format of compared images.*webdataset"):
         COMPARISONS.bind("pick_a_pic", {"path": "webdatset"})()
 
 

@@ -29,7 +29,7 @@ from tastemaker.config.loading import section
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.filters import prompt_reasons
-from tastemaker.datasets.importer import MOST_TOLD
+from tastemaker.datasets.importer import MOST_PRINTED
 from tastemaker.datasets.importing import import_comparisons, import_images
 from tastemaker.datasets.splits import part_of
 from tastemaker.evaluation.score import score
@@ -359,15 +359,15 @@ def test_the_pixel_limit_is_an_option() -> None:
 
 
 def test_many_lines_are_told_in_the_pool_alone(source: Source, tmp_path: Path, capsys: Any) -> None:
-    path = source(*({"jpg_0": b"none"} for _ in range(MOST_TOLD + 9)), {})
+    path = source(*({"jpg_0": b"none"} for _ in range(MOST_PRINTED + 9)), {})
     taken(path, tmp_path / "pool")
     told = capsys.readouterr().out
-    assert told.count("left out: a.parquet, row") == MOST_TOLD
+    assert told.count("left out: a.parquet, row") == MOST_PRINTED
     assert "left out: more, see" in told
-    assert f"left out {MOST_TOLD + 9}" in told
+    assert f"left out {MOST_PRINTED + 9}" in told
     lines = read_json_lines(tmp_path / "pool" / "left_out.jsonl")
     assert [line["where"] for line in lines] == [f"a.parquet, row {n}" for n in range(len(lines))]
-    assert len(lines) == MOST_TOLD + 9
+    assert len(lines) == MOST_PRINTED + 9
 
 
 def test_pictures_seen_are_found_by_part() -> None:

@@ -1,9 +1,8 @@
-"""The plane of two scores as properties: its axes, the window, the order, what is said of none."""
+"""The plane of two scores as properties: its axes, the window, the order."""
 
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from tastemaker.config.datasets import PairConfig
 from tastemaker.config.loading import section
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import RULES
-from tastemaker.pairing.angle import Difference, angle, differences, nearest_window
+from tastemaker.pairing.angle import Difference, angle, differences
 from tastemaker.pairing.pair import pair
 from tastemaker.pairing.picks import Dropped, Pick
 from tastemaker.storage.candidates import candidate_table
@@ -226,17 +225,6 @@ class TestOptions:
         RULES.validate("angle", {**AXES, "low": window[0], "high": window[1]})
 
 
-@given(st.lists(st.floats(-180, 180), min_size=1), edges)
-def test_the_nearest_window_keeps_some(angles: list[float], window: tuple[int, int]) -> None:
-    low, high = window
-    outside = [each for each in angles if not low <= each <= high]
-    if outside:
-        lower, upper = nearest_window(outside, low, high)
-        assert -180 <= lower <= low < high <= upper <= 180
-        assert (lower == low) != (upper == high), "one side gives way"
-        assert any(lower <= each <= upper for each in outside)
-
-
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     """Two prompts with three candidates each, and scores that an axis at a time tells apart."""
@@ -296,33 +284,14 @@ class TestRoom:
         assert "7 dropped: ordered pairs with dTS <= 0" in said
         assert "3 dropped: ordered pairs outside [0, 45] degrees" in said
 
-    def test_where_none_is_left_the_angles_are_shown(self, pool: Pool, tmp_path: Path) -> None:
+    def test_where_none_is_left_the_drops_are_counted(self, pool: Pool, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError) as caught:
             pair(self.config(), pool.folder, tmp_path / "pairs")
         said = str(caught.value)
         assert "rule 'angle' left no pair of 2 prompts" in said
         assert "5 dropped: ordered pairs outside [20, 70] degrees" in said
-        lines = [line.split() for line in said.splitlines() if " to " in line]
-        assert len(lines) == 12
-        counts = Counter({int(line[0]): int(line[-1]) for line in lines})
-        assert +counts == {0: 1, 15: 1, 165: 3}
+        assert "loosen the rule" in said
         assert not (tmp_path / "pairs" / "pairs.parquet").exists()
-
-    def test_the_window_that_is_suggested_keeps_pairs(self, pool: Pool, tmp_path: Path) -> None:
-        with pytest.raises(TastemakerError, match=r"low=(\S+) and high=(\S+) would keep") as caught:
-            pair(self.config(), pool.folder, tmp_path / "none")
-        words = str(caught.value).splitlines()[-1].split()
-        window = {key: float(value) for key, value in (w.split("=") for w in words if "=" in w)}
-        folder = pair(self.config(**window), pool.folder, tmp_path / "some")
-        number = int(words[words.index("keep") + 1])
-        assert PairSet(folder).table().num_rows == number > 0
-
-    def test_where_no_threshold_is_passed_the_greatest_gain_is_said(
-        self, pool: Pool, tmp_path: Path
-    ) -> None:
-        with pytest.raises(TastemakerError, match=r"dTS is 0\.09 at most: lower the thr") as caught:
-            pair(self.config(threshold=0.5), pool.folder, tmp_path / "pairs")
-        assert str(caught.value).count(" to ") == 12
 
     def test_a_score_that_is_missing_is_named(self, pool: Pool, tmp_path: Path) -> None:
         with pytest.raises(TastemakerError, match="Did you mean image"):

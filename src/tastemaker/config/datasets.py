@@ -87,8 +87,8 @@ class SourceConfig(Section):
     )
     buckets: tuple[Bucket, ...] = Field(
         (),
-        description="In place of resolution, [[width, height], ...]: crop to the nearest aspect ratio,"
-        " the images of a comparison alike, and scale.",
+        description="In place of resolution, [[width, height], ...]: crop to the nearest aspect"
+        " ratio, the images of a comparison alike, and scale.",
     )
     filters: ImageFilters = Field(ImageFilters(), description="Items to keep.")
     split: SplitConfig | None = Field(None, description="Take one part, by prompt; null: all.")
@@ -207,7 +207,6 @@ class ShowConfig(Section):
 
     html: str | None = Field(None, description="Write a self-contained page to this file.")
     images: int = Field(24, ge=1, le=512, description="Images, or pairs, on the contact sheet.")
-    bins: int = Field(16, ge=2, le=64, description="Bars of a histogram.")
     against: str | None = Field(
         None, description="Another pool or pairs: count prompts and pictures in common."
     )

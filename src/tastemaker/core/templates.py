@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tastemaker.core.articles import takes_an
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_seed
 
-__all__ = ["SLOT", "as_template", "filled", "parts"]
+__all__ = ["SLOT", "as_template", "filled", "parts", "takes_an"]
 
 SLOT = "{}"
-"""Where the subject goes."""
+"""The subject's place in a template."""
 
 _ARTICLE = re.compile(r"\b(a)n? (?={})", re.IGNORECASE)
 
@@ -46,6 +45,17 @@ def as_template(text: str, where: str = "the template") -> str:
     if slots > 1:
         raise TastemakerError(f"{where}: {text!r} has {slots} slots {SLOT}; keep one of them.")
     return _ARTICLE.sub(r"\1 ", " ".join(text.split()))
+
+
+def takes_an(phrase: str) -> bool:
+    """Return True where a phrase begins with a vowel letter: "an owl", "an <owl-toy>", "a sks owl".
+
+    Example:
+        >>> takes_an("owl"), takes_an("sks owl"), takes_an("<owl-toy>")
+        (True, False, True)
+    """
+    first = re.search(r"\w", phrase)
+    return first is not None and first[0].lower() in "aeiou"
 
 
 def filled(template: str, phrase: str) -> str:

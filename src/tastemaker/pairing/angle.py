@@ -1,6 +1,6 @@
-"""The plane of two scores, fidelity and prompt: which way a chosen candidate lies from a rejected.
+"""Rule `angle`: pairs by the direction from rejected to chosen on the plane of two scores.
 
-DreamBoothDPO steers by that direction. Its axes are the differences `dIS` and `dTS`, chosen minus
+DreamBoothDPO steers by that direction. The axes are the differences `dIS` and `dTS`, chosen minus
 rejected, of image similarity (fidelity to the subject) and text similarity (to the prompt).
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Annotated, NamedTuple
 
@@ -16,11 +16,8 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from tastemaker.core.registry import RULES
-from tastemaker.pairing.picks import Dropped, Pick, remedied_by, widest
+from tastemaker.pairing.picks import Dropped, Pick, widest
 from tastemaker.storage.groups import Group, ScorerName, ZScored
-
-BINS = 12
-BAR = 32
 
 
 class Difference(NamedTuple):
@@ -52,7 +49,7 @@ class Difference(NamedTuple):
 def differences(
     group: Group, fidelity: str, prompt: str, *, zscored: bool = False
 ) -> Iterator[Difference]:
-    """Every ordered pair of a group's candidates on the plane.
+    """Yield every ordered pair of a group's candidates as a vector on the plane.
 
     Args:
         group: One prompt's candidates.
@@ -70,78 +67,6 @@ def differences(
     text = group.scored_by(prompt, zscored=zscored)
     for c, r in permutations(range(len(image)), 2):
         yield Difference(c, r, image[c] - image[r], text[c] - text[r])
-
-
-def nearest_window(angles: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    """Extend a window that holds no angle, on one side, so that it holds some.
-
-    Args:
-        angles: In degrees, one or more, all outside the window.
-        low: Its lower edge.
-        high: Its upper edge.
-
-    Returns:
-        The window, extended in whole degrees to the angle that a tenth of them lie nearer than.
-
-    Example:
-        >>> nearest_window([-30.0, 80.5, 120.0], 20, 70)
-        (20, 81)
-    """
-    by_distance = sorted(angles, key=lambda angle: max(low - angle, angle - high))
-    reached = by_distance[len(angles) // 10]
-    if reached > high:
-        return low, math.ceil(reached)
-    return math.floor(reached), high
-
-
-def _windows(
-    found: Iterable[Group],
-    *,
-    fidelity: str,
-    prompt: str,
-    low: float,
-    high: float,
-    threshold: float,
-    max_pairs: int | None,
-    zscored: bool,
-) -> str:
-    """What to change where `angle` keeps no pair: how angles lie, and a window that has some."""
-    apart = [
-        difference
-        for group in found
-        for difference in differences(group, fidelity, prompt, zscored=zscored)
-        if difference.length
-    ]
-    if not apart:
-        return "no two candidates of a prompt differ; generate more candidates per prompt."
-    angles = [difference.angle for difference in apart if difference.d_ts > threshold]
-    if angles:
-        window = nearest_window(angles, low, high)
-        number = sum(window[0] <= angle <= window[1] for angle in angles)
-        whose = f"pairs with dTS > {threshold:g}"
-        advice = f"low={window[0]:g} and high={window[1]:g} would keep {number} of them."
-    else:
-        angles = [difference.angle for difference in apart]
-        whose = "all ordered pairs"
-        most = max(difference.d_ts for difference in apart)
-        advice = f"dTS is {most:.3g} at most: lower the threshold, which no window can replace."
-    return (
-        f"angles of {whose}, in degrees (0 is pure fidelity, 90 pure prompt):\n"
-        f"{_histogram(angles)}\n{advice}"
-    )
-
-
-def _histogram(angles: Sequence[float]) -> str:
-    """Numbers of angles as lines of text, over the half circle where none is negative."""
-    start = -180 if min(angles) < 0 else 0
-    width = (180 - start) // BINS
-    counts = Counter(min(int((angle - start) // width), BINS - 1) for angle in angles)
-    most = max(counts.values())
-    return "\n".join(
-        f"{start + i * width:6} to {start + (i + 1) * width:4}"
-        f"  {'#' * math.ceil(BAR * counts[i] / most):{BAR}} {counts[i]}"
-        for i in range(BINS)
-    )
 
 
 def _second(prompt: str, info: ValidationInfo) -> str:
@@ -175,7 +100,6 @@ def _one_order(threshold: float, info: ValidationInfo) -> float:
 
 
 @RULES.register("angle")
-@remedied_by(_windows)
 def angle(
     group: Group,
     *,
@@ -193,7 +117,7 @@ def angle(
         AfterValidator(_one_order),
     ] = 0.0,
     max_pairs: Annotated[
-        int | None, Field(ge=1, description="At most so many a prompt; null: all.")
+        int | None, Field(ge=1, description="Most pairs per prompt; null: all.")
     ] = None,
     zscored: ZScored = False,
 ) -> Iterator[Pick | Dropped]:
@@ -208,7 +132,7 @@ def angle(
     Raw cosines to photographs usually spread more widely than those to texts, so that angles crowd
     near 0 and 180 degrees; z-scores give both axes the same weight.
 
-    What is dropped is counted in ordered pairs, `n * (n - 1)` of a prompt with `n` candidates, at
+    Dropped pairs are counted as ordered pairs, `n * (n - 1)` of a prompt with `n` candidates, at
     least one of two orders always; threshold first, then window.
 
     Args:
@@ -218,7 +142,7 @@ def angle(
         low: Least angle, inclusive, from -180.
         high: Greatest angle, inclusive, more than `low` and at most 180.
         threshold: Least `dTS`, exclusive, in the prompt scorer's units.
-        max_pairs: Cap a prompt; the widest are kept.
+        max_pairs: Most pairs per prompt; the widest are kept.
         zscored: Divide both scores by their standard deviation over the pool; the threshold and
             the margin are in these units then.
 

@@ -40,13 +40,13 @@ def best_worst(
     HG-DPO keeps an item only where `score(chosen) >= score(rejected)`: `keep_if=0`.
 
     Args:
-        chosen: One item's candidates to choose from.
-        rejected: The same item's, to reject one of.
+        chosen: Candidates of one item, to choose from.
+        rejected: Candidates of the same item, to reject one of.
         scorer: Column of both pools; None where each side has one candidate.
         keep_if: Smallest rise of the score, inclusive; None keeps all.
 
     Yields:
-        One pick, or why there is none.
+        One pick, or the reason why there is none.
 
     References:
         HG-DPO, arXiv 2405.20216, normal and hard stage.
@@ -72,7 +72,8 @@ def best_worst(
 def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path:
     """Pair the items of one pool with the same items of another, or of earlier pairs.
 
-    Items meet by their real image; where the other side was made from prompts alone, by prompt.
+    Items are matched by their real image; where the other side was made from prompts alone, by
+    prompt.
 
     Args:
         config: The rule.
@@ -119,7 +120,7 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
 
 
 def mix(pairs: Sequence[Path], output: Path) -> Path:
-    """Put several sets of pairs into one.
+    """Join several sets of pairs in one.
 
     Args:
         pairs: Folders of pairs.

@@ -1,4 +1,4 @@
-"""Pair scored candidates: a rule sees those of one prompt and picks (chosen, rejected)."""
+"""Pair scored candidates: a rule picks (chosen, rejected) among those of one prompt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Weights = Annotated[
 
 @RULES.register("best_worst")
 def best_worst(group: Group, *, scorer: ScorerName) -> Iterator[Pick | Dropped]:
-    """The best-scored candidate against the worst-scored, one pair a prompt.
+    """The best-scored candidate against the worst-scored, one pair per prompt.
 
     Ties (all scores equal) give no pair; among equals the first in pool order is taken.
 
@@ -62,20 +62,20 @@ def threshold(
     ],
     gap: Annotated[float, Field(ge=0, description="Keep pairs whose score gap exceeds this.")],
     max_pairs: Annotated[
-        int | None, Field(ge=1, description="At most so many a prompt; null: all.")
+        int | None, Field(ge=1, description="Most pairs per prompt; null: all.")
     ] = 4,
     zscored: ZScored = False,
 ) -> Iterator[Pick | Dropped]:
     """Every pair of a prompt whose score gap exceeds a value, the widest first.
 
-    `gap=0` and `max_pairs=None` keep all pairs that the score orders. What is dropped is counted in
-    ordered pairs: of two candidates one order at least always is.
+    `gap=0` and `max_pairs=None` keep all pairs that the score orders. Dropped pairs are counted as
+    ordered pairs: of two candidates, one order at least always is dropped.
 
     Args:
         group: One prompt's candidates.
         scorer: Column of the pool's scores, or several with their weights.
         gap: Smallest gap, exclusive, in the score's units.
-        max_pairs: Cap a prompt.
+        max_pairs: Most pairs per prompt.
         zscored: Divide each scorer's scores by their standard deviation over the pool; the gap is
             in these units then.
 
@@ -97,7 +97,7 @@ def weighted(
     """Best against worst by a weighted sum of scores: `sum_k weight_k * score_k`.
 
     Scores enter in their own units, or in those of their spread, which balances two scales. Rule
-    `threshold` takes the same sum where more than one pair a prompt is wanted.
+    `threshold` takes the same sum where more than one pair per prompt is wanted.
 
     Args:
         group: One prompt's candidates.
@@ -117,8 +117,8 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     """Pair a scored pool's candidates.
 
     Args:
-        config: The rule, and what to keep of its pairs.
-        pool: A pool that `score` has seen.
+        config: The rule, and filters of its pairs.
+        pool: A scored pool.
         output: Folder of the pairs.
 
     Returns:
@@ -165,14 +165,6 @@ def _pair(config: PairConfig, source: Pool, artifact: Artifact) -> None:
         f"{len(found)} prompts' candidates",
         lambda dropped: (
             f"rule {config.rule.name!r} left no pair of {len(found)} prompts in"
-            f" {source.folder}{dropped}; " + _remedy(config, found)
+            f" {source.folder}{dropped}. Generate more candidates per prompt, or loosen the rule."
         ),
     )
-
-
-def _remedy(config: PairConfig, found: Groups) -> str:
-    """What to do where no pair is left: in the rule's own words, if it has some."""
-    remedy = getattr(RULES.entry(config.rule.name), "remedy", None)
-    if remedy is None:
-        return "generate more candidates per prompt, or loosen the rule."
-    return str(remedy(found, **config.rule.options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tastemaker.config.datasets import PairFilters
 from tastemaker.core.errors import TastemakerError
@@ -15,12 +15,10 @@ from tastemaker.storage.groups import Group
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
-Rule = TypeVar("Rule", bound=Callable[..., Iterator[Any]])
-
 
 @dataclass(frozen=True)
 class Pick:
-    """A pair: indices of chosen and rejected in their groups, and by how much it won."""
+    """A pair: indices of chosen and rejected in their groups, and its margin."""
 
     chosen: int
     rejected: int
@@ -29,11 +27,11 @@ class Pick:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a rule says of what gives no pair, to be counted.
+    """A count of items, or of pairs, that a rule dropped.
 
     Args:
-        why: The reason, which names what is counted where that is not the item.
-        number: How many.
+        why: The reason, which names the unit where that is not the item.
+        number: Number of items.
     """
 
     why: str
@@ -41,14 +39,14 @@ class Dropped:
 
 
 def checked(rule: str, returned: object) -> Iterator[Pick | Dropped]:
-    """Yield what a rule returned, which may be a plugin's.
+    """Yield a rule's picks and drops, refusing other values, which a plugin might return.
 
     Args:
-        rule: Its name, for messages.
-        returned: Picks, and counts of what was dropped.
+        rule: Name of the rule, for messages.
+        returned: Return value of the rule.
 
     Raises:
-        TastemakerError: It is something else.
+        TastemakerError: A value is neither `Pick` nor `Dropped`.
     """
     for pick in returned if isinstance(returned, Iterable) else (returned,):
         if not isinstance(pick, Pick | Dropped):
@@ -65,12 +63,12 @@ def filtered(
     """Drop a rule's picks whose chosen image scores too low, or leads by too little.
 
     Args:
-        picks: What a rule says of a group.
+        picks: Picks and drops of a rule.
         group: The group.
         filters: Least scores and leads, inclusive, by scorer.
 
     Yields:
-        The picks that are kept, and why the others are not.
+        The picks that are kept, and `Dropped` for the others.
 
     Raises:
         TastemakerError: The pool was not scored by one of the scorers.
@@ -94,7 +92,7 @@ def _too_low(pick: Pick, group: Group, filters: PairFilters) -> Dropped | None:
 
 
 def extremes(scores: list[float]) -> Iterator[Pick | Dropped]:
-    """The best against the worst of one group; ties give none, among equals the first is taken."""
+    """Pick the best against the worst of one group; ties give none, the first of equals counts."""
     best, worst = highest(scores), lowest(scores)
     if scores[best] > scores[worst]:
         yield Pick(best, worst, scores[best] - scores[worst])
@@ -103,24 +101,24 @@ def extremes(scores: list[float]) -> Iterator[Pick | Dropped]:
 
 
 def highest(scores: list[float]) -> int:
-    """Index of the highest score, the first among equals."""
+    """Return the index of the highest score, the first among equals."""
     return max(range(len(scores)), key=lambda i: (scores[i], -i))
 
 
 def lowest(scores: list[float]) -> int:
-    """Index of the lowest score, the first among equals."""
+    """Return the index of the lowest score, the first among equals."""
     return min(range(len(scores)), key=lambda i: (scores[i], i))
 
 
 def widest(picks: Iterable[Pick], most: int | None) -> Iterator[Pick | Dropped]:
-    """The picks of one group by falling margin, at most so many; those beyond are dropped.
+    """Yield the picks of one group by falling margin, up to a number; the rest are dropped.
 
     Args:
-        picks: In any order.
-        most: How many to keep; None keeps all.
+        picks: Picks in any order.
+        most: Number of picks to keep; None keeps all.
 
     Yields:
-        The picks, and how many more there were.
+        The picks, and `Dropped` for the rest.
     """
     ranked = sorted(picks, key=lambda pick: (-pick.margin, pick.chosen, pick.rejected))
     yield from ranked[:most]
@@ -128,25 +126,8 @@ def widest(picks: Iterable[Pick], most: int | None) -> Iterator[Pick | Dropped]:
         yield Dropped(f"pairs beyond the widest {most} of their prompt", len(ranked) - most)
 
 
-def remedied_by(remedy: Callable[..., str]) -> Callable[[Rule], Rule]:
-    """Give a pair rule its own words for a pool in which it finds no pair.
-
-    Args:
-        remedy: Takes all groups and the rule's options; says what is there and what to change.
-
-    Returns:
-        A decorator that returns the rule.
-    """
-
-    def attach(rule: Rule) -> Rule:
-        rule.remedy = remedy  # type: ignore[attr-defined]
-        return rule
-
-    return attach
-
-
 def pair_row(chosen: Group, rejected: Group, pick: Pick, rule: str) -> dict[str, Any]:
-    """One row of `pairs.parquet`."""
+    """Return one row of `pairs.parquet`."""
     ids = chosen.candidate_ids[pick.chosen], rejected.candidate_ids[pick.rejected]
     return {
         "pair_id": config_key(*ids),
@@ -164,9 +145,9 @@ class PairRows:
     """Rows of the picked pairs; iterating fills `dropped` with rejections per reason.
 
     Args:
-        found: Chosen side, rejected side, and what the rule yields for them.
-        rule: Its name, for the rows.
-        dropped: Filled by the loop: how many were dropped for which reason.
+        found: Chosen side, rejected side, and a pick or drop of the rule.
+        rule: Name of the rule, for the rows.
+        dropped: Counts by reason, filled by the loop.
     """
 
     found: Iterable[tuple[Group, Group, Pick | Dropped]]
@@ -192,14 +173,14 @@ def finish_pairs(
     of: str,
     none_left: Callable[[str], str],
 ) -> None:
-    """Write pairs, finish their artifact, and say how many there are and what was dropped for what.
+    """Write pairs, finish their artifact, and print their number and the dropped ones by reason.
 
     Args:
         artifact: The output folder.
         rows: The pairs, written as they come.
-        pools: Where their images lie.
-        of: What the pairs were made of, for the message.
-        none_left: Turns what was dropped into the message of the error where there is no pair.
+        pools: Pools of their images.
+        of: The pairs' origin, for the message.
+        none_left: From the dropped counts to the error message where there is no pair.
 
     Raises:
         TastemakerError: There is no pair.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tastemaker.reporting.svg import COLOURS, panel
@@ -128,6 +129,19 @@ def curve(
         axes.margins(x=0.01)
         axes.grid(axis="x", visible=False)
     return Markup("".join(svg))
+
+
+def legend_above(axes: Axes, columns: int = 2) -> None:
+    """Draw a figure's legend above its axes, where it covers nothing."""
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.02),
+        borderaxespad=0.0,
+        handletextpad=0.4,
+    )
 
 
 def window(steps: int) -> int:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from tastemaker.core.articles import takes_an
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
+from tastemaker.core.templates import takes_an
 from tastemaker.datasets.subjects import photographs
 from tastemaker.scorers.base import Subject, Weights
 from tastemaker.scorers.encoders import clip_scorer, image_encoder

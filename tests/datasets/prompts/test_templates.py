@@ -18,10 +18,8 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.templates import as_template, filled, parts
 from tastemaker.datasets.prompts.captions import (
     BRACES,
-    LONGER,
     NOT_NAMED,
     REPEATED,
-    SEVERAL,
     TWICE,
     read_captions,
     rewritten,
@@ -90,16 +88,6 @@ def test_the_article_before_the_slot_follows_the_phrase(
     template: str, phrase: str, prompt: str
 ) -> None:
     assert filled(template, phrase) == prompt
-
-
-def test_articles_follow_the_sound() -> None:
-    an = (
-        "owl, umbrella, uninvited guest, hourglass, heirloom, honest dog, 80s car, 11th dog, RC car"
-    )
-    a = "dog, unicorn, uniform, used car, European owl, one-eyed cat, UFO, horse, 1st dog, <v1*>"
-    for article, phrases in (("an", an), ("a", a)):
-        wrong = [each for each in phrases.split(", ") if filled("a {}", each).split()[0] != article]
-        assert not wrong
 
 
 @pytest.mark.parametrize("phrase", ["", " ", "a sks dog", "An owl"])
@@ -188,9 +176,9 @@ def test_a_file_of_templates(tmp_path: Path) -> None:
         ("a.txt", PAPERS, {}, "two lists.*kind=live or kind=object"),
         ("a.txt", "a {}", {"kind": "live"}, "line 1 stands under no heading"),
         ("a.txt", "a {}", {"kind": "live", "words": ["dog"]}, "keep one"),
-        ("a.txt", "a cat\ntwo dogs", {"words": ["dog"]}, "no caption.*1: names none.*1: speaks"),
+        ("a.txt", "a cat\ntwo dogs", {"words": ["dog"]}, "no caption.*2: names none"),
         ("a.txt", "a dog", {"words": [" "]}, "name the class"),
-        ("a.txt", " ", {"words": ["dog"]}, "holds no captions"),
+        ("a.txt", " ", {"words": ["dog"]}, "has no captions"),
         ("a.csv", "a dog", {"words": ["dog"]}, "come as .txt, .json, not '.csv'"),
         ("a.json", '{"images": []}', {"words": ["dog"]}, "no list 'annotations'"),
         ("a.json", '{"annotations": [{"bbox": []}]}', {"words": ["dog"]}, r"\[0\] has no text"),
@@ -272,22 +260,14 @@ def test_dreambooths_own_file() -> None:
     ("caption", "template"),
     [
         ("A dog lying  on a couch.\n", "A {} lying on a couch"),
-        ("Dog on a beach", "{} on a beach"),
         ("An owl in a tree", "A {} in a tree"),
         ("The small brown DOG, wet from rain", "The small brown {}, wet from rain"),
-        ("a woman with her puppy", "a woman with her {}"),
-        ("a dog tied to a post", "a {} tied to a post"),
-        ("a dog dressed in a coat", "a {} dressed in a coat"),
         ("two people and a dog", "two people and a {}"),
-        ("a dog - a brown one", "a {} - a brown one"),
-        ("a dog that looks at two cats", "a {} that looks at two cats"),
-        ("a dog next to a hot dog", "a {} next to a hot dog"),
-        ("a sheep in a field", "a {} in a field"),
-        ("a pair of glasses on a table", "a pair of {} on a table"),
+        ("a woman with that big black wet puppy", "a woman with that big black wet {}"),
     ],
 )
 def test_captions_that_become_templates(caption: str, template: str) -> None:
-    result = rewritten([caption], ["dog", " Puppy", "owl", "sheep", "glasses"])
+    result = rewritten([caption], ["dog", " Puppy", "owl"])
     assert (result.templates, result.left_out) == ([template], {})
 
 
@@ -295,35 +275,24 @@ def test_captions_that_become_templates(caption: str, template: str) -> None:
     ("caption", "reason"),
     [
         ("a cat", NOT_NAMED),
-        ("a hot dog on a plate", NOT_NAMED),
         ("a dog-shaped cake", NOT_NAMED),
         ("dogma", NOT_NAMED),
+        ("dogs at play", NOT_NAMED),
+        ("two sleeping puppies", NOT_NAMED),
+        ("three white sheep", NOT_NAMED),
+        ("a herd of sheep", NOT_NAMED),
+        ("a dog's bowl", NOT_NAMED),
+        ("a dog’s bowl", NOT_NAMED),
         ("a dog and another dog", TWICE),
-        ("a dog with its puppies", TWICE),
-        ("dogs at play", SEVERAL),
-        ("two sleeping puppies", SEVERAL),
-        ("wolves in snow", SEVERAL),
-        ("men in hats", SEVERAL),
-        ("three white sheep", SEVERAL),
-        ("sheep in a field", SEVERAL),
-        ("a herd of sheep", SEVERAL),
-        ("a pair of sheep", SEVERAL),
-        ("a dog house", LONGER),
-        ("a dog breed book", LONGER),
-        ("a dog bed", LONGER),
-        ("a dog sled", LONGER),
-        ("a dog's bowl", LONGER),
-        ("a dog’s bowl", LONGER),
         ("a {} dog", BRACES),
     ],
 )
 def test_captions_that_are_left_out(caption: str, reason: str) -> None:
-    result = rewritten([caption], ["dog", "puppy", "wolf", "man", "sheep"])
+    result = rewritten([caption], ["dog", "puppy", "sheep"])
     assert (result.templates, result.left_out) == ([], {reason: 1})
 
 
 def test_the_longest_name_is_the_one_meant() -> None:
-    assert rewritten(["a teddy bear on a bed"], ["bear"]).left_out == {NOT_NAMED: 1}
     assert rewritten(["a teddy bear on a bed"], ["bear", "teddy bear"]).templates == [
         "a {} on a bed"
     ]
@@ -338,7 +307,7 @@ def test_captions_are_counted(tmp_path: Path) -> None:
     assert read == read_captions(Path(text)) == captions[:-1]
     result = rewritten(read, ["dog", "owl"])
     assert result.templates == ["A {}", "a {}"]
-    assert result.left_out == {REPEATED: 2, SEVERAL: 1, NOT_NAMED: 1}
+    assert result.left_out == {REPEATED: 2, NOT_NAMED: 2}
     assert prompts(set=coco, words=["dog", "owl"], subject="owl") == ["An owl", "an owl"]
 
 

@@ -15,11 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
-from matplotlib.text import Text
 from PIL import Image
 
 from tastemaker.config.datasets import PairConfig
@@ -31,7 +29,6 @@ from tastemaker.reporting.figures import model_colours
 from tastemaker.reporting.images import thumbnail
 from tastemaker.reporting.plane import Plane, Window, figures, planes_of, section
 from tastemaker.reporting.plane.clouds import Cloud, cloud
-from tastemaker.reporting.plane.labels import Box, Spot, annotate, place
 from tastemaker.reporting.plane.models import Position, drawing, moves, pareto
 from tastemaker.reporting.plane.pairs import MOST_DOTS, drawings
 from tastemaker.reporting.plane.section import Drawing
@@ -256,16 +253,6 @@ class TestModels:
         ends = [tuple(map(float, line.get_xdata())) for line in figure.axes[0].lines]
         assert any(end == pytest.approx((0.65, 0.75)) for end in ends)
 
-    def test_no_name_covers_another(self) -> None:
-        crowd = [Position(f"model number {i}", 0.5 + i / 1000, 0.2) for i in range(10)]
-        figure = drawing(crowd, Plane(), {each.model: "policy" for each in crowd}).figure
-        assert figure is not None
-        figure.draw_without_rendering()
-        extents = [Text.get_window_extent(text) for text in figure.axes[0].texts]
-        assert len(extents) == 10
-        for i, one in enumerate(extents):
-            assert not any(one.overlaps(other) for other in extents[:i])
-
     def test_one_model_or_none_gives_a_sentence(self) -> None:
         none = drawing([], Plane(), {})
         assert none.svg is None
@@ -283,47 +270,6 @@ class TestModels:
         assert (here.d_is, here.d_ts) == (0, 0)
         assert [right.angle, up.angle, diagonal.angle] == pytest.approx([0, 90, 45])
         assert [each.leads for each in (here, right, up, diagonal)] == [False, True, True, True]
-
-
-class TestLabels:
-    """Labels keep off one another and inside."""
-
-    bounds = Box(0, 0, 400, 300)
-
-    @settings(max_examples=25)
-    @given(st.lists(st.tuples(st.integers(60, 340), st.integers(40, 260)), min_size=1, max_size=5))
-    def test_few_labels_never_overlap_nor_leave(self, points: list[tuple[float, float]]) -> None:
-        spots = place(points, [(50, 10)] * len(points), [], self.bounds)
-        for i, spot in enumerate(spots):
-            assert spot.box.overlap(self.bounds) == pytest.approx(spot.box.area)
-            assert not any(spot.box.overlap(other.box) for other in spots[:i])
-
-    def test_a_lone_label_is_beside_its_point(self) -> None:
-        (spot,) = place([(200, 150)], [(50, 10)], [], self.bounds)
-        assert spot.distance == 5
-        assert spot.offset[0] > 0
-        assert spot.offset[1] > 0
-
-    def test_a_label_gives_way_to_an_obstacle(self) -> None:
-        wall = Box(200, 100, 300, 200)
-        (spot,) = place([(200, 150)], [(50, 10)], [wall], self.bounds)
-        assert spot.box.overlap(wall) == 0
-
-    def test_only_far_labels_have_lines(self) -> None:
-        between = Box(145, 145, 155, 155)
-        assert Spot((100, 150), Box(180, 145, 220, 155), 80).crosses(between)
-        assert not Spot((100, 150), Box(180, 145, 220, 155), 5).crosses(between)
-        assert not Spot((100, 150), Box(80, 175, 120, 185), 25).crosses(between)
-
-    def test_near_names_have_no_line_and_far_ones_do(self) -> None:
-        axes = Figure(figsize=(4, 3), dpi=72).add_subplot()
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        texts = annotate(axes, ["alone"], [(0.5, 0.5)], [(0, 0)], "black", "grey")
-        assert not texts[0].arrow_patch.get_visible()
-        many = [(0.5, 0.5)] * 9
-        crowd = annotate(axes, ["in a crowd"] * 9, many, [(0, 0)] * 9, "black", "grey")
-        assert any(text.arrow_patch.get_visible() for text in crowd)
 
 
 class TestPairs:

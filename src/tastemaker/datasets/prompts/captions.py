@@ -1,4 +1,4 @@
-"""Captions of photographs as templates: what people say of a dog, said of the subject."""
+"""Captions of photographs as templates: the class's name gives way to the subject's."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_lines
 from tastemaker.core.templates import SLOT, as_template
-from tastemaker.datasets.prompts.nouns import counts_several, ends_there, naming, plurals
 from tastemaker.storage.files import read_json
 
 BRACES = "has braces"
-LONGER = "the word is part of a longer name"
 NOT_NAMED = "names none of the words"
 REPEATED = "repeats another one"
-SEVERAL = "speaks of several"
 TWICE = "names it more than once"
+
+_ONE = r"(?<![\w-])(?:a|an|another|one|that|the|this) (?:(?!of )[\w-]+ ){0,3}?"
+"""A determiner of the singular, and up to three adjectives; "a herd of" is of the plural."""
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Captions that became templates, and why the others did not.
+    """Captions that became templates, and counts of the others by reason.
 
     Args:
         templates: Unique, in order of the captions.
-        left_out: How many captions were left out for each reason.
+        left_out: Number of captions left out, by reason.
     """
 
     templates: list[str]
@@ -36,7 +36,7 @@ class Rewritten:
 
 
 def read_captions(file: Path) -> list[str]:
-    """Read captions from COCO's JSON, or from a text file of a caption a line.
+    """Read captions from COCO's JSON, or from a text file with one caption per line.
 
     Args:
         file: `.json` of the form `{"annotations": [{"caption": ...}, ...]}`, or `.txt`.
@@ -57,16 +57,15 @@ def read_captions(file: Path) -> list[str]:
         raise TastemakerError(f"{file}: captions come as {known}, not {file.suffix!r}.")
     captions = [caption for caption in reader(file) if caption.strip()]
     if not captions:
-        raise TastemakerError(f"{file} holds no captions; add at least one.")
+        raise TastemakerError(f"{file} has no captions; add at least one.")
     return captions
 
 
 def rewritten(captions: Iterable[str], words: Sequence[str]) -> Rewritten:
     """Turn captions that name a class once, in the singular, into templates.
 
-    The name gives way to the slot; determiners and adjectives before it stay, and the full stop at
-    the end goes. Rather too many captions are left out than one that would say something else of
-    the subject: of two sheep, of a dog's bowl, of a hot dog.
+    The name is replaced by the slot; a determiner of the singular must precede it. Adjectives
+    before it stay, and the full stop at the end goes.
 
     Args:
         captions: English sentences.
@@ -83,28 +82,30 @@ def rewritten(captions: Iterable[str], words: Sequence[str]) -> Rewritten:
         >>> result.templates
         ['An old {} sleeps']
         >>> result.left_out
-        {'speaks of several': 1, 'names none of the words': 1}
+        {'names none of the words': 2}
     """
-    names = {" ".join(word.lower().split()) for word in words} - {""}
+    names = sorted({" ".join(word.lower().split()) for word in words} - {""}, key=len)
     if not names:
         raise TastemakerError("no words to look for in captions; name the class, as [dog, puppy].")
-    several = set[str]().union(*map(plurals, names)) - names
-    pattern = naming(names | several)
+    name = rf"(?<![\w-])(?:{'|'.join(map(re.escape, reversed(names)))})(?![\w'’-])"
+    whole, one = re.compile(name, re.IGNORECASE), re.compile(_ONE + f"({name})", re.IGNORECASE)
     templates: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     for caption in captions:
         sentence = " ".join(caption.split()).rstrip(" .")
-        found = list(pattern.finditer(sentence))
-        flaw = _flaw(sentence, found, several)
-        if not flaw:
-            start, end = found[0].span()
-            template = as_template(f"{sentence[:start]}{SLOT}{sentence[end:]}")
-            flaw = REPEATED if template in templates else ""
-        if flaw:
-            left_out[flaw] += 1
+        found = one.search(sentence)
+        if "{" in sentence or "}" in sentence:
+            left_out[BRACES] += 1
+        elif found is None:
+            left_out[NOT_NAMED] += 1
+        elif len(whole.findall(sentence)) > 1:
+            left_out[TWICE] += 1
         else:
+            start, end = found.span(1)
+            template = as_template(f"{sentence[:start]}{SLOT}{sentence[end:]}")
+            left_out[REPEATED] += template in templates
             templates[template] = None
-    return Rewritten(list(templates), dict(left_out))
+    return Rewritten(list(templates), dict(+left_out))
 
 
 def _annotated(file: Path) -> list[str]:
@@ -117,17 +118,3 @@ def _annotated(file: Path) -> list[str]:
             where = f"{file}: annotations[{index}]"
             raise TastemakerError(f"{where} has no text 'caption'; take a file of COCO's captions.")
     return [row["caption"] for row in rows]
-
-
-def _flaw(sentence: str, found: Sequence[re.Match[str]], several: set[str]) -> str:
-    """Why a caption is no template; empty where it is one."""
-    if "{" in sentence or "}" in sentence:
-        return BRACES
-    if not found:
-        return NOT_NAMED
-    if len(found) > 1:
-        return TWICE
-    name, (start, end) = found[0][0].lower(), found[0].span()
-    if name in several or counts_several(name, sentence[:start]):
-        return SEVERAL
-    return "" if ends_there(sentence[end:]) else LONGER

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tastemaker.metrics.clusters import two_sided_95
 from tastemaker.reporting import summary
+from tastemaker.reporting.figures import legend_above
 from tastemaker.reporting.plane.axes import Plane
-from tastemaker.reporting.plane.labels import annotate
 from tastemaker.reporting.plane.section import Drawing, Palette
 from tastemaker.reporting.run_contents import Contents
 
@@ -172,7 +172,9 @@ def _draw(
         axes.plot([x - across, x + across], [y, y], color=colour, linewidth=1.4, alpha=0.75)
         axes.plot([x, x], [y - up, y + up], color=colour, linewidth=1.4, alpha=0.75)
         inside = colour if i in front else "none"
-        axes.plot([x], [y], "o", color=colour, markersize=7, markerfacecolor=inside)
+        axes.plot(
+            [x], [y], "o", color=colour, markersize=7, markerfacecolor=inside, label=found[i].model
+        )
     axes.margins(0.16)
     axes.autoscale_view()
     (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
@@ -192,8 +194,7 @@ def _draw(
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(f"{plane.fidelity} (closer to the subject →)")
     axes.set_ylabel(f"{plane.prompt} (closer to the prompt →)")
-    names = [each.model for each in found]
-    annotate(axes, names, means, bars, palette["ink"], palette["muted"])
+    legend_above(axes, columns=3)
 
 
 def _front(found: Sequence[Position]) -> list[int]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle, Wedge
 from matplotlib.ticker import MaxNLocator
 
-from tastemaker.reporting.figures import Array
+from tastemaker.reporting.figures import Array, legend_above
 from tastemaker.reporting.plane.axes import Plane, Window
 from tastemaker.reporting.plane.clouds import Cloud
 from tastemaker.reporting.plane.section import Drawing, Palette
@@ -129,7 +129,7 @@ def _cloud(axes: Axes, held: Cloud, plane: Plane, palette: Palette) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"dIS ({plane.fidelity}{_unit(plane)})")
     axes.set_ylabel(f"dTS ({plane.prompt}{_unit(plane)})")
-    _legend(axes)
+    legend_above(axes)
 
 
 def _window(axes: Axes, window: Window, across: float, up: float, palette: Palette) -> None:
@@ -213,20 +213,7 @@ def _histogram(axes: Axes, held: Cloud, values: Array, bins: Array, palette: Pal
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_ylabel("ordered pairs")
     axes.grid(axis="x", visible=False)
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    """Which colour is what, above the axes: there it covers nothing."""
-    axes.legend(
-        frameon=False,
-        fontsize=8,
-        ncols=2,
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.02),
-        borderaxespad=0.0,
-        handletextpad=0.4,
-    )
+    legend_above(axes)
 
 
 def _even(held: Cloud, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

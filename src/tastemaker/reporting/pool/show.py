@@ -1,4 +1,4 @@
-"""What is in a pool or in pairs: counts, histograms, a contact sheet; as text and as a page."""
+"""Contents of a pool or of pairs, as text and as a page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def show(config: ShowConfig, folder: Path) -> str:
     """Describe a pool or pairs, and write the page where one is asked for.
 
     Args:
-        config: What to show.
-        folder: Of a pool, or of pairs.
+        config: Options.
+        folder: Folder of a pool, or of pairs.
 
     Returns:
         Lines for the terminal; with pictures where it shows colours.
@@ -34,7 +34,7 @@ def show(config: ShowConfig, folder: Path) -> str:
         from tastemaker.reporting.pool.shared import shared
 
         contents.facts |= shared(folder, Path(config.against))
-    text = lines(contents, config.bins)
+    text = lines(contents)
     if sys.stdout.isatty():
         text += blocks(contents)
     if config.html is not None:

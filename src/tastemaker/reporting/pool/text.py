@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
-import math
 
 import numpy as np
 from PIL import Image
@@ -14,57 +12,36 @@ from tastemaker.core.batching import batched
 from tastemaker.reporting.images import Thumbnail
 from tastemaker.reporting.pool.contents import Array, Contents
 
-BAR = 40
 WIDTH, CELLS = 18, 4
 """Characters of an image in the terminal, and images in a row."""
 
 
-def lines(contents: Contents, bins: int) -> str:
-    """Write facts and histograms.
+def lines(contents: Contents) -> str:
+    """Format facts, and mean, deviation and range of the scores.
 
     Args:
-        contents: Of a folder.
-        bins: Bars of a histogram.
+        contents: Contents of a folder.
 
     Returns:
         Lines of text.
     """
-    widest = max(map(len, contents.facts))
-    facts = [f"{label:>{widest}}  {value}" for label, value in contents.facts.items()]
-    charts = [
-        histogram(f"{name}, {side}" if side != "all" else name, values, bins)
+    facts = contents.facts | {
+        name if side == "all" else f"{name}, {side}": _spread(values)
         for name, sides in contents.scores.items()
         for side, values in sides.items()
         if len(values)
-    ]
-    return "\n".join([contents.name, *facts, *(f"\n{chart}" for chart in charts)])
+    }
+    widest = max(map(len, facts))
+    return "\n".join(
+        [contents.name, *(f"{label:>{widest}}  {value}" for label, value in facts.items())]
+    )
 
 
-def histogram(name: str, values: Array, bins: int) -> str:
-    """Write a histogram as lines of text.
-
-    Args:
-        name: Its heading.
-        values: One or more.
-        bins: Bars; less where all values are one.
-
-    Returns:
-        A line with mean, deviation and range, and a line a bar.
-
-    Example:
-        >>> print(histogram("score", np.array([0.0, 1.0, 1.0]), 2))
-        score: mean 0.667, standard deviation 0.471, from 0 to 1
-                 0 to        0.5  ####################                     1
-               0.5 to          1  ######################################## 2
-    """
-    spread = f"standard deviation {values.std():.3g}, from {values.min():.4g} to {values.max():.4g}"
-    counts, edges = np.histogram(values, bins if values.min() < values.max() else 1)
-    most = counts.max()
-    bars = [
-        f"{low:10.4g} to {high:10.4g}  {'#' * math.ceil(BAR * count / most):{BAR}} {count}"
-        for count, (low, high) in zip(counts, itertools.pairwise(edges), strict=True)
-    ]
-    return "\n".join([f"{name}: mean {values.mean():.3g}, {spread}", *bars])
+def _spread(values: Array) -> str:
+    return (
+        f"mean {values.mean():.3g}, standard deviation {values.std():.3g},"
+        f" from {values.min():.4g} to {values.max():.4g}"
+    )
 
 
 def blocks(contents: Contents) -> str:
