@@ -349,7 +349,7 @@ def main() -> None:
     output = options.output.resolve()
 
     # Imported before the forks, so that each of them starts at once.
-    import tastemaker.backbones.pipelines
+    import tastemaker.backbones.base
     import tastemaker.evaluation.evaluate
     import tastemaker.recipes
     import tastemaker.training.preference.trainer  # noqa: F401

@@ -19,7 +19,7 @@ from families import FAMILIES
 from stable_diffusion import BETAS, SIZE
 from tastemaker.backbones import (
     Backbone,
-    Drawing,
+    SamplingBatch,
     check_drawing,
     check_model,
     load_backbone,
@@ -28,6 +28,7 @@ from tastemaker.backbones import (
     student_warning,
 )
 from tastemaker.backbones.flux import _packed
+from tastemaker.backbones.latents import encode_row
 from tastemaker.backbones.schedulers import DIFFUSION, PREDICTIONS, noise_schedule_of, sampler
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError
@@ -45,11 +46,11 @@ def changed(model: Path, output: Path, file: str, **options: Any) -> Path:
     return output
 
 
-def drawing(backbone: Backbone, steps: int = 3) -> Drawing:
+def drawing(backbone: Backbone, steps: int = 3) -> SamplingBatch:
     negative = stack([backbone.encode_negative("")] * len(PROMPTS))
     conditioning = backbone.encode_prompts(PROMPTS)
     how = {"num_inference_steps": steps, "guidance_scale": 3.0}
-    return Drawing(conditioning, negative, (1, 2), **how)
+    return SamplingBatch(conditioning, negative, (1, 2), **how)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -101,9 +102,9 @@ class TestSamplers:
             list(PROMPTS), generator=generators, callback_on_step_end=note, **how, **SIDES
         )
         shape = backbone.latent_shape(SIZE, SIZE)
-        grid = backbone._deterministic(3, shape)
-        step = backbone._step(backbone.denoiser, grid, wanted)
-        latents = backbone._noise(wanted, shape)
+        grid = backbone.deterministic_grid(3, shape)
+        step = backbone.step(backbone.denoiser, grid, wanted)
+        latents = wanted.noise(shape, backbone.device)
         with torch.no_grad():
             for timestep, expected in zip(grid.timesteps, theirs, strict=True):
                 latents = step(latents, timestep)
@@ -393,10 +394,10 @@ def test_latents_of_another_autoencoder_are_not_taken(models: dict[str, Path]) -
         "latents": latents.numpy().tobytes(),
         "latents_shape": list(latents.shape),
     }
-    own, std = backbone.encode_row({**row, "model": str(models["sd2"])})
+    own, std = encode_row(backbone, {**row, "model": str(models["sd2"])})
     assert torch.equal(own, latents)
     assert not std.any()
-    encoded, std = backbone.encode_row({**row, "model": str(models["sdxl"])})
+    encoded, std = encode_row(backbone, {**row, "model": str(models["sdxl"])})
     assert not torch.equal(encoded, latents)
     assert std.all()
 
@@ -406,4 +407,4 @@ def test_images_of_other_sizes_are_not_trained_on(models: dict[str, Path]) -> No
     file = io.BytesIO()
     Image.new("RGB", (SIZE + 2, SIZE)).save(file, "png")
     with pytest.raises(TastemakerError, match="multiples of 4"):
-        backbone.encode_row({"candidate_id": "a", "image": {"bytes": file.getvalue()}})
+        encode_row(backbone, {"candidate_id": "a", "image": {"bytes": file.getvalue()}})

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tastemaker.backbones import Drawing, load_backbone
+from tastemaker.backbones import SamplingBatch, load_backbone
+from tastemaker.backbones.latents import encode_row
 from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
 from tastemaker.config.sections import BlendConfig, GenerateConfig, ReconstructConfig, ScoreConfig
 from tastemaker.core.errors import TastemakerError
@@ -112,7 +113,7 @@ class TestReconstruct:
         backbone = load_backbone(str(tiny_model), device="cpu")
         for made, source in zip(rows(pool), rows(real), strict=True):
             picture = decode(source["image"]["bytes"], "test")
-            mean, _ = backbone.encode_images(to_pixels([picture]))
+            mean, _ = backbone.vae.encode(to_pixels([picture]))
             assert torch.equal(kept_latents(made), mean[0].float())
 
     def test_at_the_last_timestep_it_is_a_sample(
@@ -121,7 +122,7 @@ class TestReconstruct:
         pool = again(tiny_model, real, tmp_path / "out", LAST)
         backbone = load_backbone(str(tiny_model), device="cpu")
         for row in rows(pool):
-            drawing = Drawing(
+            drawing = SamplingBatch(
                 backbone.encode_prompts([row["prompt"]]),
                 backbone.encode_prompts([""]),
                 [row["seed"]],
@@ -141,7 +142,7 @@ class TestReconstruct:
         scheduler.set_timesteps(4)
         assert scheduler.timesteps.tolist() == [751, 501, 251, 1]
         row, source = rows(pool)[0], rows(real)[0]
-        clean, _ = backbone.encode_row(source)
+        clean, _ = encode_row(backbone, source)
         noise = torch.randn((1, *clean.shape), generator=torch.Generator().manual_seed(row["seed"]))
         latents = scheduler.add_noise(clean[None], noise, torch.tensor([501]))
         prompt = backbone.encode_prompts([row["prompt"]])

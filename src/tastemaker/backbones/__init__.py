@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tastemaker.backbones.conditioning import Conditioning as Conditioning
     from tastemaker.backbones.conditioning import select as select
     from tastemaker.backbones.conditioning import stack as stack
-    from tastemaker.backbones.drawing import Drawing as Drawing
     from tastemaker.backbones.identity import adapter_identity as adapter_identity
     from tastemaker.backbones.identity import model_identity as model_identity
     from tastemaker.backbones.loading import load_backbone as load_backbone
     from tastemaker.backbones.lora.stacking import merge_adapters as merge_adapters
     from tastemaker.backbones.lora.stacking import stack_adapter as stack_adapter
+    from tastemaker.backbones.sampling_batch import SamplingBatch as SamplingBatch
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)

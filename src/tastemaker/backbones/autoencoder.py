@@ -1,10 +1,12 @@
-"""The autoencoder between pixels and latents, in the units that the denoiser sees."""
+"""Autoencoder between pixels and latents, in the units that the denoiser sees."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
 
@@ -67,11 +69,30 @@ class Autoencoder:
             self._check(pixels, "pixels")
         return pixels
 
+    @torch.no_grad()
+    def decode_images(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Decode latents to images."""
+        return VaeImageProcessor().postprocess(self.decode(latents), "pil")
+
+    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents to the pixels of `decode_images`, with gradient.
+
+        Clipped, so that the gradient is that of the image which is judged: beyond black or white
+        it is zero.
+
+        Args:
+            latents: [images, channels, h, w].
+
+        Returns:
+            Float32, shape [images, 3, height, width], in [0, 1]; not rounded to 8 bits.
+        """
+        return (self.decode(latents).float() / 2 + 0.5).clamp(0, 1)
+
     def _moved(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self.network.device, self.network.dtype)
 
     def _units(self, like: torch.Tensor) -> tuple[Any, Any]:
-        """Scale and shift: numbers of the whole, or one a channel; the shift may be None."""
+        """Scale and shift: one number each, or one per channel; the shift may be None."""
         config = self.network.config
         if config.latents_mean is None or config.latents_std is None:
             return config.scaling_factor, config.shift_factor

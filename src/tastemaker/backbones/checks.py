@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.loading import read_family, resolve, root_of
 from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
+from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import check_dtype, memory, torch_device, torch_dtype
@@ -59,7 +60,7 @@ def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...],
         variant_of(Path(place), read_family(place))
     backbone = load_skeleton(model)
     if scheduler:
-        backbone.set_scheduler(scheduler)
+        set_scheduler(backbone, scheduler)
     return backbone
 
 
@@ -78,8 +79,8 @@ def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()
     backbone = check_model(model, scheduler=config.scheduler)
     for height, width in tuple(sizes) or ((None, None),):
         shape = backbone.latent_shape(config.height or height, config.width or width)
-        backbone.check_steps(config.num_inference_steps, shape)
-        _check_memory(config, backbone, config.height or height, config.width or width)
+        check_steps(backbone, config.num_inference_steps, shape)
+        _check_memory(config, backbone, shape)
     if config.negative_prompt and not backbone.takes_negative:
         raise TastemakerError(
             f"{model} takes no negative prompt: guidance is one of its inputs; leave"
@@ -87,16 +88,35 @@ def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()
         )
 
 
-def _check_memory(
-    config: SamplingConfig, backbone: Backbone, height: int | None, width: int | None
-) -> None:
+def check_steps(backbone: Backbone, num_inference_steps: int, shape: Sequence[int]) -> None:
+    """Refuse a number of denoising steps that a model's sampler cannot take.
+
+    Args:
+        backbone: The model.
+        num_inference_steps: Denoising steps.
+        shape: Shape of the latents, which shifts a flow's noise levels.
+
+    Raises:
+        TastemakerError: There are fewer timesteps, or the sampler refuses.
+    """
+    reason = f"{backbone.name} has {backbone.num_timesteps} timesteps"
+    if num_inference_steps <= backbone.num_timesteps:
+        try:
+            backbone.grid(num_inference_steps, shape)
+            return
+        except ValueError as error:
+            reason = f"{type(backbone.pipeline.scheduler).__name__}: {error}"
+    raise TastemakerError(f"num_inference_steps={num_inference_steps} is too many: {reason}.")
+
+
+def _check_memory(config: SamplingConfig, backbone: Backbone, shape: Sequence[int]) -> None:
     """Refuse images that cannot be decoded here: a lower bound, two of the decoder's last layers.
 
     `bytes >= 2 * batch_size * height * width * channels * bytes of a number`.
     """
     given = memory(config.device)
     channels = int(backbone.pipeline.vae.config.block_out_channels[0])
-    high, wide = height or backbone.size, width or backbone.size
+    high, wide = (side * backbone.pipeline.vae_scale_factor for side in shape[1:])
     itemsize = torch_dtype(config.dtype).itemsize
     least = 2 * config.batch_size * high * wide * channels * itemsize
     if given is not None and least > given:

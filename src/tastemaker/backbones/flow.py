@@ -7,35 +7,37 @@ is told. What the families call a shift says at which levels images of a size ar
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
+from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.lora.switches import OUTSIDE
-from tastemaker.backbones.pipelines import PipelineBackbone
+from tastemaker.backbones.sampling_batch import SamplingBatch, require_finite
 from tastemaker.backbones.schedulers import FLOW
-from tastemaker.backbones.unet import token_ids
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
 
 
-class FlowBackbone(PipelineBackbone):
-    """What SD3.x and FLUX have in common.
+class FlowBackbone(Backbone):
+    """Common base of SD3.x and FLUX.
 
     Args:
-        name: What it was loaded from, for records and messages.
+        name: Name, hub id or folder that it was loaded from.
         pipeline: The loaded pipeline, on its device.
     """
 
     part = "transformer"
     last = "proj_out"
     samplers = FLOW
+    learns_words = False  # prompts go through T5 too
 
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline)
@@ -47,21 +49,6 @@ class FlowBackbone(PipelineBackbone):
     def grain(self) -> int:
         # FLUX packs two by two latents into a token before the transformer sees them.
         return int(self.pipeline.vae_scale_factor * max(self.denoiser.config.patch_size, 2))
-
-    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
-        raise self._no_word(name)
-
-    def save_token(self, folder: Path, name: str) -> None:
-        raise self._no_word(name)
-
-    def load_token(self, folder: Path) -> None:
-        raise self._no_word(f"in {folder}")
-
-    def _no_word(self, word: str) -> TastemakerError:
-        return TastemakerError(
-            f"the learned word {word}: {self.name} reads prompts through T5 too, which learns none"
-            " here; personalise it by LoRA (leave token out)."
-        )
 
     def shift(self, height: int, width: int) -> float:
         """How far the levels of noise are shifted for latents of a size: `logit s + log shift`."""
@@ -84,32 +71,32 @@ class FlowBackbone(PipelineBackbone):
         distance = torch.logit(level) - math.log(self.shift(height, width))
         return torch.exp(-0.5 * distance**2) / (level * (1 - level))
 
-    def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
-        sigmas = self._grid(num_inference_steps, shape).sigmas.double()
+    def deterministic_grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+        sigmas = self.grid(num_inference_steps, shape).sigmas.double()
         return Euler(sigmas, self.num_timesteps)
 
     @torch.no_grad()
-    def resample(self, latents: torch.Tensor, timestep: int, drawing: Drawing) -> torch.Tensor:
+    def resample(self, latents: torch.Tensor, timestep: int, batch: SamplingBatch) -> torch.Tensor:
         if timestep == 0:
             return latents
         shape = latents.shape[1:]
-        euler = self._deterministic(drawing.num_inference_steps, shape)
+        euler = self.deterministic_grid(batch.num_inference_steps, shape)
         level = self.noise_schedule.sigma[timestep].to(euler.sigmas)
         first = int((euler.sigmas[:-1] - level).abs().argmin())
         begin = float(euler.sigmas[first])
-        noise = self._noise(drawing, shape)
+        noise = batch.noise(shape, self.device)
         noisy = (1 - begin) * latents.to(noise) + begin * noise
         inside, outside = (
-            self._step(self.denoiser, euler, replace(drawing, conditioning=given, negative=without))
+            self.step(self.denoiser, euler, replace(batch, conditioning=given, negative=without))
             for given, without in zip(
-                _ranged(drawing.conditioning), _ranged(drawing.negative), strict=True
+                _ranged(batch.conditioning), _ranged(batch.negative), strict=True
             )
         )
         low, high = self.text_range or (0, self.num_timesteps)
         for each in euler.timesteps[first:]:
             step = inside if low <= min(float(each), self.num_timesteps - 1) < high else outside
             noisy = step(noisy, each)
-        return self._finite(noisy.to(latents))
+        return require_finite(self.name, noisy.to(latents))
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
@@ -133,9 +120,20 @@ class FlowBackbone(PipelineBackbone):
         conditioning: Conditioning,
     ) -> torch.Tensor:
         levels = self.noise_schedule.sigma.float().to(noisy_latents.device)[timesteps]
-        return self._predict_in_sampler(
-            denoiser, noisy_latents, levels * self.num_timesteps, conditioning
-        )
+        return self.velocity(denoiser, noisy_latents, levels * self.num_timesteps, conditioning)
+
+    @abstractmethod
+    def velocity(
+        self,
+        denoiser: torch.nn.Module,
+        noisy_latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        """Run a denoiser at noise levels `timestep / T`, one for all images or one per image."""
+
+    def step(self, denoiser: torch.nn.Module, scheduler: Any, batch: SamplingBatch) -> Step:
+        return guided_step(partial(self.velocity, denoiser), scheduler, batch)
 
 
 class SD3Backbone(FlowBackbone):
@@ -154,7 +152,7 @@ class SD3Backbone(FlowBackbone):
             )
         return shape
 
-    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+    def grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         scheduler = self.pipeline.scheduler
         dynamic = scheduler.config.use_dynamic_shifting
         mu = self.mu(*shape[1:]) if dynamic else None
@@ -167,22 +165,12 @@ class SD3Backbone(FlowBackbone):
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
-    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
-        tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
-        return {
-            f"input_ids_{number}": token_ids(self.pipeline, tokenizer, prompts)
-            for number, tokenizer in enumerate(tokenizers)
-        }
-
     def embed(
-        self,
-        text_encoders: Sequence[torch.nn.Module],
-        tokens: Conditioning,
-        cached: Conditioning,
+        self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning, cached: Conditioning
     ) -> Conditioning:
         outputs = [
-            encoder(tokens[f"input_ids_{number}"], output_hidden_states=True)
-            for number, encoder in enumerate(text_encoders)
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(text_encoders, tokens.values(), strict=True)
         ]
         clip = torch.cat([each.hidden_states[-2] for each in outputs], -1)
         whole = cached["prompt_embeds"]
@@ -192,7 +180,7 @@ class SD3Backbone(FlowBackbone):
             "pooled_prompt_embeds": torch.cat([each[0] for each in outputs], -1),
         }
 
-    def _predict_in_sampler(
+    def velocity(
         self,
         denoiser: torch.nn.Module,
         noisy_latents: torch.Tensor,

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.flow import FlowBackbone
 from tastemaker.backbones.gradient_sampling import Step, guided_step
-from tastemaker.backbones.unet import token_ids
-from tastemaker.core.errors import TastemakerError
+from tastemaker.backbones.sampling_batch import SamplingBatch
 
 TRAINED_AT = 1.0
 """Guidance that FLUX.1-dev is told in training: 1, where it predicts what it would without."""
@@ -28,17 +26,18 @@ class FluxBackbone(FlowBackbone):
     negative prompt.
 
     Args:
-        name: What it was loaded from, for records and messages.
+        name: Name, hub id or folder that it was loaded from.
         pipeline: The loaded pipeline, on its device.
     """
 
     takes_negative = False
+    takes_text_range = False  # one pooled embedding serves all timesteps
 
     @property
     def channels(self) -> int:
         return int(self.pipeline.transformer.config.in_channels) // 4
 
-    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+    def grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         scheduler, steps = self.pipeline.scheduler, num_inference_steps
         scheduler.set_timesteps(
             sigmas=np.linspace(1.0, 1 / steps, steps),
@@ -51,39 +50,25 @@ class FluxBackbone(FlowBackbone):
         embeddings, pooled, _ = self.pipeline.encode_prompt(prompt, prompt, device=self.device)
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
-    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
-        return {"input_ids": token_ids(self.pipeline, self.pipeline.tokenizer, prompts)}
-
     def embed(
-        self,
-        text_encoders: Sequence[torch.nn.Module],
-        tokens: Conditioning,
-        cached: Conditioning,
+        self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning, cached: Conditioning
     ) -> Conditioning:
         (text_encoder,) = text_encoders
         pooled = text_encoder(tokens["input_ids"]).pooler_output
         return {"prompt_embeds": cached["prompt_embeds"], "pooled_prompt_embeds": pooled}
 
-    def _prompt_arguments(self, drawing: Drawing, first: int) -> dict[str, Any]:
-        if self.text_range is not None:
-            raise TastemakerError(
-                "adapter.text_range: FLUX keeps one pooled embedding for all timesteps; leave it"
-                " out."
-            )
-        return dict(drawing.conditioning)
-
     def sample(
-        self, drawing: Drawing, *, height: int | None = None, width: int | None = None
+        self, batch: SamplingBatch, *, height: int | None = None, width: int | None = None
     ) -> torch.Tensor:
-        packed = super().sample(drawing, height=height, width=width)
+        packed = super().sample(batch, height=height, width=width)
         _, high, wide = self.latent_shape(height, width)
         return _unpacked(packed, high, wide)
 
-    def _step(self, denoiser: torch.nn.Module, scheduler: Any, drawing: Drawing) -> Step:
-        predict = partial(self._predict_in_sampler, denoiser, guidance=drawing.guidance_scale)
-        return guided_step(predict, scheduler, replace(drawing, guidance_scale=1.0))
+    def step(self, denoiser: torch.nn.Module, scheduler: Any, batch: SamplingBatch) -> Step:
+        predict = partial(self.velocity, denoiser, guidance=batch.guidance_scale)
+        return guided_step(predict, scheduler, replace(batch, guidance_scale=1.0))
 
-    def _predict_in_sampler(
+    def velocity(
         self,
         denoiser: torch.nn.Module,
         noisy_latents: torch.Tensor,

@@ -1,15 +1,18 @@
-"""Sampling with a graph through its last steps: what a reward is propagated back through."""
+"""Sampling with a graph through its last steps, for reward back-propagation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from tastemaker.backbones.conditioning import Conditioning, stack
-from tastemaker.backbones.drawing import Drawing
+from tastemaker.backbones.sampling_batch import SamplingBatch
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 """Noisy latents, timestep and conditioning in, the network's prediction out."""
@@ -18,7 +21,7 @@ Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """`x_t` and the timestep t in, `x` of the next timestep out."""
 
 
-def guided_step(predict: Predict, scheduler: Any, drawing: Drawing) -> Step:
+def guided_step(predict: Predict, scheduler: Any, batch: SamplingBatch) -> Step:
     """Make a sampler's step with classifier-free guidance.
 
     `prediction = without + guidance_scale * (with - without)`, both from one forward pass. The
@@ -27,13 +30,13 @@ def guided_step(predict: Predict, scheduler: Any, drawing: Drawing) -> Step:
     Args:
         predict: The network.
         scheduler: A diffusers scheduler whose step is a function of prediction and latents alone.
-        drawing: The images; without guidance it costs half.
+        batch: The images; without guidance it costs half.
 
     Returns:
         The step.
     """
-    guided, scale, dtype = drawing.guided, drawing.guidance_scale, drawing.dtype
-    both = stack([drawing.negative, drawing.conditioning]) if guided else drawing.conditioning
+    guided, scale, dtype = batch.guided, batch.guidance_scale, batch.dtype
+    both = stack([batch.negative, batch.conditioning]) if guided else batch.conditioning
 
     def step(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         inputs = torch.cat([latents] * 2) if guided else latents
@@ -82,3 +85,39 @@ def unroll(
         else:
             latents = step(latents, timestep)
     return latents
+
+
+def sample_with_gradient(
+    backbone: Backbone,
+    denoiser: torch.nn.Module,
+    batch: SamplingBatch,
+    *,
+    keep: int,
+    height: int | None = None,
+    width: int | None = None,
+    checkpointing: bool = True,
+) -> torch.Tensor:
+    """Sample final latents by a deterministic sampler, with a graph through its last steps.
+
+    The same latents as `Backbone.sample` with that sampler (DDIM for models of noise, v or x_0).
+
+    Args:
+        backbone: The model.
+        denoiser: A denoiser of its family: its own, a wrapped one or a copy.
+        batch: The images.
+        keep: Last steps that carry a graph; the steps before count as constants.
+        height: Pixels; None for the model's own.
+        width: Pixels; None for the model's own.
+        checkpointing: Recompute the kept steps in the backward pass instead of storing them.
+
+    Returns:
+        Latents, float32, [images, channels, h, w].
+
+    References:
+        Prabhudesai et al. (AlignProp), arXiv 2310.03739: truncation and checkpointing.
+    """
+    shape = backbone.latent_shape(height, width)
+    scheduler = backbone.deterministic_grid(batch.num_inference_steps, shape)
+    step = backbone.step(denoiser, scheduler, batch)
+    noise = batch.noise(shape, backbone.device)
+    return unroll(step, noise, scheduler.timesteps, keep=keep, checkpointing=checkpointing)

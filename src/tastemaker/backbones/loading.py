@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base_of
 from tastemaker.backbones.lora.layers import read_layers, summed
+from tastemaker.backbones.lora.weights import attach_lora, fuse_layers
 from tastemaker.backbones.parts import INDEX, check_parts, read_part, variant_of
-from tastemaker.backbones.textual_inversion import TOKEN_FILE
+from tastemaker.backbones.schedulers import set_scheduler
+from tastemaker.backbones.textual_inversion import TOKEN_FILE, load_token
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import check_dtype, torch_device, torch_dtype
 from tastemaker.core.registry import MODELS
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 FAMILIES = {
     "StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone",
@@ -64,15 +68,15 @@ def load_backbone(
     loras = [folder for folder in folders if (folder / LORA_FILE).is_file()]
     top = loras.pop() if loras and loras[-1] == folders[-1] and not fused else None
     # Added up before they are rounded to the weights' precision.
-    backbone.fuse(summed(read_layers(folder / LORA_FILE) for folder in loras))
+    fuse_layers(backbone, summed(read_layers(folder / LORA_FILE) for folder in loras))
     for folder in folders:
         if (folder / TOKEN_FILE).is_file():
-            backbone.load_token(folder)
+            load_token(backbone, folder)
     if top is not None:
-        backbone.attach(top)
+        attach_lora(backbone, top)
     backbone.name = model
     if scheduler:
-        backbone.set_scheduler(scheduler)
+        set_scheduler(backbone, scheduler)
     return backbone
 
 

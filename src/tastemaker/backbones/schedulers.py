@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
 
-from tastemaker.core.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError, nearest
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 DIFFUSION = (
     "DDIMParallelScheduler",
@@ -94,6 +98,26 @@ def sampler(kind: Any, scheduler: Any) -> Any:
         raise TastemakerError(f"{kind.__name__} cannot be built: {said}") from error
 
 
+def set_scheduler(backbone: Backbone, name: str) -> None:
+    """Replace a model's sampler by another diffusers scheduler with the same training schedule.
+
+    Args:
+        backbone: The model.
+        name: Class name, such as "DDIMScheduler".
+
+    Raises:
+        TastemakerError: The family cannot be sampled by it.
+    """
+    if name not in backbone.samplers:
+        raise TastemakerError(
+            f"scheduler {name!r} does not suit {backbone.name}. {nearest(name, backbone.samplers)}"
+            " Or leave scheduler out."
+        )
+    backbone.pipeline.scheduler = sampler(getattr(diffusers, name), backbone.pipeline.scheduler)
+    if backbone.samplers is DIFFUSION:
+        noise_schedule_of(backbone.name, backbone.pipeline.scheduler)
+
+
 def check_scheduler(model: str, name: str, config: dict[str, Any], known: tuple[str, ...]) -> None:
     """Refuse a scheduler by its class and options, before it is built.
 
@@ -141,9 +165,7 @@ def noise_schedule_of(model: str, scheduler: Any) -> Any:
             timesteps, ends in pure noise that a noise prediction tells nothing of, is not the one
             that the scheduler draws with, or it has no step for what the model predicts.
     """
-    from diffusers import DDPMScheduler
-
-    schedule = sampler(DDPMScheduler, scheduler)
+    schedule = sampler(diffusers.DDPMScheduler, scheduler)
     abar, length = schedule.alphas_cumprod, schedule.config.num_train_timesteps
     levels = torch.cat([abar.new_ones(1), abar]).double()
     if len(abar) != length or not (levels.diff() < 0).all() or levels[-1] < 0:

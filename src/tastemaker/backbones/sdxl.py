@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.textual_inversion import TOKEN_FILE, add_token, read_word
-from tastemaker.backbones.unet import UNetBackbone, token_ids
-from tastemaker.storage.files import write_tensors
-
-ENCODERS = {"clip_l": "", "clip_g": "_2"}
-"""A learned word's embeddings in their file, and how the names of tokenizer and encoder end."""
+from tastemaker.backbones.unet import UNetBackbone
 
 
 class SDXLBackbone(UNetBackbone):
@@ -25,7 +18,7 @@ class SDXLBackbone(UNetBackbone):
     height and width to draw.
 
     Args:
-        name: What it was loaded from, for records and messages.
+        name: Name, hub id or folder that it was loaded from.
         pipeline: The loaded pipeline, on its device.
     """
 
@@ -43,53 +36,17 @@ class SDXLBackbone(UNetBackbone):
             return encoded
         return {name: torch.zeros_like(value) for name, value in encoded.items()}
 
-    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
-        return {
-            f"input_ids{end}": token_ids(
-                self.pipeline, getattr(self.pipeline, f"tokenizer{end}"), prompts
-            )
-            for end in ENCODERS.values()
-        }
-
     def embed(
-        self,
-        text_encoders: Sequence[torch.nn.Module],
-        tokens: Conditioning,
-        cached: Conditioning,
+        self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning, cached: Conditioning
     ) -> Conditioning:
         outputs = [
-            encoder(tokens[f"input_ids{end}"], output_hidden_states=True)
-            for encoder, end in zip(text_encoders, ENCODERS.values(), strict=True)
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(text_encoders, tokens.values(), strict=True)
         ]
         return {
             "prompt_embeds": torch.cat([each.hidden_states[-2] for each in outputs], -1),
             "pooled_prompt_embeds": outputs[-1][0],
         }
-
-    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
-        return [
-            add_token(*self._text(end), name, initializer=initializer, vectors=vectors)
-            for end in ENCODERS.values()
-        ]
-
-    def save_token(self, folder: Path, name: str) -> None:
-        rows = {
-            key: self._text(end)[1].get_input_embeddings().rows for key, end in ENCODERS.items()
-        }
-        write_tensors(folder / TOKEN_FILE, rows, {"format": "pt", "word": name})
-
-    def load_token(self, folder: Path) -> None:
-        rows, word = load_file(folder / TOKEN_FILE), read_word(folder)
-        for key, end in ENCODERS.items():
-            tokenizer, encoder = self._text(end)
-            self.pipeline.load_textual_inversion(
-                rows[key], token=word, text_encoder=encoder, tokenizer=tokenizer
-            )
-
-    def _text(self, end: str) -> tuple[Any, Any]:
-        return tuple(
-            getattr(self.pipeline, f"{kind}{end}") for kind in ("tokenizer", "text_encoder")
-        )
 
     def image_conditioning(self, row: dict[str, Any], latents: torch.Tensor) -> Conditioning:
         height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])

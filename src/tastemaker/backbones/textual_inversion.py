@@ -1,22 +1,33 @@
-"""Textual inversion: a new word of a text encoder, whose embedding is learned.
+"""Textual inversion: a new word of the text encoders, whose embedding is learned.
 
-A word of several vectors is several tokens, `<toy>`, `<toy>_1`, ..., in the manner of diffusers: in
-a prompt it is written once, and the pipeline puts the others after it.
+A word of several vectors is several tokens, `<toy>`, `<toy>_1`, ..., as in diffusers: a prompt
+names it once, and the pipeline adds the others.
+
+References:
+    Gal et al., arXiv 2208.01618.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from torch.nn.functional import embedding
 
+from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.reading import open_tensors
+from tastemaker.storage.files import write_tensors
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 TOKEN_FILE = "learned_embeds.safetensors"
-"""What diffusers' `load_textual_inversion` looks for in a folder."""
+"""File name that diffusers' `load_textual_inversion` looks for in a folder."""
+
+ENCODERS = ("clip_l", "clip_g")
+"""Keys of a word's embeddings in a file of several text encoders, as diffusers' script has them."""
 
 
 def refuse_token(folder: Path) -> None:
@@ -30,12 +41,6 @@ def refuse_token(folder: Path) -> None:
             f"{folder} holds a learned word beside its LoRA, and only both together are the model;"
             " give the folder as `model` and train on top of it."
         )
-
-
-def read_word(folder: Path) -> str:
-    """Return the word of a file that holds its embeddings for several text encoders."""
-    with safe_open(folder / TOKEN_FILE, framework="pt") as stored:
-        return str((stored.metadata() or {})["word"])
 
 
 class LearnedRows(torch.nn.Module):
@@ -72,24 +77,65 @@ class LearnedRows(torch.nn.Module):
 
 
 def add_token(
-    tokenizer: Any, text_encoder: Any, name: str, *, initializer: str, vectors: int
-) -> torch.nn.Parameter:
-    """Teach a tokenizer a new word and give its text encoder rows that train.
+    backbone: Backbone, name: str, *, initializer: str, vectors: int
+) -> list[torch.nn.Parameter]:
+    """Give the text encoders a new word, whose embedding trains.
 
     Args:
-        tokenizer: Of the transformers library.
-        text_encoder: Its text encoder.
-        name: The word, as it stands in prompts: `<toy>`, in small letters and angle brackets, so
-            that the tokenizer does not find it inside another word.
+        backbone: The model.
+        name: The word as prompts write it: `<toy>`, lower case in angle brackets, so that the
+            tokenizer does not find it inside another word.
         initializer: Known words; every new row starts at the mean of their embeddings.
-        vectors: Tokens that the word becomes.
+        vectors: Tokens that the word becomes, 1 or a few.
 
     Returns:
-        Its embeddings, shape [vectors, dimension].
+        The word's embeddings in each text encoder, shape [vectors, dimension].
 
     Raises:
-        TastemakerError: The word is known already.
+        TastemakerError: The word is known already, or the family learns none.
     """
+    return [
+        _add_rows(tokenizer, encoder, name, initializer=initializer, vectors=vectors)
+        for tokenizer, encoder in _encoders(backbone, name)
+    ]
+
+
+def save_token(backbone: Backbone, folder: Path, name: str) -> None:
+    """Save a word of `add_token` in the form that diffusers' `load_textual_inversion` reads."""
+    rows = [encoder.get_input_embeddings().rows for _, encoder in _encoders(backbone, name)]
+    if len(rows) == 1:
+        write_tensors(folder / TOKEN_FILE, {name: rows[0]}, {"format": "pt"})
+    else:
+        tensors = dict(zip(ENCODERS, rows, strict=True))
+        write_tensors(folder / TOKEN_FILE, tensors, {"format": "pt", "word": name})
+
+
+def load_token(backbone: Backbone, folder: Path) -> None:
+    """Add the word that `save_token` wrote; it is then part of the model and does not train."""
+    encoders = _encoders(backbone, f"in {folder}")
+    stored: Any
+    with open_tensors(folder / TOKEN_FILE) as stored:
+        word = (stored.metadata() or {}).get("word")
+        names = ENCODERS if word else list(stored.keys())
+        for name, (tokenizer, encoder) in zip(names, encoders, strict=True):
+            rows, both = stored.get_tensor(name), {"text_encoder": encoder, "tokenizer": tokenizer}
+            backbone.pipeline.load_textual_inversion(rows, token=word or name, **both)
+
+
+def _encoders(backbone: Backbone, word: str) -> list[tuple[Any, Any]]:
+    """Tokenizer and text encoder of each embedding of a word."""
+    if not backbone.learns_words:
+        raise TastemakerError(
+            f"the learned word {word}: {backbone.name} reads prompts through T5 too, which learns"
+            " none here; personalise it by LoRA (leave token out)."
+        )
+    names = [(part.replace(TEXT, "tokenizer"), part) for part in backbone.text_parts]
+    return [tuple(getattr(backbone.pipeline, each) for each in pair) for pair in names]
+
+
+def _add_rows(
+    tokenizer: Any, text_encoder: Any, name: str, *, initializer: str, vectors: int
+) -> torch.nn.Parameter:
     words = [name, *(f"{name}_{number}" for number in range(1, vectors))]
     known = [word for word in words if word in tokenizer.get_vocab()]
     if known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -11,20 +10,18 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 
+from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
-from tastemaker.backbones.drawing import Drawing
-from tastemaker.backbones.pipelines import PipelineBackbone
+from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
 from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
-from tastemaker.backbones.textual_inversion import TOKEN_FILE, add_token
 from tastemaker.core.noise_schedule import NoiseSchedule
-from tastemaker.storage.files import write_tensors
 
 
-class UNetBackbone(PipelineBackbone):
+class UNetBackbone(Backbone):
     """A `StableDiffusionPipeline`: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise`.
 
     Args:
-        name: What it was loaded from, for records and messages.
+        name: Name, hub id or folder that it was loaded from.
         pipeline: The loaded pipeline, on its device.
     """
 
@@ -40,53 +37,32 @@ class UNetBackbone(PipelineBackbone):
         self.prediction_type = self.schedule.config.prediction_type
         self.noise_schedule = NoiseSchedule(abar.sqrt(), (1 - abar).sqrt(), self.prediction_type)
 
-    def set_scheduler(self, name: str) -> None:
-        super().set_scheduler(name)
-        noise_schedule_of(self.name, self.pipeline.scheduler)
-
     def _encode(self, prompt: str) -> Conditioning:
         return {"prompt_embeds": self.pipeline.encode_prompt(prompt, self.device, 1, False)[0]}
 
-    def tokenize(self, prompts: Sequence[str]) -> Conditioning:
-        return {"input_ids": token_ids(self.pipeline, self.pipeline.tokenizer, prompts)}
-
     def embed(
-        self,
-        text_encoders: Sequence[torch.nn.Module],
-        tokens: Conditioning,
-        cached: Conditioning,
+        self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning, cached: Conditioning
     ) -> Conditioning:
         (text_encoder,) = text_encoders
         return {"prompt_embeds": text_encoder(tokens["input_ids"])[0]}
 
-    def add_token(self, name: str, *, initializer: str, vectors: int) -> list[torch.nn.Parameter]:
-        tokenizer, text_encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
-        return [add_token(tokenizer, text_encoder, name, initializer=initializer, vectors=vectors)]
-
-    def save_token(self, folder: Path, name: str) -> None:
-        rows = self.pipeline.text_encoder.get_input_embeddings().rows
-        write_tensors(folder / TOKEN_FILE, {name: rows}, {"format": "pt"})
-
-    def load_token(self, folder: Path) -> None:
-        self.pipeline.load_textual_inversion(str(folder / TOKEN_FILE))
-
-    def _grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+    def grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         self.pipeline.scheduler.set_timesteps(num_inference_steps)
         return self.pipeline.scheduler
 
-    def _deterministic(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
+    def deterministic_grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         scheduler = sampler(DDIMScheduler, self.pipeline.scheduler)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         return scheduler
 
     @torch.no_grad()
-    def resample(self, latents: torch.Tensor, timestep: int, drawing: Drawing) -> torch.Tensor:
+    def resample(self, latents: torch.Tensor, timestep: int, batch: SamplingBatch) -> torch.Tensor:
         if timestep == 0:
             return latents
         if timestep == self.num_timesteps - 1:
             height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-            return self.sample(drawing, height=height, width=width)
-        steps = drawing.num_inference_steps
+            return self.sample(batch, height=height, width=width)
+        steps = batch.num_inference_steps
         again = diffusers.AutoPipelineForImage2Image.from_pipe(self.pipeline)
         again.set_progress_bar_config(disable=True)
         again.scheduler.set_timesteps(steps)
@@ -96,9 +72,9 @@ class UNetBackbone(PipelineBackbone):
             image=latents.to(self.device, self.pipeline.unet.dtype),
             # The pipeline takes `int(strength * steps)` steps.
             strength=min((steps - first + 0.5) / steps, 1.0),
-            **self._pipeline_arguments(drawing, int(grid[first])),
+            **pipeline_arguments(self, batch, int(grid[first])),
         ).images
-        return self._finite(redrawn)
+        return require_finite(self.name, redrawn)
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
@@ -133,26 +109,3 @@ class UNetBackbone(PipelineBackbone):
         # network; plain attention gives the same numbers up to rounding.
         if (device or self.device).type == "cpu":
             self.pipeline.unet.set_attn_processor(AttnProcessor())
-
-
-def token_ids(pipeline: Any, tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """Tokens as `encode_prompt` makes them, of one of a pipeline's CLIP tokenizers.
-
-    Args:
-        pipeline: The pipeline, which writes learned words of several vectors out where it can.
-        tokenizer: One of its own.
-        prompts: Texts.
-
-    Returns:
-        Shape [prompts, tokens].
-    """
-    convert = getattr(pipeline, "maybe_convert_prompt", None)
-    texts = list(prompts) if convert is None else convert(list(prompts), tokenizer)
-    ids: torch.Tensor = tokenizer(
-        texts,
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    )["input_ids"]
-    return ids

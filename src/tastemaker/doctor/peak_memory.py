@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones import Backbone, Conditioning, Drawing
+from tastemaker.backbones import Backbone, Conditioning, SamplingBatch
 from tastemaker.backbones.gradient_sampling import guided_step, unroll
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.meta_device import load_skeleton
@@ -63,7 +63,7 @@ def drawing(path: str, config: Any) -> Need:
         latents = torch.empty(images, *shape, dtype=dtype)
         backbone.predict(backbone.denoiser, latents, _timesteps(images), told)
         del told
-        backbone.decode_pixels(latents[: config.batch_size])
+        backbone.vae.decode_pixels(latents[: config.batch_size])
     held = pipeline_bytes(backbone)
     return _need(path, backbone, (), held, held + live.peak)
 
@@ -124,7 +124,7 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
 
 
 def reward(path: str, config: RewardTrainConfig) -> Need:
-    """Drawing with a graph through the last steps, decoding, and back; without the scorer."""
+    """Sampling with a graph through the last steps, decoding, and back; without the scorer."""
     backbone = load_skeleton(config.model, config.dtype)
     images = config.batch_size
     told = {name: value.detach() for name, value in _told(backbone, images, None).items()}
@@ -141,7 +141,7 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
 
     with LiveBytes() as live:
         with torch.device("meta"):
-            drawing = Drawing(
+            drawing = SamplingBatch(
                 told,
                 told,
                 range(images),
@@ -154,7 +154,7 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
             timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
             checkpointing = config.gradient_checkpointing
             latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
-            backbone.decode_pixels(latents).mean().backward()
+            backbone.vae.decode_pixels(latents).mean().backward()
             del latents
         optimizer.step()
     return _need(path, backbone, trained.values(), held, held + live.peak)
@@ -183,7 +183,7 @@ def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditi
         told = _told(backbone, images, _dtype(backbone))
         scale = backbone.pipeline.vae_scale_factor
         height, width = (side * scale for side in backbone.latent_shape(*size)[1:])
-        backbone.encode_images(torch.empty(1, 3, height, width))
+        backbone.vae.encode(torch.empty(1, 3, height, width))
     return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in told.items()}
 
 

@@ -137,10 +137,12 @@ def _blended(
         _same(item, [picture.size for picture in pictures])
         image = Image.blend(pictures[0], pictures[1], config.alpha)
     else:
-        ours, theirs = (backbone.encode_row(each)[0] for each in (real, best))
+        from tastemaker.backbones.latents import encode_row
+
+        ours, theirs = (encode_row(backbone, each)[0] for each in (real, best))
         _same(item, [tuple(each.shape) for each in (ours, theirs)])
         latents = config.alpha * theirs + (1 - config.alpha) * ours
-        (image,) = backbone.decode_latents(latents[None])
+        (image,) = backbone.vae.decode_images(latents[None])
         row["latents"] = latents.contiguous().numpy().tobytes()
         row["latents_shape"] = list(latents.shape)
     row["image"] = {"bytes": encode_png(image), "path": None}

@@ -19,7 +19,7 @@ from tastemaker.storage.pool import Pool
 if TYPE_CHECKING:
     import torch
 
-    from tastemaker.backbones import Backbone, Drawing
+    from tastemaker.backbones import Backbone, SamplingBatch
     from tastemaker.sampling.sampler import Draw, Item, RealImage
 
 
@@ -163,14 +163,16 @@ def _from_real(real: Pool) -> Draw:
     """Start every item from its real image, noised to its timestep."""
     import torch
 
+    from tastemaker.backbones.latents import encode_row
+
     rows = Rows(real)
 
-    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: SamplingBatch) -> torch.Tensor:
         drawn = []
         for timestep, part in groupby(range(len(items)), lambda i: items[i].timestep or 0):
             places = list(part)
             latents = torch.stack(
-                [backbone.encode_row(rows[items[i].source_id])[0] for i in places]
+                [encode_row(backbone, rows[items[i].source_id])[0] for i in places]
             )
             start = backbone.noise_schedule.timestep_at(timestep)
             drawn.append(

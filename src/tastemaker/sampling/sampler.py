@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning, stack
-from tastemaker.backbones.drawing import Drawing
 from tastemaker.backbones.loading import load_backbone
+from tastemaker.backbones.lora.switches import switch_policy
+from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
@@ -73,7 +74,7 @@ class RealImage:
     size: tuple[int, int]
 
 
-Draw = Callable[[Backbone, Sequence[Item], Drawing], torch.Tensor]
+Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
 """From items and the drawing of them to final latents, one row an item."""
 
 
@@ -208,7 +209,7 @@ def sample_pool(
         )
         scale = backbone.guidance_scale(config.guidance_scale)
         config = config.model_copy(update={"guidance_scale": scale})
-        backbone.switch(config.adapter)
+        switch_policy(backbone, config.adapter)
         texts = {item.prompt for _, part in mine for item in part}
         embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
         negative = backbone.encode_negative(config.negative_prompt)
@@ -234,7 +235,7 @@ def from_noise(config: SamplingConfig) -> Draw:
         What `sample_pool` draws with.
     """
 
-    def draw(backbone: Backbone, items: Sequence[Item], drawing: Drawing) -> torch.Tensor:
+    def draw(backbone: Backbone, items: Sequence[Item], drawing: SamplingBatch) -> torch.Tensor:
         height, width = items[0].size or (None, None)
         return backbone.sample(drawing, height=config.height or height, width=config.width or width)
 
@@ -255,7 +256,7 @@ def _draw_shard(
     # Pools of one model and seed that were drawn otherwise are other candidates.
     how = config.model_dump(mode="json", include=HOW)
     for part in _batches(items, config.batch_size):
-        drawing = Drawing(
+        drawing = SamplingBatch(
             stack([embeddings[item.prompt] for item in part]),
             stack([negative] * len(part)),
             [item.seed for item in part],
@@ -264,7 +265,7 @@ def _draw_shard(
         )
         latents = draw(backbone, part, drawing)
         for item, image, latent in zip(
-            part, backbone.decode_latents(latents), latents, strict=True
+            part, backbone.vae.decode_images(latents), latents, strict=True
         ):
             row = _row(item, backbone.name, how, encode_png(image))
             if keep_latents:

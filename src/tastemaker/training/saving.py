@@ -10,6 +10,7 @@ import torch
 from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.backbones.lora.adapters import ADAPTER
 from tastemaker.backbones.lora.diffusers_file import name_base
+from tastemaker.backbones.lora.weights import fuse_attached, save_adapter
 
 
 def save_lora(backbone: Backbone, base: str, output: Path) -> None:
@@ -20,7 +21,7 @@ def save_lora(backbone: Backbone, base: str, output: Path) -> None:
         base: Name, hub id or folder of the model that it was put on.
         output: The folder, afterwards usable as `model` anywhere.
     """
-    backbone.save_adapter(output, ADAPTER)
+    save_adapter(backbone, output, ADAPTER)
     name_base(base, output)
 
 
@@ -39,7 +40,7 @@ def save_whole(
         text_encoders: The same, where they trained; else none.
     """
     whole = load_backbone(base, device="cpu")
-    whole.fuse_adapters()
+    fuse_attached(whole)
     whole.denoiser.load_state_dict(denoiser.state_dict())
     for encoder, trained in zip(whole.text_encoders, text_encoders, strict=False):
         encoder.load_state_dict(trained.state_dict())

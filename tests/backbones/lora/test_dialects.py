@@ -31,7 +31,13 @@ from tastemaker.backbones.lora.layers import (
     write_layers,
 )
 from tastemaker.backbones.lora.originals import adaptable, text_layers
-from tastemaker.backbones.lora.updates import adapter_layers, fuse, load_lora
+from tastemaker.backbones.lora.weights import (
+    adapter_layers,
+    attached_layers,
+    fuse,
+    fuse_attached,
+    load_lora,
+)
 from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig
@@ -422,7 +428,7 @@ def test_precisions_are_kept(
     acting, plain = (
         load_backbone(str(place), device="cpu") for place in (tmp_path / "in", models["sd1"])
     )
-    acting.fuse_adapters()
+    fuse_attached(acting)
     before, after = (
         each.denoiser.get_submodule(f"{ATTENTION}.to_q").weight for each in (plain, acting)
     )
@@ -441,7 +447,7 @@ def test_names_that_end_alike_keep_their_own_scale(models: dict[str, Path], tmp_
             lora=str(tmp_path / f"{number}.safetensors"), model=str(models["flux"])
         )
         folder = import_lora(config, tmp_path / f"in-{number}")
-        live = load_backbone(str(folder)).attached_layers()
+        live = attached_layers(load_backbone(str(folder)))
         assert {name: layer.scale for name, layer in live.items()} == {
             key.removesuffix(".alpha"): float(value)
             / len(tensors[key.replace("alpha", "lora_down.weight")])

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from families import FAMILIES
 from stable_diffusion import SIZE
-from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
+from tastemaker.backbones import Backbone, SamplingBatch, load_backbone, stack
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.backbones.lora.exchange import export_lora, import_lora
 from tastemaker.backbones.lora.layers import read_layers
+from tastemaker.backbones.lora.weights import fuse_attached
 from tastemaker.cli.command_line import main
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig, TextLoraConfig
@@ -69,7 +70,7 @@ def model(family: str, models: dict[str, Path]) -> Path:
 def trained(base: Path, output: Path, *, seed: int = 0) -> Path:
     """A LoRA with weights that act, alpha twice its rank, on the text encoders too."""
     backbone = load_backbone(str(base), device="cpu")
-    backbone.fuse_adapters()
+    fuse_attached(backbone)
     add_lora(backbone.denoiser, LoraConfig(r=2, alpha=4), seed)
     parts = [backbone.denoiser]
     for number, encoder in enumerate(backbone.text_encoders):
@@ -95,7 +96,7 @@ def drawn(model: Path) -> torch.Tensor:
 
 def drawn_by(backbone: Backbone) -> torch.Tensor:
     negative = stack([backbone.encode_negative("")])
-    drawing = Drawing(backbone.encode_prompts(["a cat"]), negative, [1], **HOW)
+    drawing = SamplingBatch(backbone.encode_prompts(["a cat"]), negative, [1], **HOW)
     return backbone.sample(drawing, **SIDES)
 
 

@@ -10,8 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tastemaker.backbones import Backbone, Drawing, load_backbone, merge_adapters
-from tastemaker.backbones.lora.switches import BLOCKS, switch_lora
+from tastemaker.backbones import Backbone, SamplingBatch, load_backbone, merge_adapters
+from tastemaker.backbones.lora.switches import BLOCKS, switch_lora, switch_policy
 from tastemaker.cli.command_line import main
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError
@@ -39,8 +39,8 @@ def loras(
     return found
 
 
-def drawing(backbone: Backbone, guidance: float = 3.0) -> Drawing:
-    return Drawing(
+def drawing(backbone: Backbone, guidance: float = 3.0) -> SamplingBatch:
+    return SamplingBatch(
         backbone.encode_prompts(["a cat"]),
         backbone.encode_prompts([""]),
         [7],
@@ -52,7 +52,7 @@ def drawing(backbone: Backbone, guidance: float = 3.0) -> Drawing:
 def drawn(model: Path, config: AdapterConfig | None = None, guidance: float = 3.0) -> torch.Tensor:
     backbone = load_backbone(str(model), device="cpu")
     if config is not None:
-        backbone.switch(config)
+        switch_policy(backbone, config)
     return backbone.sample(drawing(backbone, guidance))
 
 
@@ -82,7 +82,7 @@ class TestScale:
         outputs = []
         for scale in (0.0, 0.5, 1.0):
             backbone = load_backbone(str(loras["denoiser"]), device="cpu")
-            backbone.switch(AdapterConfig(scale=scale))
+            switch_policy(backbone, AdapterConfig(scale=scale))
             layer = next(
                 module
                 for name, module in backbone.denoiser.named_modules()
@@ -100,7 +100,7 @@ class TestBlocks:
     @pytest.mark.parametrize("block", BLOCKS)
     def test_one_block_alone(self, loras: dict[str, Path], block: str) -> None:
         backbone = load_backbone(str(loras["denoiser"]), device="cpu")
-        backbone.switch(AdapterConfig(blocks=(block,)))  # type: ignore[arg-type]
+        switch_policy(backbone, AdapterConfig(blocks=(block,)))  # type: ignore[arg-type]
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         for name, layer in backbone.denoiser.named_modules():
@@ -127,7 +127,7 @@ class TestTextRange:
     def test_embeddings_change_at_the_right_step(self, loras: dict[str, Path]) -> None:
         """Of the steps 751, 501, 251, 1, the text encoder's LoRA acts in the first two."""
         backbone = load_backbone(str(loras["both"]), device="cpu")
-        backbone.switch(AdapterConfig(text_range=(500, 1000)))
+        switch_policy(backbone, AdapterConfig(text_range=(500, 1000)))
         given = drawing(backbone)
         both = given.conditioning
         seen: list[torch.Tensor] = []

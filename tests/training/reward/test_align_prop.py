@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from launching import launch
-from tastemaker.backbones import Backbone, Drawing, load_backbone, stack
-from tastemaker.backbones.gradient_sampling import unroll
+from tastemaker.backbones import Backbone, SamplingBatch, load_backbone, stack
+from tastemaker.backbones.gradient_sampling import sample_with_gradient, unroll
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.loading import load
 from tastemaker.config.training import RewardTrainConfig
@@ -84,11 +84,11 @@ def backbone(tiny_model: Path) -> Backbone:
     return load_backbone(str(tiny_model), device="cpu", scheduler="DDIMScheduler")
 
 
-def drawing(backbone: Backbone, *, steps: int = 4, guidance: float = 3.0) -> Drawing:
+def drawing(backbone: Backbone, *, steps: int = 4, guidance: float = 3.0) -> SamplingBatch:
     """Three prompts, against the empty one."""
     given = backbone.encode_prompts([f"prompt {i}" for i in range(len(SEEDS))])
     negative = stack([backbone.encode_prompts([""])] * len(SEEDS))
-    return Drawing(given, negative, SEEDS, num_inference_steps=steps, guidance_scale=guidance)
+    return SamplingBatch(given, negative, SEEDS, num_inference_steps=steps, guidance_scale=guidance)
 
 
 def draw(
@@ -97,7 +97,7 @@ def draw(
     """Final latents with a graph."""
     given = drawing(backbone, steps=steps, guidance=guidance)
     settings = {"checkpointing": False, **options}
-    return backbone.sample_with_gradient(backbone.denoiser, given, keep=keep, **settings)
+    return sample_with_gradient(backbone, backbone.denoiser, given, keep=keep, **settings)
 
 
 def perturbed_lora(backbone: Backbone) -> list[torch.nn.Parameter]:
@@ -140,8 +140,8 @@ class TestSampler:
 
     def test_pixels_are_those_of_the_pictures(self, backbone: Backbone) -> None:
         latents = draw(backbone, 1)
-        pictures = to_pixels(backbone.decode_latents(latents.detach())) / 2 + 0.5
-        pixels = backbone.decode_pixels(latents)
+        pictures = to_pixels(backbone.vae.decode_images(latents.detach())) / 2 + 0.5
+        pixels = backbone.vae.decode_pixels(latents)
         assert pixels.min() >= 0
         assert pixels.max() <= 1
         assert (pixels - pictures).abs().max() <= 0.5 / 255 + 1e-5
@@ -150,7 +150,7 @@ class TestSampler:
 
     def test_clipped_pixels_have_no_gradient(self, backbone: Backbone) -> None:
         latents = (100 * draw(backbone, 0)).requires_grad_()
-        pixels = backbone.decode_pixels(latents)
+        pixels = backbone.vae.decode_pixels(latents)
         beyond = (pixels == 0) | (pixels == 1)
         assert beyond.any()
         (gradient,) = torch.autograd.grad(pixels[beyond].sum(), latents)
@@ -324,7 +324,7 @@ class TestTraining:
         with torch.no_grad():
             before, after = (
                 SCORERS.bind("redness", {})()
-                .score_pixels(each.decode_pixels(draw(each, 0, steps=3, guidance=2.0)), [])
+                .score_pixels(each.vae.decode_pixels(draw(each, 0, steps=3, guidance=2.0)), [])
                 .mean()
                 for each in (base, policy)
             )

@@ -1,18 +1,20 @@
-"""LoRA on a network: put on, switched off or exchanged for the reference, counted."""
+"""LoRA adapters of a network: added, disabled or exchanged for the reference."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.diffusers_file import POLICY
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_seed
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 ADAPTER = POLICY
 """The LoRA that trains."""
@@ -76,6 +78,11 @@ def add_lora(
             parameter.data = parameter.data.float()
 
 
+def has_adapter(network: Any, name: str = POLICY) -> bool:
+    """Return whether a network carries a LoRA of that name; a released network has none."""
+    return name in getattr(network, "peft_config", {})
+
+
 def adapted(backbone: Backbone) -> list[torch.nn.Module]:
     """Return the networks of a model, denoiser and text encoders, that carry a LoRA."""
     networks = (backbone.denoiser, *backbone.text_encoders)
@@ -83,17 +90,19 @@ def adapted(backbone: Backbone) -> list[torch.nn.Module]:
 
 
 @contextlib.contextmanager
-def adapters_off(module: Any) -> Iterator[None]:
-    """Run the block with the model as it was before `add_lora`.
+def adapters_off(*networks: Any) -> Iterator[None]:
+    """Run the block with networks as they were before `add_lora`.
 
     To be left before the policy's forward pass: toggled between a forward and its backward pass,
     PEFT's switch upsets compiled and distributed models.
     """
-    module.disable_adapters()
+    for each in networks:
+        each.disable_adapters()
     try:
         yield
     finally:
-        module.enable_adapters()
+        for each in networks:
+            each.enable_adapters()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,8 @@ MODEL_FILE = "model.json"
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps rank and alpha in the file's header."""
 
-OUTER = "text_model."
+CLIP_PREFIX = "text_model."
+"""Prefix of a CLIP text encoder's layers in files, which transformers 5 dropped."""
 
 
 def name_base(base: str, output: Path) -> None:
@@ -71,7 +72,7 @@ def lora_layers(module: Any, adapter: str, *, peft: bool = False) -> dict[str, t
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    prefix = OUTER if flattened(module) else ""
+    prefix = CLIP_PREFIX if flattened(module) else ""
     layers = get_peft_model_state_dict(module, adapter_name=adapter)
     if not peft:
         layers = convert_state_dict_to_diffusers(layers)

@@ -22,6 +22,7 @@ from tastemaker.backbones.lora.layers import (
     summed,
     write_layers,
 )
+from tastemaker.backbones.lora.weights import attach_lora, attached_layers, fuse_attached
 from tastemaker.backbones.meta_device import load_skeleton, networks
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
@@ -55,7 +56,7 @@ def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
         adapter_identity(str(folder))  # refuses a damaged one
     if config.layout == "merged":
         model = load_backbone(str(lora), device="cpu")
-        model.fuse_adapters()
+        fuse_attached(model)
         model.save_pipeline(output)
         return output
     chain, root = _chain(lora)
@@ -141,9 +142,10 @@ def prove(layers: Layers, folder: Path, model: Backbone) -> None:
     Raises:
         TastemakerError: A factor, a scale or the set of layers differs.
     """
-    model.attach(folder)
-    wrong = sorted(set(model.attached_layers()) ^ set(layers))
-    for module, got in model.attached_layers().items():
+    attach_lora(model, folder)
+    attached = attached_layers(model)
+    wrong = sorted(set(attached) ^ set(layers))
+    for module, got in attached.items():
         want = layers.get(module)
         if want is not None and not (
             _same(got.down, want.down)

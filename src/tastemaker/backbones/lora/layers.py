@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, METADATA, part_of
+from tastemaker.backbones.lora.diffusers_file import CLIP_PREFIX, LORA_FILE, METADATA, part_of
 from tastemaker.backbones.lora.factors import read_factors
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import open_file, open_tensors
@@ -124,7 +124,7 @@ def read_layers(file: Path) -> Layers:
     for name, layer in factors.items():
         part, _, path = name.partition(".")
         if part.startswith("text_encoder") and path.startswith("encoder.layers."):
-            path = f"text_model.{path}"
+            path = f"{CLIP_PREFIX}{path}"
         down, up = layer.product()
         alpha = layer.alpha
         if alpha is None:
@@ -226,16 +226,14 @@ def _concatenated(below: Layer, above: Layer) -> Layer:
     return Layer(down, up, float(len(down)))
 
 
-OUTER = "text_model.encoder."
-"""What transformers 5 left out of the names inside a text encoder: patterns do without."""
-
-
 def _options(layers: Mapping[str, Layer]) -> dict[str, Any]:
     """The header of layers that have none yet: as PEFT's options, one set a part."""
     options: dict[str, Any] = {}
     for part in sorted({module.partition(".")[0] for module in layers}):
         own = {
-            name.removeprefix(OUTER): layer for name, layer in sorted(part_of(layers, part).items())
+            # PEFT matches the paths of transformers 5, which has no such prefix.
+            name.removeprefix(f"{CLIP_PREFIX}encoder."): layer
+            for name, layer in sorted(part_of(layers, part).items())
         }
         first = next(iter(own.values()))
         options |= {

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from tastemaker.backbones.lora.diffusers_file import CLIP_PREFIX
+
 
 @dataclass(frozen=True)
 class Fused:
@@ -56,7 +58,7 @@ def text_layers(part: str, encoder: Any) -> dict[str, Fused]:
         path: Fused((f"{part}.{path}",), layer.rows, layer.inputs)
         for name, layer in adaptable(part, encoder).items()
         # transformers 5 has CLIP without that prefix, T5 never had it.
-        for path in (f"text_model.{name}" if name.startswith("encoder.layers.") else name,)
+        for path in (f"{CLIP_PREFIX}{name}" if name.startswith("encoder.layers.") else name,)
     }
 
 

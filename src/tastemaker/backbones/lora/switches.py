@@ -14,11 +14,16 @@ the first, noisiest tenth of the timesteps. In a diffusers script of your own:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tastemaker.backbones.lora.diffusers_file import POLICY
+from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 BLOCKS = ("down", "mid", "up")
 CALLED = {
@@ -68,6 +73,37 @@ def switch_lora(
             weights["unet"] = {block: scale * (block in blocks) for block in BLOCKS}
     active = [name for name in loaded if name != adapter]
     pipeline.set_adapters([*active, adapter], [*(1.0 for _ in active), weights])
+
+
+def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
+    """Set where a model's attached LoRA acts during sampling; without one nothing is set.
+
+    Args:
+        backbone: The model.
+        config: Scale, blocks and the text encoder's range of timesteps. With a range, prompts
+            encoded from then on carry two embeddings.
+
+    Raises:
+        TastemakerError: There is no LoRA, or the family has no such blocks or range.
+    """
+    adapted = backbone.pipeline.get_list_adapters()
+    if not any(POLICY in names for names in adapted.values()):
+        if config.words:
+            raise TastemakerError(
+                f"adapter: {backbone.name} has no LoRA that could be switched; leave adapter out."
+            )
+        return
+    switch_lora(backbone.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
+    on_text = any(POLICY in adapted.get(name, []) for name in backbone.text_parts)
+    backbone.text_range = None
+    if on_text and config.text_range is not None:
+        if not backbone.takes_text_range:
+            raise TastemakerError(
+                f"adapter.text_range: {backbone.name} keeps one text embedding for all timesteps;"
+                " leave it out."
+            )
+        low, high = map(backbone.noise_schedule.timestep_at, config.text_range)
+        backbone.text_range = low, high
 
 
 def text_range_arguments(

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
+from tastemaker.backbones.latents import encode_row
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
@@ -64,7 +65,7 @@ def encode_subject(
     Raises:
         TastemakerError: A class image is missing or corrupt, or of another size.
     """
-    size = config.resolution or backbone.size
+    size = config.resolution or min(backbone.sides)
     backbone.latent_shape(size, size)
     encoded = [
         _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")
@@ -72,7 +73,7 @@ def encode_subject(
     texts = [config.instance_prompt] * len(files)
     if config.prior is not None:
         for row in tqdm(_rows(Path(config.prior.pool)), desc="encode class", unit="images"):
-            encoded.append(backbone.encode_row(row))
+            encoded.append(encode_row(backbone, row))
             texts.append(row["prompt"])
     shapes = [tuple(mean.shape) for mean, _ in encoded]
     other = [shape for shape in shapes if shape != shapes[0]]
@@ -142,7 +143,7 @@ def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor
             f"enlarged: {file.name} has {image.width} x {image.height} pixels, fewer than"
             f" {size} x {size}; a larger photograph shows more of the subject"
         )
-    mean, std = backbone.encode_images(to_pixels([square(image, size)]))
+    mean, std = backbone.vae.encode(to_pixels([square(image, size)]))
     return mean[0].float().cpu(), std[0].float().cpu()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import add_lora, trainable
+from tastemaker.backbones.textual_inversion import add_token
 from tastemaker.config.personalization import PersonalizeConfig
 
 
@@ -33,8 +34,8 @@ def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Pa
     if config.token is None:
         return []
     initializer = config.token.initializer or config.class_name
-    return backbone.add_token(
-        config.identifier, initializer=initializer, vectors=config.token.vectors
+    return add_token(
+        backbone, config.identifier, initializer=initializer, vectors=config.token.vectors
     )
 
 

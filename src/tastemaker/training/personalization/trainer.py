@@ -11,6 +11,7 @@ import torch
 
 from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.backbones.lora.diffusers_file import name_base
+from tastemaker.backbones.textual_inversion import save_token
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.checkpoint import TrainState, last_good
@@ -137,5 +138,5 @@ class PersonalTrainer(TrainingRun[PersonalizeConfig]):
         elif main and (config.method == "lora" or config.text_lora is not None):
             save_lora(self.backbone, config.model, output)
         if main and config.method != "full" and config.token is not None:
-            self.backbone.save_token(output, config.identifier)
+            save_token(self.backbone, output, config.identifier)
             name_base(config.model, output)

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, select, stack
+from tastemaker.backbones.latents import encode_row
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.files import DamagedError, read_table, read_tensors, write_tensors
@@ -251,7 +252,7 @@ def _encode(
     with tqdm(total=len(ids), desc="encode", unit="images") as bar:
         for row in _rows(pairs, set(ids)):
             name = row["candidate_id"]
-            means[name], stds[name] = backbone.encode_row(row)
+            means[name], stds[name] = encode_row(backbone, row)
             told[name] = backbone.image_conditioning(row, means[name])
             bar.update()
     lost = [each for each in ids if each not in means]

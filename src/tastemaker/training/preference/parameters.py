@@ -9,6 +9,9 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora, trainable
+from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.backbones.lora.layers import read_layers
+from tastemaker.backbones.lora.weights import load_adapter
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.preference.reference import (
@@ -30,7 +33,7 @@ def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
         for number, encoder in enumerate(backbone.text_encoders):
             _add_adapters(config, encoder, config.text_lora, part=f"text_encoder_{number}")
     elif config.start is not None and any(
-        part.startswith("text_encoder") for part in backbone.adapted_parts(Path(config.start))
+        each.startswith("text_encoder") for each in read_layers(Path(config.start) / LORA_FILE)
     ):
         raise TastemakerError(
             f"train.start={config.start} adapts the text encoder too; give train.text_lora to"
@@ -58,7 +61,7 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
         denoiser.requires_grad_(config.method == "full")
     if config.start is not None:
         for name in _adapter_names(config):
-            backbone.load_adapter(Path(config.start), name)
+            load_adapter(backbone, Path(config.start), name)
     text_encoders = backbone.text_encoders if config.text_lora is not None else []
     # Here, because a copy is one of what training starts from: `start` is loaded by now.
     reference: Reference = AdaptersOff(backbone)

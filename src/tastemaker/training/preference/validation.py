@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tastemaker.backbones import Backbone, Drawing, stack
+from tastemaker.backbones import Backbone, SamplingBatch, stack
 from tastemaker.config.training import ValidationConfig
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.files import atomic
@@ -44,7 +44,7 @@ class ValidationSheets:
         """
         denoiser = self.backbone.denoiser.eval()
         prompts = self.config.prompts
-        drawing = Drawing(
+        drawing = SamplingBatch(
             self.backbone.encode_prompts(prompts),
             stack([self.backbone.encode_negative("")] * len(prompts)),
             self.seeds,
@@ -53,7 +53,7 @@ class ValidationSheets:
         )
         latents = self.backbone.sample(drawing)
         denoiser.train()
-        images = self.backbone.decode_latents(latents)
+        images = self.backbone.vae.decode_images(latents)
         width, height = images[0].size
         sheet = Image.new("RGB", (width * len(images), height))
         for i, image in enumerate(images):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import Drawing, stack
+from tastemaker.backbones import SamplingBatch, stack
+from tastemaker.backbones.gradient_sampling import sample_with_gradient
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.core.errors import TastemakerError
@@ -83,20 +84,21 @@ class RewardTrainer(TrainingRun[RewardTrainConfig]):
         examples = examples_of(config, self.accelerator, step, part)
         seed_dropout(config, examples)
         texts = [self._prompt(number) for number in examples]
-        drawing = Drawing(
+        drawing = SamplingBatch(
             stack([self.embeddings[text] for text in texts]),
             stack([self.negative] * len(texts)),
             [keyed_seed(config.seed, "reward image", number) for number in examples],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
         )
-        latents = self.backbone.sample_with_gradient(
+        latents = sample_with_gradient(
+            self.backbone,
             self.backbone.denoiser,
             drawing,
             keep=self._keep(step),
             checkpointing=config.gradient_checkpointing,
         )
-        scores = self._scores(self.backbone.decode_pixels(latents), texts)
+        scores = self._scores(self.backbone.vae.decode_pixels(latents), texts)
         self.accelerator.backward(-config.reward_scale * scores.mean())
         return scores.detach().mean()
 

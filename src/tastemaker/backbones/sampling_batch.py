@@ -1,0 +1,108 @@
+"""Batch of images to sample: prompts, seeds, steps and guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from tastemaker.backbones.conditioning import Conditioning, select
+from tastemaker.backbones.lora.switches import OUTSIDE, text_range_arguments
+from tastemaker.core.errors import TastemakerError
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingBatch:
+    """Images to sample in one batch, each from the noise of its own seed.
+
+    Args:
+        conditioning: Prompt embeddings, one row per image.
+        negative: Embeddings of the negative prompt, one row per image.
+        seeds: Seeds of the initial noise, one per image.
+        num_inference_steps: Denoising steps from pure noise to image.
+        guidance_scale: Classifier-free guidance; 1 or less turns it off.
+    """
+
+    conditioning: Conditioning
+    negative: Conditioning
+    seeds: Sequence[int]
+    _: KW_ONLY
+    num_inference_steps: int
+    guidance_scale: float
+
+    @property
+    def guided(self) -> bool:
+        """True if classifier-free guidance is on, which doubles the cost."""
+        return self.guidance_scale > 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the embeddings, and of the latents that the network sees."""
+        return next(iter(self.conditioning.values())).dtype
+
+    def generators(self) -> list[torch.Generator]:
+        """Make one generator per image, on the CPU so that every device gets the same noise."""
+        return [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
+
+    def noise(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Draw the images' initial noise as pipelines do, in float32."""
+        size, generators = (len(self.seeds), *shape), self.generators()
+        return randn_tensor(size, generator=generators, device=device, dtype=self.dtype).float()
+
+    def select(self, rows: Sequence[int]) -> SamplingBatch:
+        """Pick some of the images, in the order given."""
+        return replace(
+            self,
+            conditioning=select(self.conditioning, rows),
+            negative=select(self.negative, rows),
+            seeds=[self.seeds[row] for row in rows],
+        )
+
+
+def pipeline_arguments(backbone: Backbone, batch: SamplingBatch, first: int) -> dict[str, Any]:
+    """Build the arguments of a pipeline's call that denoises a batch to latents.
+
+    Args:
+        backbone: The model.
+        batch: The images.
+        first: The first timestep that will be denoised.
+
+    Returns:
+        Keyword arguments; with a range of timesteps of a text encoder's LoRA, embeddings change
+        between two steps.
+    """
+    embeddings = dict(batch.conditioning)
+    if backbone.takes_negative:
+        embeddings |= {f"negative_{key}": value for key, value in batch.negative.items()}
+    inside = {key: value for key, value in embeddings.items() if OUTSIDE not in key}
+    prompts: dict[str, Any] = inside
+    if backbone.text_range is not None:
+        outside = {
+            key.replace(OUTSIDE, ""): each for key, each in embeddings.items() if OUTSIDE in key
+        }
+        prompts = text_range_arguments(
+            backbone.pipeline, inside, outside, backbone.text_range, first, guided=batch.guided
+        )
+    return {
+        **prompts,
+        "generator": batch.generators(),
+        "num_inference_steps": batch.num_inference_steps,
+        "guidance_scale": batch.guidance_scale,
+        "output_type": "latent",
+    }
+
+
+def require_finite(name: str, latents: torch.Tensor) -> torch.Tensor:
+    """Return a model's sampled latents, or raise `TastemakerError` where they are not finite."""
+    if not torch.isfinite(latents).all():
+        raise TastemakerError(
+            f"{name} sampled latents that are not finite. Lower guidance_scale, or take"
+            " dtype=bf16 or fp32 in place of fp16; after a training, lower its learning rate."
+        )
+    return latents
