@@ -57,7 +57,8 @@ def to_kohya(layers: Mapping[str, Layer], names: Names) -> dict[str, torch.Tenso
             tensors[name + ALPHA] = torch.tensor(layer.alpha, dtype=torch.float32)
     if left:
         raise TastemakerError(
-            f"{next(iter(left))} has no name in kohya's layout; leave it out of lora.targets."
+            f"{next(iter(left))} has no name in kohya's layout; leave it out of"
+            " lora.target_modules."
         )
     return {key: tensors[key] for key in sorted(tensors)}
 
