@@ -475,14 +475,19 @@ class TestRunDir:
         RunDir(run.folder).open("seed: 0\n", {"torch": "3"})
         assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
 
-    def test_another_configuration_is_refused_and_the_difference_named(
-        self, tmp_path: Path
+    def test_another_configuration_puts_the_artifacts_of_the_first_aside(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        RunDir(tmp_path / "demo").open("train:\n  steps: 3\n", {})
-        with pytest.raises(TastemakerError, match=r"train\.steps: 3 there, 4 now.*name=") as caught:
-            RunDir(tmp_path / "demo").open("train:\n  steps: 4\n", {})
-        assert os.fspath(tmp_path / "demo") in str(caught.value)
-        assert (tmp_path / "demo" / "config.yaml").read_text() == "train:\n  steps: 3\n"
+        run = RunDir(tmp_path / "demo").open("train:\n  steps: 3\n", {})
+        finished(Artifact(run.policy, "train", {"steps": 3}))
+        write_text(run.folder / "mine.txt", "not of the run")
+        run.open("train:\n  steps: 4\n", {})
+        assert "train.steps: 3 there, 4 now" in capsys.readouterr().out
+        key = Artifact(run.policy, "train", {"steps": 3}).key
+        assert (run.folder / ".artifacts" / f"policy-{key}" / "done.json").is_file()
+        assert files_in(run.folder).count("done.json") == 1
+        assert (run.folder / "mine.txt").is_file()
+        assert run.config.read_text() == "train:\n  steps: 4\n"
 
     def test_how_work_is_cut_is_the_stages_own_affair(self, tmp_path: Path) -> None:
         """A run of one process goes on on two, with half the batch in each."""
@@ -499,7 +504,7 @@ class TestRunDir:
 
     def test_a_folder_with_other_things_in_it_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()
-        with pytest.raises(TastemakerError, match="is no run"):
+        with pytest.raises(TastemakerError, match="is not a run"):
             RunDir(tmp_path).open("seed: 0\n", {})
         assert files_in(tmp_path) == ["thesis.tex"]
 

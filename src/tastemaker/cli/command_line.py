@@ -117,7 +117,7 @@ PLACES = {
     "on": "the model below it: a personalised LoRA's folder, for instance",
     "output": "folder to write",
     "source": "folder of a LoRA, from `train`; of pairs, or of a pool",
-    "shown": "folder of a pool, or of pairs",
+    "shown": "folder of a pool, of pairs, or of a run",
     "pool": "folder of candidates, from `generate`",
     "real": "folder of real images, from `import`",
     "chosen": "folder of candidates to choose from",

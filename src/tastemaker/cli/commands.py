@@ -170,9 +170,16 @@ def _export(parsed: argparse.Namespace) -> None:
 
 
 def _show(parsed: argparse.Namespace) -> None:
+    from tastemaker.recipes.listing import listing
     from tastemaker.reporting.pool.show import show
 
-    print(show(_section(ShowConfig, parsed), Path(parsed.shown)))
+    section, shown = _section(ShowConfig, parsed), Path(parsed.shown)
+    if not RunDir(shown).config.is_file():
+        print(show(section, shown))
+    elif section == ShowConfig():
+        print(listing(RunDir(shown)))
+    else:
+        raise TastemakerError(f"{shown} is a run, which is listed without options; leave them out.")
 
 
 def _publish(parsed: argparse.Namespace) -> None:
@@ -270,7 +277,7 @@ COMMANDS = (
         _export,
         (ExportConfig, DataExportConfig),
     ),
-    Verb("show", "what is in a pool or in pairs", "shown", _show, (ShowConfig,)),
+    Verb("show", "what is in a pool, in pairs or in a run", "shown", _show, (ShowConfig,)),
     Verb("publish", "a finished run with a card", "run output", _publish, (PublishConfig,)),
 )
 """All commands on a section, in the order of a run."""

@@ -133,6 +133,14 @@ class OptimisationConfig(Section):
         """Return how many examples, pairs or images, an optimizer step takes in all processes."""
         return self.batch_size * self.gradient_accumulation_steps * processes
 
+    @property
+    def rising(self) -> str | None:
+        """Key that may rise in a finished run, whose training then goes on; None if none may.
+
+        With a constant schedule the first steps are the same however many follow.
+        """
+        return "max_steps" if self.lr_scheduler == "constant" else None
+
     def identity(self) -> dict[str, Any]:
         """The configuration as far as results depend on it, for the key of a training.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from tastemaker.core.values import Names
 from tastemaker.pairing.picks import Dropped, PairRows, Pick, checked, finish_pairs, highest, lowest
 from tastemaker.preflight import expect, expect_columns
 from tastemaker.storage.artifact import Artifact, finished_key
-from tastemaker.storage.groups import Group, Groups, met, score_keys
+from tastemaker.storage.groups import Group, Groups, columns_read, met, score_keys
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
@@ -89,9 +89,11 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     """
     for folder in (chosen, rejected):
         expect(folder, "pool", "pairs")
-    left, right = _Side(chosen), _Side(rejected)
+    code = JOINS.code(config.rule.name)
+    read = columns_read(config, code)
+    left, right = _Side(chosen, read), _Side(rejected, read)
     expect_columns([*left.pools, *right.pools], config)
-    inputs = {"chosen": left.key, "rejected": right.key, "code": JOINS.code(config.rule.name)}
+    inputs = {"chosen": left.key, "rejected": right.key, "code": code}
     artifact = Artifact(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
     rule = JOINS.bind(config.rule.name, config.rule.options)
 
@@ -144,15 +146,15 @@ def mix(pairs: Sequence[Path], output: Path) -> Path:
 class _Side:
     """A pool, or the chosen images of earlier pairs in their pools."""
 
-    def __init__(self, folder: Path) -> None:
-        self.key: dict[str, Any] = {"stage": finished_key(folder)}
+    def __init__(self, folder: Path, read: Collection[str] | None) -> None:
+        self.key: dict[str, Any] = {"artifact": finished_key(folder)}
         if PairSet(folder).file.is_file():
             self.only: set[str] | None = set(PairSet(folder).table()["chosen_id"].to_pylist())
             self.pools = PairSet(folder).pools()
         else:
             self.only = None
             self.pools = [Pool(folder)]
-        self.key["scores"] = [score_keys(pool) for pool in self.pools]
+        self.key["scores"] = [score_keys(pool, read) for pool in self.pools]
 
     def groups(self) -> Iterator[Group]:
         return (group for pool in self.pools for group in Groups(pool, self.only))

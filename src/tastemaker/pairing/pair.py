@@ -25,7 +25,7 @@ from tastemaker.pairing.picks import (
 )
 from tastemaker.preflight import check, expect, expect_columns
 from tastemaker.storage.artifact import Artifact, finished_key
-from tastemaker.storage.groups import Group, Groups, ScorerName, ZScored, score_keys
+from tastemaker.storage.groups import Group, Groups, ScorerName, ZScored, columns_read, score_keys
 from tastemaker.storage.pool import Pool
 
 Weights = Annotated[
@@ -131,11 +131,12 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     expect(pool, "pool")
     source = Pool(pool)
     expect_columns([source], config)
+    code = RULES.code(config.rule.name)
     inputs = {
         "pool": finished_key(pool),
-        "scores": score_keys(source),
+        "scores": score_keys(source, columns_read(config, code)),
         "words": words_key(config.filters),
-        "code": RULES.code(config.rule.name),
+        "code": code,
     }
     artifact = Artifact(output, "pair", {**config.model_dump(mode="json"), "inputs": inputs})
     with artifact.claimed() as unfinished:

@@ -67,7 +67,7 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
         "model": model_identity(config.model) if config.space == "latents" else {},
         "real": finished_key(real),
         "candidates": finished_key(candidates),
-        "scores": score_keys(pools[1]),
+        "scores": score_keys(pools[1], {config.scorer}),
     }
     settings = config.model_dump(mode="json", exclude={"device"})
     artifact = Artifact(output, "blend", {**settings, "inputs": inputs})

@@ -14,6 +14,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere, from_main_process, is_main_process
 from tastemaker.core.registry import plugin_code
 from tastemaker.storage.files import config_key, read_record, write_json
+from tastemaker.storage.kept import bring_back, copy_work, kept_artifacts, put_aside, run_above
 from tastemaker.storage.locks import ARTIFACT_FILE, LOCK, exclusive, still_held
 
 
@@ -25,11 +26,13 @@ class Artifact:
         folder: Where the command writes.
         command: The command's name.
         config: The resolved configuration and the keys of the inputs, JSON-like.
+        rising: Key of `config` that may rise in a run: the work of a lower value is gone on from.
     """
 
     folder: Path
     command: str
     config: dict[str, Any]
+    rising: str | None = None
 
     def __post_init__(self) -> None:
         """Add the code of plugins that the configuration names: another code, another artifact."""
@@ -53,6 +56,8 @@ class Artifact:
     def claimed(self) -> Iterator[bool]:
         """Have the folder to write in, alone; call before anything is written there.
 
+        In a run, an artifact of another key is put aside first, and one of this key brought back.
+
         A claim is undone where the block ends in an error before it wrote a result: the corrected
         command then takes the folder. All processes of a launch enter together.
 
@@ -63,6 +68,7 @@ class Artifact:
             TastemakerError: The folder holds the work of another configuration or of nobody, or
                 another command is writing there.
         """
+        from_main_process(self._select)
         if from_main_process(self._is_done):
             if from_main_process(lambda: (self.folder / LOCK).exists()):
                 with exclusive(self.folder):  # killed between its last file and its end
@@ -78,6 +84,34 @@ class Artifact:
                     (self.folder / ARTIFACT_FILE).unlink(missing_ok=True)
                 raise
             everywhere(True)  # a barrier: the next command reads what the main process finished
+
+    def _select(self) -> None:
+        """In a run, have the artifact of this key at the folder's place, where there is one."""
+        run = run_above(self.folder)
+        marker = self.folder / ARTIFACT_FILE
+        if run is None:
+            return
+        if marker.is_file() and read_record(marker, key=str)["key"] != self.key:
+            put_aside(self.folder, run)
+        if not self.folder.exists() and not bring_back(self.folder, self.key, run):
+            self._go_on_from_less(run)
+
+    def _go_on_from_less(self, run: Path) -> None:
+        """Begin with the checkpoints of the artifact that differs in a lower rising value alone."""
+        if self.rising is None:
+            return
+        wanted, lower = self.config[self.rising], {}
+        for place, about in kept_artifacts(run):
+            same = config_key(about["command"], {**about["config"], self.rising: wanted})
+            if same == self.key and (place / CHECKPOINTS).is_dir():
+                lower[about["config"][self.rising]] = place
+        lower = {value: place for value, place in lower.items() if value < wanted}
+        if lower:
+            copy_work(lower[max(lower)], self.folder, MADE_ALONG | {"logs"}, self._about)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"command": self.command, "key": self.key, "config": self.config}
 
     def _is_done(self) -> bool:
         self._refuse_others()
@@ -103,8 +137,7 @@ class Artifact:
                     f"{self.folder} holds {others[0].name} and no {ARTIFACT_FILE} that says what it"
                     " is of; choose another output, or delete the folder."
                 )
-            about = {"command": self.command, "key": self.key, "config": self.config}
-            write_json(self.folder / ARTIFACT_FILE, about)
+            write_json(self.folder / ARTIFACT_FILE, self._about)
         elif (self.folder / DONE_FILE).is_file():
             for file, why in _amiss(self.folder, whole=True).items():
                 print(f"{file} {why}; it is made again.")
@@ -152,10 +185,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 DONE_FILE = "done.json"
+CHECKPOINTS = "checkpoints"
 
 MADE_ALONG = {
     "cache.safetensors",
-    "checkpoints",
+    CHECKPOINTS,
     "credit.json",
     "credit.jsonl",
     "metrics.jsonl",

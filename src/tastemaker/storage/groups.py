@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from tastemaker.config.sections import Section, columns
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import Names
 from tastemaker.storage.artifact import finished_key
@@ -148,6 +149,22 @@ def met(ours: Iterable[Group], theirs: Iterable[Group]) -> Iterator[tuple[Group,
         yield group, others.get(group.item_id) or others.get(group.prompt_id)
 
 
-def score_keys(pool: Pool) -> dict[str, str]:
-    """Keys of a pool's scores, as inputs of the stage that pairs them."""
-    return {name: finished_key(pool.folder / "scores" / name) for name in pool.scorers()}
+def score_keys(pool: Pool, read: Collection[str] | None = None) -> dict[str, str]:
+    """Return the keys of a pool's scores, as inputs of the artifact that depends on them.
+
+    Args:
+        pool: A scored pool.
+        read: Columns that are read; None: all.
+    """
+    names = [name for name in pool.scorers() if read is None or name in read]
+    return {name: finished_key(pool.folder / "scores" / name) for name in names}
+
+
+def columns_read(section: Section, code: Mapping[str, str]) -> set[str] | None:
+    """Return the columns of scores that a rule reads, or None where a plugin's code decides.
+
+    Args:
+        section: The rule's section, whose marked options name columns.
+        code: Of the rule, from its table; empty for the package's own.
+    """
+    return None if code else {name for _, name in columns(section)}

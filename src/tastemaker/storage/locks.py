@@ -75,6 +75,17 @@ def still_held(folder: Path) -> bool:
     return place in _tokens and _holds(place, _tokens[place])
 
 
+def refuse_writers(folder: Path) -> None:
+    """Refuse to move a folder in which another command writes; call in the main process.
+
+    Raises:
+        TastemakerError: It, or a folder in it, is locked by a command that is alive.
+    """
+    for lock in sorted(folder.rglob(LOCK)):
+        with _locked(lock.parent, Path(os.path.abspath(lock))):
+            pass
+
+
 @contextlib.contextmanager
 def _locked(output: Path, place: Path) -> Iterator[str]:
     """Hold the lock in this process; yields its token."""

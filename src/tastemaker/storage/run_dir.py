@@ -14,6 +14,16 @@ from tastemaker.core.hardware import from_main_process, is_main_process
 from tastemaker.core.reading import parse_yaml, read_yaml
 from tastemaker.storage.artifact import first_difference, results
 from tastemaker.storage.files import write_json, write_text
+from tastemaker.storage.kept import (
+    ENVIRONMENT,
+    KEPT,
+    PAGE,
+    REPORT,
+    RUN_FILE,
+    STRIPS,
+    put_aside,
+    put_results_aside,
+)
 from tastemaker.storage.locks import ARTIFACT_FILE, exclusive
 
 CUTS = {"batch_size", "gradient_accumulation_steps", "device"}
@@ -40,12 +50,12 @@ class RunDir:
     @property
     def config(self) -> Path:
         """The resolved configuration, written first."""
-        return self.folder / "config.yaml"
+        return self.folder / RUN_FILE
 
     @property
     def environment(self) -> Path:
         """Versions and machine."""
-        return self.folder / "environment.json"
+        return self.folder / ENVIRONMENT
 
     @property
     def candidates(self) -> Path:
@@ -96,17 +106,25 @@ class RunDir:
     @property
     def report_json(self) -> Path:
         """Means, standard errors and win rates."""
-        return self.folder / "report.json"
+        return self.folder / REPORT
 
     @property
     def report_html(self) -> Path:
         """The page."""
-        return self.folder / "report.html"
+        return self.folder / PAGE
 
     @property
     def before_after(self) -> Path:
         """The page's strips as one picture."""
-        return self.folder / "before_after.png"
+        return self.folder / STRIPS
+
+    def artifacts(self) -> list[Path]:
+        """Return the folders of the current artifacts, scores of pools apart."""
+        places = (self.candidates, self.real, self.held_out, self.pairs, self.policy)
+        groups = (*places, self.evaluation, self.folder / "sources", self.folder / "stages")
+        inside = (each for group in groups for each in sorted(group.glob("*")))
+        found = [each for each in (*places, *inside) if (each / ARTIFACT_FILE).is_file()]
+        return [each for each in found if each.parent not in found]
 
     @contextlib.contextmanager
     def claimed(self, config: str, environment: Callable[[], dict[str, Any]]) -> Iterator[None]:
@@ -117,7 +135,7 @@ class RunDir:
             environment: Gives versions and machine, JSON-like.
 
         Raises:
-            TastemakerError: The folder belongs to another configuration, or another command is
+            TastemakerError: The folder is of another recipe or not a run's, or another command is
                 writing there.
         """
         with exclusive(self.folder):
@@ -132,31 +150,47 @@ class RunDir:
                 raise
 
     def open(self, config: str, environment: dict[str, Any]) -> RunDir:
-        """Claim the folder for a configuration.
+        """Claim the folder for a configuration; what another one made is put aside first.
 
         Args:
             config: The resolved configuration as YAML text.
             environment: Versions and machine, JSON-like.
 
         Raises:
-            TastemakerError: The folder belongs to another configuration.
+            TastemakerError: The folder is of another recipe, or not a run's.
         """
         if self.config.is_file():
             held = _uncut(read_yaml(self.config))
             new = _uncut(parse_yaml(config, self.config))
             if held != new:
-                change = first_difference(held, new)
-                raise TastemakerError(
-                    f"{self.folder} holds a run of another configuration ({change})."
-                    f" Choose another name (name=...), or delete {self.folder}."
-                )
+                self._put_all_aside(held, new)
+                write_text(self.config, config)
         elif self.folder.is_dir() and any(files_below(self.folder)):
-            raise TastemakerError(f"{self.folder} exists and is no run; choose another name=....")
+            raise TastemakerError(
+                f"{self.folder} exists and is not a run; choose another name=...."
+            )
         else:
             write_text(self.config, config)
         if not self.environment.is_file():
             write_json(self.environment, environment)
         return self
+
+    def _put_all_aside(self, held: Any, new: dict[str, Any]) -> None:
+        """Put what the configuration made aside; the stages bring back what is the same in both."""
+        if not isinstance(held, dict) or held.get("recipe") != new.get("recipe"):
+            raise TastemakerError(
+                f"{self.folder} holds another run ({first_difference(held, new)});"
+                " choose another name=...."
+            )
+        print(
+            f"{self.folder} was made with other options ({first_difference(held, new)}): what"
+            f" depends on them is made again, and the earlier results are kept in"
+            f" {self.folder / KEPT}."
+        )
+        for artifact in self.artifacts():
+            put_aside(artifact, self.folder)
+        put_results_aside(self.folder)
+        self.environment.unlink(missing_ok=True)
 
 
 def refuse_claimed(output: Path) -> None:

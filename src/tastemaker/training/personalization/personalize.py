@@ -50,7 +50,7 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     check_training(config)
     inputs["model"] = model_identity(config.model)
     settings = config.identity()
-    artifact = Artifact(output, "personalize", {**settings, "inputs": inputs})
+    artifact = Artifact(output, "personalize", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.personalization.trainer import PersonalTrainer

@@ -45,7 +45,7 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     inputs["model"] = model_identity(config.model)
     if config.start is not None:
         inputs["start"] = adapter_identity(config.start)
-    artifact = Artifact(output, "train", {**settings, "inputs": inputs})
+    artifact = Artifact(output, "train", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.preference.trainer import Trainer

@@ -44,7 +44,7 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
         "prompts": prompts,
         "scorer": scorer_inputs(config.scorer),
     }
-    artifact = Artifact(output, "align_prop", {**settings, "inputs": inputs})
+    artifact = Artifact(output, "align_prop", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed() as unfinished:
         if unfinished:
             from tastemaker.training.reward.trainer import RewardTrainer
