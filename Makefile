@@ -10,7 +10,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types check wheel nano clean
+.PHONY: help demo test lint format types docs check wheel nano clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' \
@@ -32,6 +32,9 @@ format: $(VENV)/.installed-dev  ## let ruff mend what it can
 
 types: $(VENV)/.installed-dev  ## mypy --strict on src
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site, in build/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 check: lint types test  ## lint, types and tests
 
@@ -57,6 +60,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-nano: pyproject.toml constraints.txt | $(BIN)/python

@@ -74,7 +74,7 @@ def _import(parsed: argparse.Namespace) -> int | None:
         given |= set(config.read_yaml(Path(parsed.config)))
     if len(given & {"images", "comparisons", "lora"}) != 1:
         raise TastemakerError(
-            "import takes photographs (images=FOLDER size=512), compared images"
+            "import takes photographs (images=FOLDER resolution=512), compared images"
             " (comparisons.path=FOLDER) or a LoRA (lora=FILE model=NAME): give one of them."
         )
     if parsed.check:
