@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages from outside docs/ under their paths, and the reference of the public names."""
+"""MkDocs hooks: add pages from outside docs/, and write the reference of the public names."""
 
 import re
 import sys
