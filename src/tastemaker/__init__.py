@@ -10,10 +10,10 @@ this package is cheap. Recipes call them in the order of a paper; `tastemaker ru
 from a YAML file.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tastemaker.core import __version__
+from tastemaker.core import __version__ as __version__
+from tastemaker.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tastemaker.config.loading import load as load
@@ -47,48 +47,5 @@ if TYPE_CHECKING:
     from tastemaker.training.preference.train import train as train
     from tastemaker.training.reward.train import train_reward as train_reward
 
-_HOMES = {
-    "CREDITS": "core.registry",
-    "Group": "storage.groups",
-    "JOINS": "core.registry",
-    "LOSSES": "core.registry",
-    "MODELS": "core.registry",
-    "PROMPTS": "core.registry",
-    "Pick": "pairing.picks",
-    "RECIPES": "core.registry",
-    "RULES": "core.registry",
-    "SCORERS": "core.registry",
-    "TastemakerError": "core.errors",
-    "blend": "sampling.blend",
-    "evaluate": "evaluation.evaluate",
-    "export_comparisons": "datasets.exporting",
-    "generate": "sampling.generate",
-    "import_comparisons": "datasets.importing",
-    "import_images": "datasets.importing",
-    "join": "pairing.join",
-    "load": "config.loading",
-    "mix": "pairing.join",
-    "pair": "pairing.pair",
-    "personalize": "training.personalization.personalize",
-    "publish": "reporting.publish",
-    "reconstruct": "sampling.generate",
-    "report": "reporting.report",
-    "run": "recipes.run",
-    "score": "evaluation.score",
-    "show": "reporting.pool.show",
-    "train": "training.preference.train",
-    "train_reward": "training.reward.train",
-}
-"""The module of each public name, as the imports above."""
-
-__all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__all__, __getattr__, __dir__ = lazy_exports(__name__)
+__all__ += ["__version__"]
