@@ -11,6 +11,7 @@ from typing import Any
 
 from tastemaker.backbones.schedulers import DIFFUSION, FLOW, check_scheduler
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import hub_file
 from tastemaker.storage.files import read_json
 
 INDEX = "model_index.json"
@@ -72,7 +73,7 @@ def read_part(place: str, name: str) -> dict[str, Any]:
         TastemakerError: It is missing, torn or no JSON object, or the hub does not give it.
     """
     folder = Path(place)
-    file = folder / name if folder.is_dir() else _from_hub(place, name)
+    file = folder / name if folder.is_dir() else hub_file(place, place, name)
     if not file.is_file():
         raise TastemakerError(
             f"{place} is not whole: {name} is missing; save or download the model again."
@@ -83,25 +84,6 @@ def read_part(place: str, name: str) -> dict[str, Any]:
             f"{file} is broken: it holds no JSON object; save or download the model again."
         )
     return content
-
-
-def _from_hub(place: str, name: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        return Path(hf_hub_download(place, name))
-    except errors.GatedRepoError:
-        reason = "its licence must be accepted first: do so on its page, then `hf auth login`"
-    except errors.RepositoryNotFoundError:
-        reason = "the hub has no such model, or it is private: check the name, or `hf auth login`"
-    except errors.LocalEntryNotFoundError:
-        reason = "the hub cannot be reached from here and the cache does not hold it: download it"
-        reason += " where there is a network, or give a folder"
-    except errors.EntryNotFoundError:
-        reason = f"it has no {name}: only diffusers pipelines are read"
-    except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        reason = f"the hub did not give {name} ({type(error).__name__}); try again"
-    raise TastemakerError(f"model {place!r} is no folder here, and {reason}.")
 
 
 def check_parts(model: str, place: str, index: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import hub_file
 from tastemaker.core.reading import require_file, unreadable
 
 RACY_SECONDS = 2.0
@@ -109,12 +110,9 @@ def weights_content(name: str, marker: str, path: str | None = None) -> dict[str
         return {"content": folder_content(here) if here.is_dir() else file_content(here)}
     if name.count("/") != 1:
         return {}
-    from huggingface_hub import hf_hub_download
-
     try:
-        file = Path(hf_hub_download(name, marker))
-    # Of several libraries: no network, no such repository, no such file in it.
-    except Exception:
+        file = hub_file(name, name, marker)
+    except TastemakerError:
         return {}
     # snapshots/COMMIT/marker, where the marker may lie in folders of its own
     return {"revision": file.parents[marker.count("/")].name}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import hub_errors
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Needs, Weights
 from tastemaker.scorers.checkpoints import hub_place, is_file
@@ -83,15 +84,8 @@ def _refuse_unreachable(name: str, file: str) -> None:
     place = hub_place(name) if is_file(name) else hub_place(f"{name}/{file}")
     if place is None or (not is_file(name) and name.count("/") != 1):
         raise TastemakerError(f"weights {name!r} do not exist; check the path.")
-    try:
+    with hub_errors(name, *place):
         get_hf_file_metadata(hf_hub_url(*place))
-    # What a client raises where there is no network is of several kinds, not all of them OSErrors.
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TastemakerError(
-            f"weights {name!r} are not here and cannot be fetched ({first}). Download {place[0]}"
-            " where there is a network, and give its path."
-        ) from error
 
 
 def here(name: str, *, tokenizer: bool = False) -> bool:

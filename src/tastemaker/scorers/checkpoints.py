@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import hub_file
 
 SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
@@ -56,17 +57,7 @@ def weights_file(name: str) -> Path:
     place = hub_place(name)
     if place is None:
         raise TastemakerError(f"file of weights {name!r} does not exist; check the path.")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(*place))
-    # What a client raises where there is no network is of several kinds, not all of them OSErrors.
-    except Exception as error:
-        raise TastemakerError(
-            f"weights {name!r} are no file here and cannot be fetched ({_first_line(error)})."
-            f" Download {place[1]} from the repository {place[0]} of the hub where there is a"
-            " network, and give its path."
-        ) from error
+    return hub_file(name, *place)
 
 
 def read_weights(name: str) -> dict[str, torch.Tensor]:

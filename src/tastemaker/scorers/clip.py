@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import offline_if_unreachable
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.pixels import prepared, processed
@@ -217,6 +218,8 @@ def model_errors(
     Raises:
         TastemakerError: In place of theirs.
     """
+    if not Path(model).expanduser().is_dir():
+        offline_if_unreachable()
     try:
         yield
     except (OSError, ValueError) as error:
