@@ -96,7 +96,7 @@ SPLITS: dict[str, float] = {"train": 0.70, "judge": 0.85, "validation": 0.92, "t
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is in one picture, and which of it the caption says.
+    """Content of one picture, and which of it the caption names.
 
     Attributes:
         concepts: One concept, or two for a pair.

@@ -1,4 +1,4 @@
-"""What the training loops share: a moving average of weights and a warm cosine schedule."""
+"""Moving average of weights, and a cosine schedule with warm-up: shared by the training loops."""
 
 import math
 from collections.abc import Iterable

@@ -20,7 +20,7 @@ HEAD = """# Model card: nano
 A text-conditioned latent diffusion model and two CLIP scorers, small enough to ship inside a
 Python package and to train on in minutes on two CPU cores. It exists so that every method of
 Tastemaker can be run and checked with nothing to download. It draws sticker scenes, 64x64 pixels.
-It is no general image generator.
+It is not a general image generator.
 
 All weights are fp16.
 
@@ -173,7 +173,7 @@ def scorers(work: Path) -> str:
 
 
 def samples(blind: dict[str, Any]) -> str:
-    """How many of the samples were recognised without their captions."""
+    """Write the section on samples: how many were recognised without their captions."""
     return (
         f"\n## Samples\n\n![{SAMPLES} held-out prompts](samples.png)\n\n{SAMPLES} prompts of the"
         f" test split, seeds 0 to {SAMPLES - 1}, none left out; guidance {GUIDANCE}, {STEPS} DDIM"

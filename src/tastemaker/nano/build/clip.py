@@ -92,7 +92,7 @@ class Material:
 
     @torch.no_grad()
     def decoded(self, pictures: Tensor) -> Tensor:
-        """What the autoencoder makes of pictures."""
+        """Return pictures as the autoencoder reconstructs them."""
         parts = [
             self.vae.decode(self.vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
             for part in pictures.split(32)

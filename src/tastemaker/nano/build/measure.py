@@ -119,7 +119,7 @@ def _held_out_comparisons(work: Path, scorer: str, model: CLIPModel) -> dict[str
 
 
 def _top1(model: CLIPModel, material: Material, pictures: Tensor, asked: list[Scene]) -> float:
-    """How often, among all concepts, the picture of one kind of object fits its own best."""
+    """Return the share of pictures of one kind of object that fit its concept best, among all."""
     chosen = [number for number, scene in enumerate(asked) if not scene.relation]
     right = 0
     for number in chosen:

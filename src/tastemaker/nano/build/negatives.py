@@ -42,7 +42,7 @@ def changed(scene: Scene, rng: Random) -> Scene:
 
 
 def changes(scene: Scene) -> list[str]:
-    """What `changed` may change in a scene; concepts twice, for they matter most."""
+    """Return the attributes that `changed` may change; concepts twice, for they matter most."""
     kinds = ["concept", "concept"]
     if scene.relation:
         kinds += ["order", "relation"]

@@ -149,7 +149,7 @@ def preference_loss(model: CLIPModel, batch: Comparisons, rng: Random) -> Tensor
 def fit(work: Path, scorer: str, minutes: float, seed: int) -> None:
     """Fit one scorer for some minutes, starting from its contrastive model.
 
-    A share of contrast stays in the loss, so that captions go on being told apart.
+    A share of contrast stays in the loss, so that captions stay distinguishable.
     """
     path = work / f"scorer-{scorer}.pt"
     if path.exists():

@@ -22,7 +22,7 @@ from tastemaker.nano.captions import prompts
 
 BATCH = 32
 RATE = 1e-3
-# The text encoder stands still for a third of the time, then follows at a fraction of the rate.
+# The text encoder is frozen for a third of the time, then trains at a fraction of the rate.
 TEXT_FROM = 0.35
 TEXT_RATE = 0.2
 DROPOUT = 0.1
