@@ -1,13 +1,17 @@
 """Short trainings, and what they leave."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.config.training import TrainConfig
+from tastemaker.training.preference.data import TrainingData
+from tastemaker.training.preference.objective import PairBatch, pair_batch, pair_indices
 
 
 def train_config(model: Path, **options: Any) -> TrainConfig:
@@ -19,6 +23,20 @@ def train_config(model: Path, **options: Any) -> TrainConfig:
 def rows(folder: Path) -> list[dict[str, float]]:
     """The metrics of a finished training run."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def batch_of(
+    data: TrainingData,
+    backbone: Backbone,
+    draws: Sequence[int],
+    *,
+    seed: int,
+    available: int | None = None,
+    **options: Any,
+) -> PairBatch:
+    """Samples of a run by their numbers."""
+    index = pair_indices(data, draws, seed=seed, available=available)
+    return pair_batch(data, backbone, index, draws, seed=seed, **options)
 
 
 def perturb(denoiser: torch.nn.Module) -> None:

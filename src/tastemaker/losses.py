@@ -1,14 +1,13 @@
-"""Losses: pure functions of one value a pair, nothing reduced.
+"""Losses: pure functions with one value per pair, nothing reduced.
 
-A loss names what it looks at by its first parameter: `margin`, or `chosen_error`.
-
-`margin = (ref_c - pol_c) - (ref_r - pol_r)`, where `pol` and `ref` are the policy's and the
-reference's mean squared denoising errors on the chosen (c) and rejected (r) image. A positive
-margin is the right side: the policy has gained more on the chosen image than on the rejected one.
+A loss names its inputs by its parameters: `errors` (all four `DenoisingErrors`), `margin` (short
+for `errors.margin`), `chosen_error` (the policy's on the chosen image, without a credit scheme's
+scale), `score_gap` (of the pair's scores). Keyword-only parameters are its options.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -23,6 +22,54 @@ Beta = Annotated[
 Smoothing = Annotated[
     float, Field(ge=0, lt=0.5, description="Share of labels taken to be wrong; 0 to 0.3.")
 ]
+
+
+@dataclass(frozen=True)
+class DenoisingErrors:
+    """Mean squared denoising errors of pairs, each of shape [pairs].
+
+    Attributes:
+        policy_chosen: Of the network that trains, on the chosen images.
+        policy_rejected: On the rejected images.
+        reference_chosen: Of the network before training, without graph.
+        reference_rejected: On the rejected images.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> DenoisingErrors(0.5 * one, 0.75 * one, one, one).margin.item()
+        0.25
+    """
+
+    policy_chosen: torch.Tensor
+    policy_rejected: torch.Tensor
+    reference_chosen: torch.Tensor
+    reference_rejected: torch.Tensor
+
+    @property
+    def chosen_gain(self) -> torch.Tensor:
+        """`ref_c - pol_c`: how far the policy's error on the chosen image has fallen."""
+        return self.reference_chosen - self.policy_chosen
+
+    @property
+    def rejected_gain(self) -> torch.Tensor:
+        """`ref_r - pol_r`, the same on the rejected image."""
+        return self.reference_rejected - self.policy_rejected
+
+    @property
+    def margin(self) -> torch.Tensor:
+        """`chosen_gain - rejected_gain`; positive where the policy prefers the chosen image."""
+        return self.chosen_gain - self.rejected_gain
+
+    def stack(self) -> torch.Tensor:
+        """Return the four errors in the order of the attributes, shape [4, pairs]."""
+        return torch.stack(
+            [
+                self.policy_chosen,
+                self.policy_rejected,
+                self.reference_chosen,
+                self.reference_rejected,
+            ]
+        )
 
 
 @LOSSES.register("dpo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,19 +232,19 @@ class TestRun:
     def test_killed_between_and_within_stages_it_ends_with_the_same_bytes(
         self, file: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tastemaker.training.preference.trainer import Trainer
+        from tastemaker.training.preference.trainer import PreferenceTrainer
 
         again = load(str(file), ("name=killed",))
-        step = Trainer._step
+        batch = PreferenceTrainer.batch
         calls = []
 
-        def dies(self: Trainer, number: int) -> dict[str, float]:
-            calls.append(number)
+        def dies(self: PreferenceTrainer, step: int, part: int) -> Any:
+            calls.append(step)
             if len(calls) in (2, 4, 7):
                 raise KeyboardInterrupt
-            return step(self, number)
+            return batch(self, step, part)
 
-        monkeypatch.setattr(Trainer, "_step", dies)
+        monkeypatch.setattr(PreferenceTrainer, "batch", dies)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 run(again)

@@ -21,8 +21,7 @@ from tastemaker.cli.command_line import main
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.training.fsdp import prepare
-from tastemaker.training.launch import FSDP2
-from tastemaker.training.optimization import refuse_engines
+from tastemaker.training.optimization import FSDP2, refuse_engines
 from tastemaker.training.preference.train import train
 from trainings import rows, train_config
 
@@ -98,14 +97,14 @@ def test_a_training_begun_on_one_process_goes_on_on_two(
     [
         (DistributedType.DEEPSPEED, False, True, "launched with deepspeed.*fsdp2.yaml"),
         (DistributedType.FSDP, False, True, "launched with fsdp: .*fsdp2.yaml"),
-        (DistributedType.FSDP, True, False, "align_prop cannot split"),
+        (DistributedType.FSDP, True, False, "align_prop cannot shard"),
     ],
 )
 def test_launches_that_no_training_has_are_refused(
     kind: DistributedType, fsdp2: bool, splits: bool, says: str
 ) -> None:
     with pytest.raises(TastemakerError, match=says):
-        refuse_engines(SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2), splits=splits)
+        refuse_engines(SimpleNamespace(distributed_type=kind, is_fsdp2=fsdp2), shards=splits)
 
 
 def test_a_text_encoder_that_trains_is_not_split() -> None:

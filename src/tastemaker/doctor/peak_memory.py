@@ -17,16 +17,11 @@ from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import torch_device, torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
-from tastemaker.training.optimization import adamw
-from tastemaker.training.personalization.parameters import (
-    free_denoiser,
-    free_text,
-    personal_weights,
-)
-from tastemaker.training.preference.data import NoisyBatch
-from tastemaker.training.preference.objective import errors_of, residuals_of
-from tastemaker.training.preference.parameters import add_text_adapters, make_trainable, weights
-from tastemaker.training.preference.reference import FrozenCopy, mean_square, residual
+from tastemaker.training.batches import NoisyBatch, mean_square, residual
+from tastemaker.training.optimization import adamw, trainable_parameters
+from tastemaker.training.personalization.parameters import free_denoiser, free_text
+from tastemaker.training.preference.objective import FrozenCopy, errors_of, residuals_of
+from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""
@@ -84,15 +79,15 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
         reference = make_trainable(config, backbone)
     text = backbone.text_encoders if config.text_lora is not None else []
     batch = _batch(backbone, images, size, told, text_trains=bool(text))
-    trained = weights(config, backbone)
+    trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
     if isinstance(reference, FrozenCopy):
         held += sum(map(module_bytes, (reference.denoiser, *reference.text_encoders)))
-    optimizer = adamw(trained.values(), config)
+    optimizer = adamw(trained, config)
     with LiveBytes() as live:
         with torch.device("meta"):
             residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
-            errors_of(residuals).margin.mean().backward()
+            errors_of(*residuals).margin.mean().backward()
             del residuals
         # Its counters are numbers, which `meta` has none of.
         optimizer.step()
@@ -113,9 +108,9 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     with torch.device("meta"):
         free_denoiser(config, backbone)
     batch = _batch(backbone, images, size, told, text_trains=bool(text))
-    trained = personal_weights(backbone, text)
+    trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
-    optimizer = adamw(trained.values(), config)
+    optimizer = adamw(trained, config)
     with LiveBytes() as live:
         with torch.device("meta"):
             mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
@@ -132,9 +127,9 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     with torch.device("meta"):
         add_lora(backbone.denoiser, config.lora, config.seed)
     backbone.denoiser.train()
-    trained = trainable(backbone.denoiser)
+    trained = trainable_parameters(backbone.denoiser)
     held = pipeline_bytes(backbone)
-    optimizer = adamw(trained.values(), config)
+    optimizer = adamw(trained, config)
 
     def predict(noisy: torch.Tensor, timestep: torch.Tensor, told: Conditioning) -> torch.Tensor:
         return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), told)

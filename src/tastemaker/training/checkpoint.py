@@ -1,12 +1,12 @@
-"""Exact state of a training run in one safetensors file: weights, AdamW moments, EMA, step."""
+"""Exact state of a training in one safetensors file: weights, AdamW moments, extras, step."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,10 +14,25 @@ from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import DamagedError, read_tensors, write_tensors
 from tastemaker.training.fsdp import split_like, whole
-from tastemaker.training.preference.credit import Credit
 
 KEPT = 2
 """Checkpoints kept: the newest, and one to fall back to."""
+
+
+class Stateful(Protocol):
+    """Tensors that change from step to step, as a checkpoint keeps them."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors to keep, by name."""
+        ...
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore `state`.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+        ...
 
 
 @dataclass
@@ -27,15 +42,13 @@ class TrainState:
     Attributes:
         weights: Parameters that train, by name.
         optimizer: AdamW over exactly these parameters.
-        ema: Averages of the weights by name; empty where EMA is off.
-        credit: The credit scheme, whose arrays change with every step.
+        extras: What the training adds, by name: averaged weights, arrays of a credit scheme.
         scaler: The fp16 loss scaler, or None.
     """
 
     weights: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    ema: dict[str, torch.Tensor]
-    credit: Credit
+    extras: dict[str, Stateful] = field(default_factory=dict)
     scaler: Any = None
 
 
@@ -45,9 +58,9 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool = True) -> None:
-    """Write a checkpoint atomically and drop all but the newest few.
+    """Write a checkpoint atomically.
 
-    All processes call it: weights that they hold a part of each are put together.
+    All processes call it: sharded weights are gathered.
 
     Args:
         state: The state to keep.
@@ -58,14 +71,14 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
     Raises:
         TastemakerError: The disk is full; older checkpoints stay.
     """
-    held: dict[str, torch.Tensor] = {f"weights.{k}": v for k, v in state.weights.items()}
-    held |= {f"ema.{name}": value for name, value in state.ema.items()}
-    held |= {f"credit.{name}": value for name, value in state.credit.state().items()}
+    parts: dict[str, torch.Tensor] = {f"weights.{k}": v for k, v in state.weights.items()}
+    for kind, extra in state.extras.items():
+        parts |= {f"{kind}.{name}": value for name, value in extra.state().items()}
     for name, parameter in state.weights.items():
         for key, value in state.optimizer.state.get(parameter, {}).items():
-            held[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+            parts[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     tensors = {}
-    for name, value in held.items():
+    for name, value in parts.items():
         joined = whole(value.detach())
         if write:
             tensors[name] = joined.cpu()
@@ -74,36 +87,42 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
     scaler = state.scaler.state_dict() if state.scaler is not None else None
     metadata = {"step": str(step), "scaler": json.dumps(scaler)}
     write_tensors(checkpoint_file(folder, step), tensors, metadata)
-    drop_old(folder)
 
 
-def drop_old(folder: Path) -> None:
-    """Remove all checkpoints but the newest few."""
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
-        old.unlink()
+def due_steps(config: OptimisationConfig) -> set[int]:
+    """Return the steps after which a checkpoint is due: every few, and after the last."""
+    return {*range(config.save_steps, config.max_steps, config.save_steps), config.max_steps}
+
+
+def drop_old(folder: Path, due: Container[int]) -> None:
+    """Remove all checkpoints up to the newest one that is due, except the newest few of those due.
+
+    One that an interrupted training wrote goes with the next, so that its folder ends as that of an
+    undisturbed one.
+    """
+    steps = steps_kept(folder)
+    keep = [step for step in steps if step in due][-KEPT:]
+    for step in steps:
+        if keep and step < keep[-1] and step not in keep:
+            checkpoint_file(folder, step).unlink()
 
 
 def steps_kept(folder: Path) -> list[int]:
-    """Return the steps of which there is a checkpoint, in order."""
+    """Return the steps that have a checkpoint, in order."""
     files = sorted(folder.glob("step-*.safetensors"))
     return [int(file.stem.removeprefix("step-")) for file in files]
 
 
 def last_good(folder: Path) -> str:
-    """Say where the newest checkpoint lies, as the end of an error message."""
+    """Name the newest checkpoint, as the end of an error message."""
     steps = steps_kept(folder)
     if not steps:
         return "There is no checkpoint yet."
     return f"The last good checkpoint is {checkpoint_file(folder, steps[-1])}."
 
 
-def is_due(config: OptimisationConfig, step: int) -> bool:
-    """Say whether a checkpoint is written after so many steps: every few, and after the last."""
-    return step % config.save_steps == 0 or step == config.max_steps
-
-
 def resume(state: TrainState, folder: Path) -> int:
-    """Restore the newest checkpoint that is whole in place, where there is one.
+    """Restore the newest checkpoint that is not damaged, in place.
 
     Args:
         state: A freshly built state with the same weights.
@@ -141,15 +160,14 @@ def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
     tensors, metadata = read_tensors(file)
     expected = {f"weights.{name}" for name in state.weights}
     if expected != {name for name in tensors if name.startswith("weights.")}:
-        raise TastemakerError(f"checkpoint {file} holds the weights of another model; delete it.")
-    try:
-        state.credit.load({name: tensors[f"credit.{name}"] for name in state.credit.state()})
-    except (KeyError, ValueError) as error:
-        raise TastemakerError(f"checkpoint {file} has other credit arrays: {error}") from None
+        raise TastemakerError(f"checkpoint {file} has the weights of another model; delete it.")
+    for kind, extra in state.extras.items():
+        try:
+            extra.load({name: tensors[f"{kind}.{name}"] for name in extra.state()})
+        except (KeyError, ValueError) as error:
+            raise TastemakerError(f"checkpoint {file} has another {kind}: {error}") from None
     for name, parameter in state.weights.items():
         parameter.data.copy_(split_like(tensors[f"weights.{name}"], parameter))
-        if state.ema:
-            state.ema[name].copy_(split_like(tensors[f"ema.{name}"], parameter))
         moments = {
             key: tensors[f"optimizer.{key}.{name}"]
             for key in ("step", "exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""What a training needs of machine and model, before it begins."""
+"""Checks of machine and model before a training begins."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import torch_device
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
-from tastemaker.training.preference.terms import build_credit, weighted_losses
+from tastemaker.training.preference.terms import build_credit, build_losses
 
 
 def check_training(config: OptimisationConfig) -> None:
-    """Refuse what a training would stop at before its first step, on a model without weights.
+    """Check a training before its first step, on a model without weights.
 
     Args:
-        config: On pairs, on photographs or on a scorer's gradient.
+        config: Of a training on pairs, on photographs or on a scorer's gradient.
 
     Raises:
-        TastemakerError: The precision needs another device, a target is no layer of the model, or a
-            loss, a credit scheme, a size or the LoRA to be carried on does not fit.
+        TastemakerError: The precision needs another device, a target is not a layer of the model,
+            or a loss, a credit scheme, a size or the LoRA in `start` does not fit.
     """
     if config.dtype == "fp16" and torch_device(config.device).type != "cuda":
         raise TastemakerError("dtype=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
@@ -35,7 +35,7 @@ def check_training(config: OptimisationConfig) -> None:
         for encoder in backbone.text_encoders:
             check_targets(encoder, text_lora)
     if isinstance(config, TrainConfig):
-        weighted_losses(config)
+        build_losses(config)
         build_credit(config, backbone)
         if config.start is not None:
             skeleton = load_skeleton(config.model)

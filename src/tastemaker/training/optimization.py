@@ -1,29 +1,36 @@
-"""What every training has alike, whatever it learns from: accelerator, optimizer, gradients."""
+"""Accelerator, model, trainable parameters and optimizer of every training."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
+from tqdm import tqdm
 
-from tastemaker.config.training import OptimisationConfig
+from tastemaker.backbones import Backbone, load_backbone, student_warning
+from tastemaker.backbones.lora.adapters import trainable
+from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import processes, torch_device
-from tastemaker.training.checkpoint import TrainState, last_good
-from tastemaker.training.launch import FSDP2
+from tastemaker.core.hardware import is_main_process, processes, torch_device
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+FSDP2 = Path(__file__).parent / "fsdp2.yaml"
+"""Configuration for `accelerate launch --config_file`: every process keeps a part of the denoiser.
+
+Set `num_processes` to the number of GPUs.
+"""
+
+TEXT = "text_encoder_"
+"""How the names of the text encoders' parameters begin."""
 
 
 def accelerator_for(
-    config: OptimisationConfig, output: Path, tracker: str | None = None, *, splits: bool = True
+    config: OptimisationConfig, output: Path, tracker: str | None = None, *, shards: bool = True
 ) -> Accelerator:
     """Make the accelerator of a training.
 
@@ -31,13 +38,13 @@ def accelerator_for(
         config: Device, precision and accumulation.
         output: Where a tracker writes.
         tracker: Any that accelerate knows, or None.
-        splits: Whether the training can split weights over processes.
+        shards: Whether the training can shard weights over processes.
 
     Returns:
         The accelerator.
 
     Raises:
-        TastemakerError: accelerate refuses, or it was launched in a way that this training has not.
+        TastemakerError: accelerate refuses, or the training does not support this launch.
     """
     on_cpu = torch_device(config.device).type == "cpu"
     state = processes()
@@ -53,7 +60,7 @@ def accelerator_for(
         accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision=MIXED[config.dtype],
-            # Said by plugins: accelerate would prefer what a launch put into the environment.
+            # As plugins: accelerate would prefer what a launch put into the environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 config.gradient_accumulation_steps
             ),
@@ -63,111 +70,103 @@ def accelerator_for(
         )
     except (ValueError, ImportError) as error:
         raise TastemakerError(
-            f"accelerate refuses precision={config.dtype}, tracker={tracker}: {error}"
+            f"accelerate refuses dtype={config.dtype}, report_to={tracker}: {error}"
         ) from error
-    refuse_engines(accelerator, splits=splits)
+    refuse_engines(accelerator, shards=shards)
     return accelerator
 
 
-def refuse_engines(accelerator: Accelerator, *, splits: bool) -> None:
+def refuse_engines(accelerator: Accelerator, *, shards: bool) -> None:
     """Refuse a launch under which training would not be what it is on one process.
 
     Args:
         accelerator: As it was launched.
-        splits: Whether the training can split weights over processes.
+        shards: Whether the training can shard weights over processes.
 
     Raises:
-        TastemakerError: DeepSpeed, Megatron, the first FSDP, or weights split where they cannot be.
+        TastemakerError: DeepSpeed, Megatron, FSDP1, or FSDP2 where weights cannot be sharded.
     """
     kind = accelerator.distributed_type
     if kind in {DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM} or (
         kind == DistributedType.FSDP and not accelerator.is_fsdp2
     ):
         raise TastemakerError(
-            f"launched with {kind.value.lower()}: weights are split by FSDP2 alone; launch with"
+            f"launched with {kind.value.lower()}: only FSDP2 can shard weights; launch with"
             f" --config_file {FSDP2}."
         )
-    if accelerator.is_fsdp2 and not splits:
+    if accelerator.is_fsdp2 and not shards:
         raise TastemakerError(
-            "align_prop cannot split weights, since a gradient passes the network several times;"
-            " launch without FSDP2: every process then holds the whole model."
+            "align_prop cannot shard weights, since a gradient passes the network several times;"
+            " launch without FSDP2: every process then keeps the whole model."
         )
 
 
-def adamw(parameters: Iterable[Any], config: OptimisationConfig) -> torch.optim.AdamW:
+def load_policy(config: OptimisationConfig, *, whole: bool = False) -> Backbone:
+    """Load the model to train, the LoRAs that it has already among its weights.
+
+    Args:
+        config: Model, device and precision of frozen weights.
+        whole: All weights train: they stay in fp32.
+    """
+    warning = student_warning(config.model)
+    if warning and is_main_process():
+        tqdm.write(f"warning: {warning}")
+    dtype = "fp32" if whole else config.dtype
+    return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
+
+
+def trainable_parameters(
+    denoiser: torch.nn.Module, text_encoders: Sequence[torch.nn.Module] = ()
+) -> dict[str, torch.nn.Parameter]:
+    """Return all parameters that train by name, the text encoders' under `text_encoder_0.` on.
+
+    Args:
+        denoiser: A U-Net or a transformer.
+        text_encoders: Those that train.
+
+    Returns:
+        The parameters, in order.
+    """
+    weights = trainable(denoiser)
+    for number, encoder in enumerate(text_encoders):
+        weights |= {f"{TEXT}{number}.{key}": value for key, value in trainable(encoder).items()}
+    return weights
+
+
+def text_rates(weights: Iterable[str], config: TrainConfig | PersonalizeConfig) -> dict[str, float]:
+    """Return the learning rates of the text encoders' parameters, by name.
+
+    Args:
+        weights: Names from `trainable_parameters`.
+        config: `text_lora.learning_rate`; the denoiser's where it is not given.
+    """
+    rate = config.text_lora.learning_rate if config.text_lora else None
+    return {} if rate is None else {name: rate for name in weights if name.startswith(TEXT)}
+
+
+def adamw(
+    weights: Mapping[str, torch.nn.Parameter],
+    config: OptimisationConfig,
+    rates: Mapping[str, float] | None = None,
+) -> torch.optim.AdamW:
     """Make the optimizer.
 
     Args:
-        parameters: Parameters, or groups of them; a group's `rate` is its share of the learning
-            rate, 1 where it is not given.
+        weights: Parameters by name.
         config: Rate, moments, epsilon and weight decay.
+        rates: Peak learning rates of parameters that have one of their own.
 
     Returns:
-        AdamW.
+        AdamW; the `rate` of a group is its share of the learning rate.
     """
-    optimizer = torch.optim.AdamW(
-        parameters,
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in weights.items():
+        rate = (rates or {}).get(name, config.learning_rate)
+        groups.setdefault(rate / config.learning_rate, []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": each, "rate": rate} for rate, each in groups.items()],
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
-    )
-    for group in optimizer.param_groups:
-        group.setdefault("rate", 1.0)
-    return optimizer
-
-
-@contextlib.contextmanager
-def synced(
-    accelerator: Accelerator, networks: Iterable[torch.nn.Module], *, last: bool
-) -> Iterator[None]:
-    """Let gradients cross processes with the last batch of an optimizer step alone.
-
-    Args:
-        accelerator: That wrapped the networks.
-        networks: Those that train, as it wrapped them.
-        last: Whether the block propagates the step's last batch.
-    """
-    with contextlib.ExitStack() as stack:
-        if not last:
-            for network in networks:
-                stack.enter_context(accelerator.no_sync(network))
-        yield
-
-
-def clip_gradient(
-    accelerator: Accelerator,
-    state: TrainState,
-    config: OptimisationConfig,
-    *,
-    step: int,
-    checkpoints: Path,
-    lower: str = "learning_rate",
-) -> dict[str, float]:
-    """Clip the gradient of all weights together.
-
-    Args:
-        accelerator: Unscales it first, under fp16.
-        state: The weights, and the loss scaler if there is one.
-        config: `max_grad_norm`.
-        step: Optimizer steps done, for the message.
-        checkpoints: Their folder, for the message.
-        lower: Keys whose lower values keep the gradient finite, for the message.
-
-    Returns:
-        The metric `grad_norm`, from before clipping; nothing where an fp16 loss overflowed.
-
-    Raises:
-        TastemakerError: The gradient is not finite; the last checkpoint is named.
-    """
-    parameters = list(state.weights.values())
-    norm = float(accelerator.clip_grad_norm_(parameters, config.max_grad_norm))
-    if math.isfinite(norm):
-        return {"grad_norm": norm}
-    # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
-    if state.scaler is not None:
-        return {}
-    raise TastemakerError(
-        f"step {step + 1}: the gradient is {norm}. Lower {lower}, or raise precision to"
-        f" fp32. {last_good(checkpoints)}"
     )

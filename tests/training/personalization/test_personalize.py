@@ -23,11 +23,10 @@ from tastemaker.config.sections import GenerateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.sampling.generate import generate
 from tastemaker.storage.images import decode_photograph, to_pixels
-from tastemaker.training.latents import pair_index
+from tastemaker.training.batches import mean_square, pair_index, residual
 from tastemaker.training.personalization.data import PersonalData, encode_subject, subject_batch
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.personalization.trainer import PersonalTrainer
-from tastemaker.training.preference.reference import mean_square, residual
 
 LORA = "pytorch_lora_weights.safetensors"
 EMBEDDINGS = "learned_embeds.safetensors"
@@ -299,15 +298,15 @@ def test_killed_it_ends_as_undisturbed(
         options["text_lora"] = {**options["text_lora"], "dropout": 0.5}
     given = config(max_steps=4, save_steps=2, **options)
     personalize(given, tmp_path / "undisturbed")
-    after_step = PersonalTrainer._after_step
+    record = PersonalTrainer.record
 
-    def killed(self: PersonalTrainer, done: int, row: dict[str, float]) -> None:
-        after_step(self, done, row)
-        if done == 3:
+    def killed(self: PersonalTrainer, row: dict[str, float]) -> None:
+        record(self, row)
+        if self.done == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(PersonalTrainer, "_after_step", killed)
+        patch.setattr(PersonalTrainer, "record", killed)
         with pytest.raises(KeyboardInterrupt):
             personalize(given, tmp_path / "killed")
     assert len(rows(tmp_path / "killed")) == 3

@@ -8,7 +8,8 @@ import torch
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.core.registry import CREDITS
-from tastemaker.training.preference.credit import DDE, draw_timesteps
+from tastemaker.training.batches import draw_timestep
+from tastemaker.training.preference.credit import DDE
 from tastemaker.training.preference.step_arrays import BRANCHES, StepArrays
 
 STEPS = (0, 50, 100, 200, 500, 700, 900, 999)
@@ -231,7 +232,7 @@ def test_discounted_by_hand() -> None:
 def test_window_draws_only_inside() -> None:
     density = scheme("window", low=300, high=302).density()
     generator = torch.Generator().manual_seed(0)
-    drawn = {draw_timesteps(density, 1000, generator).item() for _ in range(50)}
+    drawn = {draw_timestep(density, 1000, generator).item() for _ in range(50)}
     assert drawn == {300, 301}
     with pytest.raises(ValueError, match=r"window \[300, 300\) holds no timestep"):
         scheme("window", low=300, high=300)

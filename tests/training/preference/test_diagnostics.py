@@ -12,13 +12,13 @@ import torch
 
 from tastemaker.backbones import load_backbone
 from tastemaker.core.errors import TastemakerError
+from tastemaker.losses import DenoisingErrors
 from tastemaker.reporting.credit import figures, panels, read
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.preference.data import cache_data, noisy_batch
+from tastemaker.training.preference.data import cache_data
 from tastemaker.training.preference.diagnostics import BANDS, POINTS, observe
-from tastemaker.training.preference.objective import DenoisingErrors
 from tastemaker.training.preference.train import train
-from trainings import train_config
+from trainings import batch_of, train_config
 
 
 def errors(pol_c: float, pol_r: float, ref_c: float, ref_r: float) -> DenoisingErrors:
@@ -61,7 +61,7 @@ def test_first_step_weighs_by_the_scale(pairs: Path, tiny_model: Path, tmp_path:
     assert sum(first["accuracy"]) == sum(first["saturation"]) == 2
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
-    batch = noisy_batch(data, backbone, range(4), seed=config.seed, sample_posterior=True)
+    batch = batch_of(data, backbone, range(4), seed=config.seed, sample_posterior=True)
     timesteps = batch.timesteps[:4]
     expected = torch.zeros(BANDS, dtype=torch.float64)
     kappa = backbone.noise_schedule.kappa[timesteps].clamp(max=10)

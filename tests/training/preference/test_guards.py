@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tastemaker.losses import DenoisingErrors
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.guards import DivergenceWatch, safe_share, scale_gradient
-from tastemaker.training.preference.objective import DenoisingErrors, credited, penalised
+from tastemaker.training.preference.diagnostics import DivergenceWatch
+from tastemaker.training.preference.guards import safe_share, scale_gradient
+from tastemaker.training.preference.objective import credited, penalised
 
 
 @given(st.integers(0, 10**6), st.floats(0, 0.9), st.floats(-1, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,16 +17,13 @@ from tastemaker.backbones.lora.adapters import START, only_adapter, trainable
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.preference.data import cache_data, noisy_batch
-from tastemaker.training.preference.parameters import (
-    add_text_adapters,
-    make_trainable,
-    parameter_groups,
-    weights,
-)
-from tastemaker.training.preference.reference import FrozenAdapter, residual
+from tastemaker.training.batches import residual
+from tastemaker.training.optimization import adamw, text_rates, trainable_parameters
+from tastemaker.training.preference.data import cache_data
+from tastemaker.training.preference.objective import FrozenAdapter
+from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
 from tastemaker.training.preference.train import train
-from trainings import perturb, rows, train_config
+from trainings import batch_of, perturb, rows, train_config
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -58,7 +56,7 @@ class TestStart:
         backbone = load_backbone(str(tiny_model), device="cpu")
         data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
         reference = make_trainable(config, backbone)
-        batch = noisy_batch(data, backbone, range(4), seed=0, sample_posterior=True)
+        batch = batch_of(data, backbone, range(4), seed=0, sample_posterior=True)
         with torch.no_grad():
             policy = residual(backbone, backbone.denoiser, batch)
         assert torch.equal(policy, reference.residual(batch))
@@ -91,7 +89,7 @@ class TestStart:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from tastemaker.training.preference.trainer import Trainer
+        from tastemaker.training.preference.trainer import PreferenceTrainer
 
         options = {
             "start": str(first),
@@ -104,15 +102,15 @@ class TestStart:
         }
         config = train_config(tiny_model, **options)
         whole = train(config, pairs, tmp_path / "whole")
-        step = Trainer._step
+        batch = PreferenceTrainer.batch
 
-        def dies(self: Trainer, number: int) -> dict[str, float]:
-            if number == 3:
+        def dies(self: PreferenceTrainer, step: int, part: int) -> Any:
+            if step == 3:
                 raise KeyboardInterrupt
-            return step(self, number)
+            return batch(self, step, part)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", dies)
+            patch.setattr(PreferenceTrainer, "batch", dies)
             with pytest.raises(KeyboardInterrupt):
                 train(config, pairs, tmp_path / "killed")
         again = train(config, pairs, tmp_path / "killed")
@@ -174,7 +172,8 @@ class TestTextEncoder:
         backbone = load_backbone(str(tiny_model), device="cpu")
         add_text_adapters(config, backbone)
         make_trainable(config, backbone)
-        denoiser, text = parameter_groups(config, weights(config, backbone))
+        weights = trainable_parameters(backbone.denoiser, backbone.text_encoders)
+        denoiser, text = adamw(weights, config, text_rates(weights, config)).param_groups
         assert (denoiser["rate"], text["rate"]) == (1.0, pytest.approx(0.1))
         assert len(text["params"]) == 8  # two factors on four layers
 
@@ -226,10 +225,8 @@ def test_curriculum_draws_the_widest_gaps_first(
     margins = torch.tensor(PairSet(pairs).table()["margin"].to_pylist())
     assert torch.equal(margins[data.by_gap], margins.sort(descending=True).values)
     draws = range(40)
-    some = noisy_batch(
-        data, backbone, draws, seed=0, sample_posterior=False, density=None, available=2
-    )
-    everything = noisy_batch(data, backbone, draws, seed=0, sample_posterior=False)
+    some = batch_of(data, backbone, draws, seed=0, sample_posterior=False, available=2)
+    everything = batch_of(data, backbone, draws, seed=0, sample_posterior=False)
     widest = {
         tuple(data.prompts["prompt_embeds"][data.prompt[i]].flatten()[:4].tolist())
         for i in data.by_gap[:2]

@@ -18,20 +18,25 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import dpo
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.latents import pair_index
-from tastemaker.training.preference.data import EMPTY, cache_data, dropped_prompts, noisy_batch
-from tastemaker.training.preference.objective import errors_of, residuals_of
-from tastemaker.training.preference.reference import AdaptersOff, FrozenCopy, mean_square, residual
+from tastemaker.training.batches import mean_square, pair_index, residual
+from tastemaker.training.preference.data import EMPTY, cache_data
+from tastemaker.training.preference.objective import (
+    AdaptersOff,
+    FrozenCopy,
+    dropped_prompts,
+    errors_of,
+    residuals_of,
+)
 from tastemaker.training.preference.train import train
-from trainings import perturb, rows, train_config
+from trainings import batch_of, perturb, rows, train_config
 
 
 def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
-    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
-    errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+    batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=True)
+    errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
     losses = dpo(errors.margin, beta=5000)
     assert torch.equal(losses, torch.full((8,), math.log(2)))
 
@@ -42,7 +47,7 @@ def test_references_agree(pairs: Path, tiny_model: Path, tmp_path: Path) -> None
     frozen = FrozenCopy(backbone)
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     perturb(backbone.denoiser)
-    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=True)
+    batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=True)
     off = AdaptersOff(backbone).residual(batch)
     policy = residual(backbone, backbone.denoiser, batch)
     assert torch.equal(off, frozen.residual(batch))
@@ -63,7 +68,7 @@ def test_reference_strategies_train_alike(pairs: Path, tiny_model: Path, tmp_pat
 def test_one_forward_equals_four(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
-    joint = noisy_batch(data, backbone, [0, 1], seed=0, sample_posterior=True)
+    joint = batch_of(data, backbone, [0, 1], seed=0, sample_posterior=True)
     together = mean_square(residual(backbone, backbone.denoiser, joint))
     singles = []
     for i in range(4):
@@ -183,8 +188,7 @@ def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> No
     assert file.is_file()
     cached = cache_data(PairSet(pairs), backbone, file)
     first, second = (
-        noisy_batch(each, backbone, range(5), seed=7, sample_posterior=True)
-        for each in (live, cached)
+        batch_of(each, backbone, range(5), seed=7, sample_posterior=True) for each in (live, cached)
     )
     assert torch.equal(first.noisy_latents, second.noisy_latents)
     assert torch.equal(first.conditioning["prompt_embeds"], second.conditioning["prompt_embeds"])
@@ -196,7 +200,7 @@ def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> No
 def test_pair_shares_noise_and_timestep(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
-    batch = noisy_batch(data, backbone, range(6), seed=0, sample_posterior=False)
+    batch = batch_of(data, backbone, range(6), seed=0, sample_posterior=False)
     assert torch.equal(*batch.timesteps.chunk(2))
     assert torch.equal(*batch.target.chunk(2))
     assert not torch.equal(*batch.noisy_latents.chunk(2))
@@ -205,8 +209,8 @@ def test_pair_shares_noise_and_timestep(pairs: Path, tiny_model: Path, tmp_path:
 def test_posterior_is_sampled_apart(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
-    sampled = noisy_batch(data, backbone, [0], seed=0, sample_posterior=True)
-    means = noisy_batch(data, backbone, [0], seed=0, sample_posterior=False)
+    sampled = batch_of(data, backbone, [0], seed=0, sample_posterior=True)
+    means = batch_of(data, backbone, [0], seed=0, sample_posterior=False)
     difference = sampled.noisy_latents - means.noisy_latents
     assert difference.abs().max() > 0
     assert not torch.equal(*difference.chunk(2))
@@ -221,8 +225,13 @@ def test_dropped_prompts_are_the_empty_prompt(
     data = data.with_tokens(backbone)
     assert data.texts[0] == EMPTY
     plain, half, every = (
-        noisy_batch(
-            data, backbone, range(8), seed=1, sample_posterior=True, proportion_empty_prompts=share
+        batch_of(
+            data,
+            backbone,
+            range(8),
+            seed=1,
+            sample_posterior=True,
+            proportion_empty_prompts=share,
         )
         for share in (0.0, 0.5, 1.0)
     )
@@ -266,14 +275,14 @@ def test_gradient_steps_learn_the_preference(pairs: Path, tiny_model: Path, tmp_
     backbone = load_backbone(str(tiny_model), device="cpu")
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
-    batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
+    batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=False)
     optimizer = torch.optim.AdamW(trainable(backbone.denoiser).values(), lr=3e-3)
     for _ in range(40):
-        errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+        errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
         dpo(errors.margin, beta=5000).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    errors = errors_of(residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+    errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
     assert (errors.margin > 0).all()
     assert dpo(errors.margin, beta=5000).mean() < 0.3
 
@@ -376,7 +385,7 @@ def test_a_second_round_starts_from_the_first(
     errors = []
     for model in (tiny_model, first, second):
         backbone = load_backbone(str(model), device="cpu")
-        batch = noisy_batch(data, backbone, range(8), seed=0, sample_posterior=False)
+        batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=False)
         with torch.no_grad():
             errors.append(mean_square(residual(backbone, backbone.denoiser, batch)))
     base, one, two = errors

@@ -1,4 +1,4 @@
-"""Photographs of a subject, and images of its class, to batches with keyed draws."""
+"""Photographs of a subject and images of its class: encoded, and drawn to batches."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from tastemaker.datasets.subjects import photograph
 from tastemaker.storage.files import read_table
 from tastemaker.storage.images import square, to_pixels
 from tastemaker.storage.pool import Pool
-from tastemaker.training.latents import Latents, pair_index
-from tastemaker.training.preference.credit import draw_timesteps
-from tastemaker.training.preference.data import NoisyBatch
+from tastemaker.training.batches import Latents, NoisyBatch, noisy_batch, pair_index
 
 
 @dataclass(frozen=True)
 class PersonalData:
-    """All that training needs of photographs and class images, in memory.
+    """Encoded photographs and class images, in memory.
 
     Attributes:
-        latents: One row an image, photographs first.
-        photographs: How many of them are photographs.
+        latents: One row per image, photographs first.
+        photographs: Number of photographs.
         prompt: Row of each image's prompt.
-        prompts: Embeddings, one row a prompt.
-        tokens: What text encoders read, one row a prompt, where they train.
+        prompts: Embeddings, one row per prompt.
+        tokens: Input of the text encoders, one row per prompt, where they train.
     """
 
     latents: Latents
@@ -44,7 +42,7 @@ class PersonalData:
 
     @property
     def class_images(self) -> int:
-        """How many images of the class there are; 0 without prior preservation."""
+        """Number of images of the class; 0 without prior preservation."""
         return len(self.prompt) - self.photographs
 
 
@@ -57,7 +55,7 @@ def encode_subject(
         config: Prompt, size, and the pool of class images.
         files: The photographs.
         backbone: The model, with its encoders.
-        text_trains: Whether its text encoders train, so that they read the prompts at every step.
+        text_trains: Whether its text encoders train, and so read the prompts at every step.
 
     Returns:
         The data, on the CPU.
@@ -95,43 +93,43 @@ def encode_subject(
 
 
 def subject_batch(
-    data: PersonalData, backbone: Backbone, draws: Sequence[int], *, seed: int
+    data: PersonalData,
+    backbone: Backbone,
+    draws: Sequence[int],
+    *,
+    seed: int,
+    densities: Sequence[torch.Tensor | None] | None = None,
 ) -> NoisyBatch:
-    """Assemble the examples at some positions of the run: a photograph each, and a class image.
+    """Add noise to photographs, and to as many class images if there are any.
 
-    Which image it is, its timestep, its noise and the sample of its posterior are keyed by the
-    position alone; photographs and class images share none of them.
+    Image, timestep, noise and posterior sample are keyed by the sample's number alone; photographs
+    and class images share none of them.
 
     Args:
         data: Cached latents and embeddings.
         backbone: The model.
-        draws: Positions in the run.
+        draws: Numbers of the samples in the run.
         seed: The run's seed.
+        densities: How often each timestep is drawn, one density per bucket of latents.
 
     Returns:
-        Photographs first, then as many class images if there are any, on the model's device.
+        Photographs first, then class images, on the model's device.
     """
-    images = [pair_index(draw, data.photographs, seed) for draw in draws]
+    chosen = [pair_index(draw, data.photographs, seed) for draw in draws]
     generators = [keyed_generator(seed, "photograph", draw) for draw in draws]
     if data.class_images:
-        images += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
+        chosen += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
         generators += [keyed_generator(seed, "class image", draw) for draw in draws]
-    mean, std = data.latents.take(images)
-    shape = mean.shape[1:]
-    length, density = backbone.num_timesteps, backbone.timestep_density(*shape[1:])
-    timesteps = torch.cat([draw_timesteps(density, length, each) for each in generators])
-    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
-    sample = torch.stack([torch.randn(shape, generator=each) for each in generators])
-    latents = mean + std * sample
-    device = backbone.device
-    latents, noise, timesteps = latents.to(device), noise.to(device), timesteps.to(device)
+    images = torch.tensor(chosen)
     rows = data.prompt[images]
-    return NoisyBatch(
-        noisy_latents=backbone.add_noise(latents, noise, timesteps),
-        timesteps=timesteps,
-        target=backbone.target(latents, noise, timesteps),
-        conditioning=_moved(select(data.prompts, rows), device),
-        tokens=None if data.tokens is None else _moved(select(data.tokens, rows), device),
+    return noisy_batch(
+        backbone,
+        data.latents,
+        images,
+        generators,
+        select(data.prompts, rows),
+        data.tokens and select(data.tokens, rows),
+        densities=densities,
     )
 
 
@@ -150,7 +148,3 @@ def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     for shard in Pool(folder).shards():
         yield from read_table(shard).to_pylist()
-
-
-def _moved(values: Conditioning, device: torch.device) -> Conditioning:
-    return {name: value.to(device) for name, value in values.items()}

@@ -1,27 +1,26 @@
-"""What of a model trains while it is personalised: adapters, all weights, a new word."""
+"""Select trainable parameters of a personalisation: adapters, all weights, a new word."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import add_lora, trainable
+from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.backbones.textual_inversion import add_token
 from tastemaker.config.personalization import PersonalizeConfig
 
 
 def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Parameter]:
-    """Let train what shall of the text encoders.
+    """Unfreeze or adapt the text encoders.
 
     Args:
         config: All weights, a LoRA, or a word of its own.
         backbone: The model.
 
     Returns:
-        The embeddings of a new word; none where there is no such word.
+        The embeddings of a new word; none without `token`.
 
     Raises:
         TastemakerError: The word is known already, or no layer has a target's name.
@@ -40,7 +39,7 @@ def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Pa
 
 
 def free_denoiser(config: PersonalizeConfig, backbone: Backbone) -> None:
-    """Put the LoRA on the denoiser, free all its weights, or hold it still.
+    """Put the LoRA on the denoiser, unfreeze all its weights, or freeze it.
 
     Args:
         config: Method, adapters and gradient checkpointing.
@@ -56,21 +55,3 @@ def free_denoiser(config: PersonalizeConfig, backbone: Backbone) -> None:
     denoiser.train()
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-
-
-def personal_weights(
-    backbone: Backbone, text_encoders: Sequence[torch.nn.Module]
-) -> dict[str, torch.nn.Parameter]:
-    """Return all parameters that train by name, the text encoders' under `text_encoder_0.` on.
-
-    Args:
-        backbone: The model.
-        text_encoders: Those that train.
-
-    Returns:
-        The parameters, in order.
-    """
-    weights = trainable(backbone.denoiser)
-    for number, encoder in enumerate(text_encoders):
-        weights |= {f"text_encoder_{number}.{k}": v for k, v in trainable(encoder).items()}
-    return weights

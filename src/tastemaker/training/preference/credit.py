@@ -1,7 +1,7 @@
-"""Which denoising steps deserve the credit for a preference: scales and corrections of the errors.
+"""Credit schemes: how much each denoising step counts for a preference.
 
-A preference is about the finished image x_0; training sees one noisy step of it. A scheme says how
-an error at timestep t counts (`scale`), what the steps not seen in this iteration add
+A preference is about the finished image x_0; training sees one noisy step of it. A scheme gives
+the factor on an error at timestep t (`scale`), the share of the steps not seen in this iteration
 (`correction`) and how often t is drawn (`density`). With error `e` of a branch, the loss sees
 `scale_t * e + C_t` in place of `e`, so that every loss works with every scheme.
 
@@ -30,11 +30,11 @@ KappaMax = Annotated[
 Ema = Annotated[float, Field(gt=0, lt=1, description="Share of the old value kept at an update.")]
 Buckets = Annotated[
     int,
-    Field(ge=0, description="Arrays of so many buckets of timesteps, at most; 0: one a timestep."),
+    Field(ge=0, description="Buckets of timesteps in the arrays, at most; 0: one per timestep."),
 ]
 Sign = Annotated[
     Literal["posterior_mode", "model_mode"],
-    Field(description="Where x_{s-1} is put: the posterior's mode (-KL), or the model's own."),
+    Field(description="Choice of x_{s-1}: the posterior's mode (-KL), or the model's own."),
 ]
 SingleShotVariance = Annotated[
     float,
@@ -57,25 +57,28 @@ class Credit:
         self.schedule = schedule
 
     def density(self) -> torch.Tensor | None:
-        """How often each timestep is drawn, unnormalised, shape [T]; None draws uniformly."""
+        """Return how often each timestep is drawn, unnormalised, shape [T]; None: uniformly.
+
+        Read once, before training.
+        """
         return None
 
     def scale(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Factor on the errors at these timesteps, shape [pairs]."""
+        """Return the factor on the errors at these timesteps, shape [pairs]."""
         return torch.ones(len(timesteps), device=timesteps.device)
 
     def correction(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """What the steps not seen add to each branch, shape [4, pairs], without gradient."""
+        """Return what the steps not seen add to each branch, shape [4, pairs], without gradient."""
         return torch.zeros(len(BRANCHES), len(timesteps), device=timesteps.device)
 
     def update(self, errors: torch.Tensor, timesteps: torch.Tensor) -> None:
         """Learn from an optimizer step's errors, shape [4, pairs], after they were used.
 
-        Once a step, from all its batches and processes: how it is cut does not enter.
+        Called once per step with the pairs of all batches and processes.
         """
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint must keep."""
+        """Return the tensors that a checkpoint keeps."""
         return {}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
@@ -103,7 +106,7 @@ class Discounted(Credit):
 
     Args:
         schedule: The backbone's schedule.
-        gamma: Discount a sampling step, 0.9 in the authors' code.
+        gamma: Discount per sampling step, 0.9 in the authors' code.
         steps: Sampling steps that T is divided into.
         form: "density" draws t in proportion to w; "weight" multiplies the errors.
 
@@ -115,7 +118,7 @@ class Discounted(Credit):
         self,
         schedule: NoiseSchedule,
         *,
-        gamma: Annotated[float, Field(gt=0, le=1, description="Discount a sampling step.")] = 0.9,
+        gamma: Annotated[float, Field(gt=0, le=1, description="Discount per sampling step.")] = 0.9,
         steps: Annotated[int, Field(ge=1, description="Sampling steps of T.")] = 50,
         form: Annotated[
             Literal["density", "weight"], Field(description="Draw t by w, or weigh errors by w.")
@@ -149,7 +152,7 @@ class Window(Credit):
         high: One past the last.
 
     Raises:
-        ValueError: The window holds no timestep.
+        ValueError: The window is empty.
 
     References:
         arXiv 2411.14871: 200 to 700 beat all timesteps with the uniform loss.
@@ -178,21 +181,8 @@ class Window(Credit):
         return inside
 
 
-class _SingleShot(Credit):
-    """`scale = min(kappa_t, kappa_max)`."""
-
-    def __init__(self, schedule: NoiseSchedule, kappa_max: float | None) -> None:
-        super().__init__(schedule)
-        self.factors = schedule.kappa.clamp(max=kappa_max) if kappa_max else schedule.kappa
-        if not torch.isfinite(self.factors).all():
-            raise ValueError("kappa is infinite on this schedule; set kappa_max")
-
-    def scale(self, timesteps: torch.Tensor) -> torch.Tensor:
-        return at_timesteps(self.factors, timesteps)
-
-
 @CREDITS.register("dde_single")
-class DDESingle(_SingleShot):
+class DDESingle(Credit):
     """DDE's single-shot part alone: `E = kappa_t * error`, `C = 0`.
 
     A deterministic step from t straight to 0 lands at xhat_0, so that the likelihood of x_0 is
@@ -208,88 +198,26 @@ class DDESingle(_SingleShot):
     """
 
     def __init__(self, schedule: NoiseSchedule, *, kappa_max: KappaMax = KAPPA_MAX) -> None:
-        super().__init__(schedule, kappa_max)
+        super().__init__(schedule)
+        self.factors = schedule.kappa.clamp(max=kappa_max) if kappa_max else schedule.kappa
+        if not torch.isfinite(self.factors).all():
+            raise ValueError("kappa is infinite on this schedule; set kappa_max")
 
-
-class _Stepwise(Credit):
-    """Keeps `StepArrays`: correction, delayed update, state."""
-
-    arrays: StepArrays
-    single_shot_variance: float
-
-    def correction(self, timesteps: torch.Tensor) -> torch.Tensor:
-        return 2 * self.single_shot_variance * self.arrays.tail(timesteps)
-
-    def update(self, errors: torch.Tensor, timesteps: torch.Tensor) -> None:
-        self.arrays.update(errors, timesteps)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"values": self.arrays.values, "visited": self.arrays.visited}
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        held, own = state["values"].shape, self.arrays.values.shape
-        if held != own:
-            raise ValueError(
-                f"the checkpoint's credit arrays have {held[1]} entries, this run's {own[1]};"
-                " restore the buckets of the run that made it"
-            )
-        self.arrays.values.copy_(state["values"])
-        self.arrays.visited.copy_(state["visited"])
-
-
-@CREDITS.register("dde")
-class DDE(_Stepwise, _SingleShot):
-    """Denoised distribution estimation: `E = kappa_t error`, `C_t = 2 v sum_{s > t} c_s error_s`.
-
-    With variance v of the single shot `-log p(x_0 | x_t) = E / (2 v)` up to constants, and the
-    steps before add `sum c_s error_s`; the loss's beta takes up `1 / v` (docs/dde.md).
-
-    From T down to t the chain is followed stepwise, from t to 0 in a single shot; one network pass
-    a step, because the sums of the steps not drawn come from running estimates of earlier
-    iterations (updated after use, one array a branch: shared ones would cancel). C carries no
-    gradient: it shifts the sigmoid.
-
-    Args:
-        schedule: The backbone's schedule.
-        ema: Share of the old estimate kept; not stated in the paper. 0.9 to 0.99.
-        buckets: 0 for one entry a timestep (batches of thousands), 20 to 50 for small batches.
-        single_shot_variance: v; 1 as in the Gaussian of unit variance, 0.5 for `E + sum c error`.
-        correction: The paper's words fit both; its claims fit only the posterior's mode.
-        variance: Variance of a reverse step.
-        kappa_max: Clip on kappa; None, as in the paper, for exact comparisons.
-
-    References:
-        arXiv 2411.14871. Arrays and EMA are the paper's; four of them, the buckets and the
-        interpolation are ours.
-    """
-
-    def __init__(
-        self,
-        schedule: NoiseSchedule,
-        *,
-        ema: Ema = 0.95,
-        buckets: Buckets = 50,
-        correction: Sign = "posterior_mode",
-        variance: Variance = "beta",
-        single_shot_variance: SingleShotVariance = 1.0,
-        kappa_max: KappaMax = KAPPA_MAX,
-    ) -> None:
-        _SingleShot.__init__(self, schedule, kappa_max)
-        self.single_shot_variance = single_shot_variance
-        self.arrays = StepArrays(
-            schedule, ema=ema, buckets=buckets, variance=variance, sign=correction
-        )
+    def scale(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return at_timesteps(self.factors, timesteps)
 
 
 @CREDITS.register("dde_step")
-class DDEStep(_Stepwise):
+class DDEStep(Credit):
     """DDE's stepwise part alone: `E = error` (kappa = 1), C as in `dde`.
+
+    Keeps running estimates of all steps' errors, updated after use.
 
     Args:
         schedule: The backbone's schedule.
         ema: Share of the old estimate kept.
-        buckets: 0 for one entry a timestep.
-        correction: Where x_{s-1} is put.
+        buckets: 0 for one entry per timestep.
+        correction: As in `dde`.
         variance: Variance of a reverse step.
         single_shot_variance: As in `dde`.
 
@@ -313,20 +241,72 @@ class DDEStep(_Stepwise):
             schedule, ema=ema, buckets=buckets, variance=variance, sign=correction
         )
 
+    def correction(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return 2 * self.single_shot_variance * self.arrays.tail(timesteps)
 
-def draw_timesteps(
-    density: torch.Tensor | None, length: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Draw one timestep, int64, shape [1].
+    def update(self, errors: torch.Tensor, timesteps: torch.Tensor) -> None:
+        self.arrays.update(errors, timesteps)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"values": self.arrays.values, "visited": self.arrays.visited}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        theirs, own = state["values"].shape, self.arrays.values.shape
+        if theirs != own:
+            raise ValueError(
+                f"the checkpoint's credit arrays have {theirs[1]} entries, this run's {own[1]};"
+                " restore the buckets of the run that made it"
+            )
+        self.arrays.values.copy_(state["values"])
+        self.arrays.visited.copy_(state["visited"])
+
+
+@CREDITS.register("dde")
+class DDE(DDEStep):
+    """Denoised distribution estimation: `E = kappa_t error`, `C_t = 2 v sum_{s > t} c_s error_s`.
+
+    With variance v of the single shot `-log p(x_0 | x_t) = E / (2 v)` up to constants, and the
+    steps before add `sum c_s error_s`; the loss's beta takes up `1 / v` (docs/dde.md).
+
+    From T down to t the chain is followed stepwise, from t to 0 in a single shot; one network pass
+    per step, because the sums of the steps not drawn come from running estimates of earlier
+    iterations (updated after use, one array per branch: shared ones would cancel). C carries no
+    gradient: it shifts the sigmoid.
 
     Args:
-        density: Unnormalised, shape [T]; None for uniform.
-        length: T.
-        generator: The draw's own generator.
+        schedule: The backbone's schedule.
+        ema: Share of the old estimate kept; not stated in the paper. 0.9 to 0.99.
+        buckets: 0 for one entry per timestep (batches of thousands), 20 to 50 for small batches.
+        single_shot_variance: v; 1 as in the Gaussian of unit variance, 0.5 for `E + sum c error`.
+        correction: The paper's words fit both; its claims fit only the posterior's mode.
+        variance: Variance of a reverse step.
+        kappa_max: Clip on kappa; None, as in the paper, for exact comparisons.
 
-    Returns:
-        A timestep in [0, T).
+    References:
+        arXiv 2411.14871. Arrays and EMA are the paper's; four of them, the buckets and the
+        interpolation are ours.
     """
-    if density is None:
-        return torch.randint(length, (1,), generator=generator)
-    return torch.multinomial(density, 1, generator=generator)
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        *,
+        ema: Ema = 0.95,
+        buckets: Buckets = 50,
+        correction: Sign = "posterior_mode",
+        variance: Variance = "beta",
+        single_shot_variance: SingleShotVariance = 1.0,
+        kappa_max: KappaMax = KAPPA_MAX,
+    ) -> None:
+        super().__init__(
+            schedule,
+            ema=ema,
+            buckets=buckets,
+            correction=correction,
+            variance=variance,
+            single_shot_variance=single_shot_variance,
+        )
+        self.single = DDESingle(schedule, kappa_max=kappa_max)
+
+    def scale(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return self.single.scale(timesteps)

@@ -1,19 +1,21 @@
-"""Loss weight per timestep band: `credit.json` (the scheme) and `credit.jsonl` (the steps).
+"""Metrics of a step on pairs, and the loss weight per timestep band.
 
-The report draws the figures of the DDE paper from these two files.
+The report draws the figures of the DDE paper from `credit.json` (the scheme) and `credit.jsonl`
+(the steps).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tastemaker.losses import DenoisingErrors
 from tastemaker.storage.files import write_json
-from tastemaker.training.metrics_file import MetricsFile
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.objective import DenoisingErrors
+from tastemaker.training.trainer import MetricsFile
 
 BANDS = 10
 """Equal bands of timesteps that a step's values are summed over."""
@@ -25,6 +27,39 @@ SNAPSHOTS = 50
 """How often a run keeps the corrections, at most."""
 
 OBSERVED = ("margin", "accuracy", "saturation", "weight", "gradient")
+
+
+def step_metrics(
+    errors: DenoisingErrors, seen: DenoisingErrors, beta: float
+) -> dict[str, torch.Tensor]:
+    """Summarise a batch in TRL's keys, and the drift of both branches.
+
+    `reward = 0.5 * beta * (ref - pol)` is the implicit reward. The margin can grow while both
+    errors grow, the known divergence of DPO on diffusion: `errors/chosen` above 0 shows it.
+
+    Args:
+        errors: The batch's errors as the network made them: the drift.
+        seen: The errors with their credit, as the loss saw them: the rewards.
+        beta: The loss's beta.
+
+    Returns:
+        Scalars, detached: means over the batch.
+
+    References:
+        Divergence: arXiv 2511.03317.
+    """
+    chosen = (errors.policy_chosen - errors.reference_chosen).detach()
+    rejected = (errors.policy_rejected - errors.reference_rejected).detach()
+    margin = seen.margin.detach()
+    accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
+    return {
+        "rewards/chosen": (0.5 * beta * seen.chosen_gain.detach()).mean(),
+        "rewards/rejected": (0.5 * beta * seen.rejected_gain.detach()).mean(),
+        "rewards/accuracies": accuracy.mean(),
+        "rewards/margins": (0.5 * beta * margin).mean(),
+        "errors/chosen": chosen.mean(),
+        "errors/rejected": rejected.mean(),
+    }
 
 
 def observe(
@@ -124,6 +159,43 @@ class CreditDiary:
     def _clear(self) -> None:
         self.count = torch.zeros(BANDS, dtype=torch.float64)
         self.sums = torch.zeros(len(OBSERVED), BANDS, dtype=torch.float64)
+
+
+class DivergenceWatch:
+    """Warns once when margin and chosen error grow together.
+
+    Args:
+        window: Steps that are averaged; two such windows are compared.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self.window = window
+        self.rows: deque[tuple[float, float]] = deque(maxlen=2 * window)
+        self.warned = False
+
+    def seen(self, margin: float, chosen: float) -> str | None:
+        """Note a step; return a warning where there is cause, the first time only.
+
+        Args:
+            margin: `rewards/margins`.
+            chosen: `errors/chosen`, policy minus reference.
+
+        Returns:
+            One sentence with the remedy, or None.
+        """
+        self.rows.append((margin, chosen))
+        if self.warned or len(self.rows) < 2 * self.window:
+            return None
+        margins, errors = zip(*self.rows, strict=True)
+        margin_grew = sum(margins[self.window :]) > sum(margins[: self.window])
+        error_grew = sum(errors[self.window :]) > max(0.0, sum(errors[: self.window]))
+        if not (margin_grew and error_grew):
+            return None
+        self.warned = True
+        return (
+            "the margin grows while the chosen error grows: the model is forgetting both images."
+            " Lower the learning rate, raise beta, or set train.guards.chosen_penalty."
+        )
 
 
 def _points(credit: Credit) -> torch.Tensor:

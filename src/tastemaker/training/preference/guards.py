@@ -1,8 +1,6 @@
-"""Guards against the divergence of preference training: both errors grow while the margin grows."""
+"""Safeguard against divergence: limits the rejected gradient so that the chosen error falls."""
 
 from __future__ import annotations
-
-from collections import deque
 
 import torch
 
@@ -52,40 +50,3 @@ def scale_gradient(value: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         (2.0, 0.25)
     """
     return share * value + ((1 - share) * value).detach()
-
-
-class DivergenceWatch:
-    """Says once when the margin grows while the chosen error grows.
-
-    Args:
-        window: Steps that are averaged; two such windows are compared.
-    """
-
-    def __init__(self, window: int = 50) -> None:
-        self.window = window
-        self.rows: deque[tuple[float, float]] = deque(maxlen=2 * window)
-        self.warned = False
-
-    def seen(self, margin: float, chosen: float) -> str | None:
-        """Note a step; return a warning where there is cause, the first time only.
-
-        Args:
-            margin: `rewards/margins`.
-            chosen: `errors/chosen`, policy minus reference.
-
-        Returns:
-            One sentence with the remedy, or None.
-        """
-        self.rows.append((margin, chosen))
-        if self.warned or len(self.rows) < 2 * self.window:
-            return None
-        margins, errors = zip(*self.rows, strict=True)
-        margin_grew = sum(margins[self.window :]) > sum(margins[: self.window])
-        error_grew = sum(errors[self.window :]) > max(0.0, sum(errors[: self.window]))
-        if not (margin_grew and error_grew):
-            return None
-        self.warned = True
-        return (
-            "the margin grows while the chosen error grows: the model is forgetting both images."
-            " Lower the learning rate, raise beta, or set train.guards.chosen_penalty."
-        )

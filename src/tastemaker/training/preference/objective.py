@@ -1,56 +1,199 @@
-"""One batch to its loss: reads like the paper."""
+"""Pairs to the losses of one batch: noisy images, predictions, errors, credit, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.config.training import StatisticsConfig
-from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.backbones.lora.adapters import START, adapted, adapters_off, only_adapter
+from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_generator
+from tastemaker.losses import DenoisingErrors
+from tastemaker.training.batches import (
+    NoisyBatch,
+    bucketed_indices,
+    mean_square,
+    noisy_batch,
+    residual,
+)
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.data import NoisyBatch
+from tastemaker.training.preference.data import TrainingData
 from tastemaker.training.preference.guards import safe_share, scale_gradient
-from tastemaker.training.preference.reference import Reference, mean_square, residual
-from tastemaker.training.preference.statistics import statistics_term
+from tastemaker.training.preference.terms import Term
+
+
+def pair_indices(
+    data: TrainingData,
+    draws: Sequence[int],
+    *,
+    seed: int,
+    step: int | None = None,
+    available: int | None = None,
+) -> torch.Tensor:
+    """Choose the pairs of some samples of the run: each epoch is a permutation.
+
+    Args:
+        data: The pairs.
+        draws: Numbers of the samples in the run.
+        seed: The run's seed.
+        step: Samples per optimizer step, all of one size; None: these.
+        available: Choose from so many pairs of the widest gap; None: from all.
+
+    Returns:
+        Indices of pairs, shape [draws].
+    """
+    among = data.by_gap[:available] if available and available < len(data.chosen) else None
+    bucket = data.latents.bucket[data.chosen if among is None else data.chosen[among]]
+    index = torch.tensor(bucketed_indices(draws, tuple(bucket.tolist()), step or len(draws), seed))
+    return index if among is None else among[index]
 
 
 @dataclass(frozen=True)
-class Residuals:
-    """Predictions minus target of one batch, each [2 * pairs, channels, h, w], chosen first."""
+class PairBatch(NoisyBatch):
+    """Noisy images of pairs, the chosen first.
 
-    policy: torch.Tensor
-    reference: torch.Tensor
+    Attributes:
+        score_gap: Of each pair, shape [pairs].
+    """
+
+    score_gap: torch.Tensor = field(kw_only=True)
 
 
-@dataclass(frozen=True)
-class DenoisingErrors:
-    """Mean squared errors of one batch, each of shape [pairs]."""
+def pair_batch(
+    data: TrainingData,
+    backbone: Backbone,
+    pairs: torch.Tensor,
+    draws: Sequence[int],
+    *,
+    seed: int,
+    sample_posterior: bool = True,
+    proportion_empty_prompts: float = 0.0,
+    densities: Sequence[torch.Tensor | None] | None = None,
+) -> PairBatch:
+    """Add noise to pairs.
 
-    policy_chosen: torch.Tensor
-    policy_rejected: torch.Tensor
-    reference_chosen: torch.Tensor
-    reference_rejected: torch.Tensor
+    Timestep, noise and posterior sample are keyed by the sample's number alone.
 
-    @property
-    def margin(self) -> torch.Tensor:
-        """`(ref_c - pol_c) - (ref_r - pol_r)`; positive is the right side."""
-        chosen_gain = self.reference_chosen - self.policy_chosen
-        rejected_gain = self.reference_rejected - self.policy_rejected
-        return chosen_gain - rejected_gain
+    Args:
+        data: Cached latents and embeddings.
+        backbone: The model.
+        pairs: Indices of pairs whose images have one size, shape [draws].
+        draws: Numbers of the samples in the run.
+        seed: The run's seed.
+        sample_posterior: Sample the VAE's posterior, or take its mean.
+        proportion_empty_prompts: Share of pairs with the empty prompt in policy and reference.
+        densities: How often each timestep is drawn, one density per bucket of latents.
 
-    def stack(self) -> torch.Tensor:
-        """The four errors in the order of `step_arrays.BRANCHES`, shape [4, pairs]."""
-        return torch.stack(
-            [
-                self.policy_chosen,
-                self.policy_rejected,
-                self.reference_chosen,
-                self.reference_rejected,
-            ]
+    Returns:
+        The batch on the model's device, the chosen images first.
+    """
+    images = torch.cat([data.chosen[pairs], data.rejected[pairs]])
+    # The empty prompt's row is the first.
+    rows = data.prompt[pairs] * ~dropped_prompts(draws, proportion_empty_prompts, seed)
+    twice = torch.cat([rows, rows])
+    conditioning = {name: value[twice] for name, value in data.prompts.items()}
+    conditioning |= {name: value[images] for name, value in data.images.items()}
+    tokens = data.tokens and {name: value[twice] for name, value in data.tokens.items()}
+    batch = noisy_batch(
+        backbone,
+        data.latents,
+        images,
+        [keyed_generator(seed, "draw", draw) for draw in draws],
+        conditioning,
+        tokens,
+        sample_posterior=sample_posterior,
+        densities=densities,
+    )
+    return PairBatch(**vars(batch), score_gap=data.score_gap[pairs].to(batch.timesteps.device))
+
+
+def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
+    """Choose the samples that train with the empty prompt.
+
+    Sampling with classifier-free guidance needs a model that still draws without a prompt.
+
+    Args:
+        draws: Numbers of the samples in the run.
+        share: Probability of each, 0 to 1; 0.2 in the reference implementation of Diffusion-DPO.
+        seed: The run's seed.
+
+    Returns:
+        Booleans, shape [draws].
+
+    References:
+        Ho and Salimans, classifier-free diffusion guidance, arXiv 2207.12598.
+    """
+    generators = [keyed_generator(seed, "prompt dropout", draw) for draw in draws]
+    return torch.cat([torch.rand(1, generator=each) for each in generators]) < share
+
+
+class Reference:
+    """The reference of a preference loss: the policy before training.
+
+    Args:
+        backbone: The model, whose networks carry the LoRA that trains.
+        below: Switches a network to what it was; left before the policy's forward pass.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        below: Callable[[torch.nn.Module], AbstractContextManager[None]],
+    ) -> None:
+        self.backbone = backbone
+        self.denoiser: torch.nn.Module = backbone.denoiser
+        self.text_encoders: Sequence[torch.nn.Module] = backbone.text_encoders
+        self.adapted = adapted(backbone)
+        self.below = below
+
+    @torch.no_grad()
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return prediction minus target, shape [2 * pairs, channels, h, w], without graph."""
+        with contextlib.ExitStack() as stack:
+            for network in self.adapted:
+                stack.enter_context(self.below(network))
+            return residual(self.backbone, self.denoiser, batch, self.text_encoders)
+
+
+class AdaptersOff(Reference):
+    """The policy's own networks with their adapters switched off: no second model in memory."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, adapters_off)
+
+
+class FrozenAdapter(Reference):
+    """The policy's own networks with a frozen copy of the adapter that training started from.
+
+    For later stages of a curriculum: with the adapters off, the network is the base.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, functools.partial(only_adapter, name=START))
+
+
+class FrozenCopy(Reference):
+    """A copy of what trains, made before the first step: needed when all weights train.
+
+    Args:
+        backbone: The model as training starts.
+        text_encoders: Those that train.
+    """
+
+    def __init__(self, backbone: Backbone, text_encoders: Sequence[torch.nn.Module] = ()) -> None:
+        self.backbone = backbone
+        self.denoiser, *self.text_encoders = (
+            copy.deepcopy(network).requires_grad_(False).eval()
+            for network in (backbone.denoiser, *text_encoders)
         )
+        self.adapted = []
 
 
 def residuals_of(
@@ -59,7 +202,7 @@ def residuals_of(
     reference: Reference,
     batch: NoisyBatch,
     text_encoders: Sequence[torch.nn.Module] = (),
-) -> Residuals:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
     The reference runs first and without graph, so that its activations are gone before the
@@ -68,55 +211,36 @@ def residuals_of(
     Args:
         backbone: The model's family.
         policy: The network that trains, as `accelerate` wrapped it.
-        reference: Where reference predictions come from.
+        reference: The policy before training.
         batch: Chosen first, then rejected.
         text_encoders: The policy's, as `accelerate` wrapped them, where they train.
 
     Returns:
-        What both predicted, less the target.
+        Predictions of policy and reference minus target, each [2 * pairs, channels, h, w].
     """
-    theirs = reference.residual(batch)
-    return Residuals(residual(backbone, policy, batch, text_encoders), theirs)
+    fixed = reference.residual(batch)
+    return residual(backbone, policy, batch, text_encoders), fixed
 
 
-def errors_of(residuals: Residuals, safeguard: float | None = None) -> DenoisingErrors:
-    """Square and average the residuals, a value an image.
+def errors_of(
+    policy: torch.Tensor, reference: torch.Tensor, safeguard: float | None = None
+) -> DenoisingErrors:
+    """Square and average residuals, one value per image.
 
     Args:
-        residuals: Of policy and reference.
+        policy: Residuals of the policy, from `residuals_of`.
+        reference: Residuals of the reference.
         safeguard: Slack of `guards.safe_share` on the rejected gradient; None leaves it whole.
 
     Returns:
         The four errors of every pair; only the policy's carry a graph.
     """
-    reference_chosen, reference_rejected = mean_square(residuals.reference).chunk(2)
-    chosen, rejected = residuals.policy.chunk(2)
+    reference_chosen, reference_rejected = mean_square(reference).chunk(2)
+    chosen, rejected = policy.chunk(2)
     policy_chosen, policy_rejected = mean_square(chosen), mean_square(rejected)
     if safeguard is not None:
         policy_rejected = scale_gradient(policy_rejected, safe_share(chosen, rejected, safeguard))
     return DenoisingErrors(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-
-
-def matching(
-    config: StatisticsConfig, schedule: NoiseSchedule, batch: NoisyBatch, residuals: Residuals
-) -> torch.Tensor:
-    """Weighted distance of the chosen images' channel statistics, shape [pairs].
-
-    Args:
-        config: What is matched with what, and how much it counts.
-        schedule: The backbone's schedule.
-        batch: Chosen first, then rejected.
-        residuals: Of policy and reference; a prediction is residual plus target.
-
-    Returns:
-        `weight * statistics_term`, to be added to the loss.
-    """
-    pairs = len(batch.timesteps) // 2
-    target = batch.target[:pairs].float()
-    policy = residuals.policy[:pairs] + target
-    theirs = target if config.target == "data" else residuals.reference[:pairs] + target
-    noisy, timesteps = batch.noisy_latents[:pairs].float(), batch.timesteps[:pairs]
-    return config.weight * statistics_term(config, schedule, noisy, timesteps, policy, theirs)
 
 
 def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -> DenoisingErrors:
@@ -128,11 +252,10 @@ def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -
         timesteps: Shape [pairs].
 
     Returns:
-        What the loss sees.
+        The errors that losses see.
     """
-    return DenoisingErrors(
-        *(credit.scale(timesteps) * errors.stack() + credit.correction(timesteps))
-    )
+    scale, correction = credit.scale(timesteps), credit.correction(timesteps)
+    return DenoisingErrors(*(scale * errors.stack() + correction))
 
 
 def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
@@ -141,8 +264,8 @@ def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
     `margin - penalty * max(0, pol_c - ref_c)`: the chosen image's log-ratio, where it is negative.
 
     Args:
-        errors: What the margin is made of, so that under a credit scheme the penalty is the same
-            estimate of a log-ratio, in the same units.
+        errors: With their credit, so that the penalty is the same estimate of a log-ratio as the
+            margin, in the same units.
         penalty: 0 for the plain margin; 10 kept a curriculum on real images from collapsing.
 
     Returns:
@@ -155,38 +278,44 @@ def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
     return errors.margin - penalty * growth
 
 
-def step_metrics(
-    errors: DenoisingErrors, seen: DenoisingErrors, losses: torch.Tensor, beta: float
-) -> dict[str, torch.Tensor]:
-    """Summarise a batch in TRL's keys, and the drift of both branches.
+def weighted_sum(
+    terms: Sequence[Term],
+    errors: DenoisingErrors,
+    seen: DenoisingErrors,
+    score_gap: torch.Tensor,
+    penalty: float,
+) -> torch.Tensor:
+    """Add up the configured losses, each on what its parameters name.
 
-    `reward = 0.5 * beta * (ref - pol)` is the implicit reward. The margin can grow while both
-    errors grow, the known divergence of DPO on diffusion: `errors/chosen` above 0 shows it.
+    Errors with their credit are estimates of log-ratios of whole images; a loss of the chosen error
+    alone is a regression at this timestep, and sees the error as it is.
 
     Args:
-        errors: The batch's errors as the network made them: the drift.
-        seen: The errors with their credit, as the loss saw them: the rewards.
-        losses: Losses, shape [pairs].
-        beta: The loss's beta.
+        terms: From `build_losses`.
+        errors: Errors as the network made them.
+        seen: The errors with their credit.
+        score_gap: Of each pair, shape [pairs].
+        penalty: Of `penalised`, on the margin.
 
     Returns:
-        Scalars, detached: means over the batch.
+        Losses, shape [pairs].
 
-    References:
-        Divergence: arXiv 2511.03317.
+    Raises:
+        TastemakerError: A loss returns another shape.
     """
-    chosen = (errors.policy_chosen - errors.reference_chosen).detach()
-    rejected = (errors.policy_rejected - errors.reference_rejected).detach()
-    margin = seen.margin.detach()
-    chosen_reward = 0.5 * beta * (seen.reference_chosen - seen.policy_chosen).detach()
-    rejected_reward = 0.5 * beta * (seen.reference_rejected - seen.policy_rejected).detach()
-    accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
-    return {
-        "loss": losses.detach().mean(),
-        "rewards/chosen": chosen_reward.mean(),
-        "rewards/rejected": rejected_reward.mean(),
-        "rewards/accuracies": accuracy.mean(),
-        "rewards/margins": (0.5 * beta * margin).mean(),
-        "errors/chosen": chosen.mean(),
-        "errors/rejected": rejected.mean(),
+    inputs = {
+        "errors": seen,
+        "margin": penalised(seen, penalty),
+        "chosen_error": errors.policy_chosen,
+        "score_gap": score_gap,
     }
+    values = []
+    for term in terms:
+        value = term.loss(*(inputs[name] for name in term.inputs))
+        if value.shape != score_gap.shape:
+            raise TastemakerError(
+                f"loss {term.name!r} returned shape {list(value.shape)} for {len(score_gap)} pairs;"
+                " it must return one value per pair, and reduce nothing."
+            )
+        values.append(term.weight * value)
+    return torch.stack(values).sum(0)

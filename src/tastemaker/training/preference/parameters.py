@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora, trainable
+from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.backbones.lora.weights import load_adapter
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.training.preference.reference import (
+from tastemaker.training.fsdp import split_like
+from tastemaker.training.preference.objective import (
     AdaptersOff,
     FrozenAdapter,
     FrozenCopy,
@@ -23,7 +25,7 @@ from tastemaker.training.preference.reference import (
 
 
 def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
-    """Put the LoRA on the text encoders, where one is asked for.
+    """Put the LoRA on the text encoders, if one is configured.
 
     Raises:
         TastemakerError: No layer has a target's name, or `start` adapts text encoders that do not
@@ -49,7 +51,7 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
         backbone: The model, with the adapters of its text encoders.
 
     Returns:
-        Where the reference's predictions come from.
+        The reference of the loss.
 
     Raises:
         TastemakerError: No layer has a target's name, or `start` is a LoRA of other layers.
@@ -63,7 +65,7 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
         for name in _adapter_names(config):
             load_adapter(backbone, Path(config.start), name)
     text_encoders = backbone.text_encoders if config.text_lora is not None else []
-    # Here, because a copy is one of what training starts from: `start` is loaded by now.
+    # Only now, with `start` loaded: a copy is of the networks that training starts from.
     reference: Reference = AdaptersOff(backbone)
     if config.reference == "frozen_adapter":
         reference = FrozenAdapter(backbone)
@@ -87,32 +89,34 @@ def _add_adapters(config: TrainConfig, network: Any, lora: LoraConfig, part: str
         add_lora(network, own, config.seed, name=name, part=part)
 
 
-def weights(config: TrainConfig, backbone: Backbone) -> dict[str, torch.nn.Parameter]:
-    """Return all parameters that train by name, the text encoders' under `text_encoder_0.` on."""
-    found = trainable(backbone.denoiser)
-    if config.text_lora is not None:
-        for number, encoder in enumerate(backbone.text_encoders):
-            found |= {f"text_encoder_{number}.{k}": v for k, v in trainable(encoder).items()}
-    return found
-
-
-def parameter_groups(
-    config: TrainConfig, weights: dict[str, torch.nn.Parameter]
-) -> list[dict[str, Any]]:
-    """Split the weights by learning rate: `rate` is a group's share of the denoiser's.
+class Ema:
+    """Exponential moving average of the weights that train.
 
     Args:
-        config: Its learning rates.
-        weights: From `weights`.
-
-    Returns:
-        Groups of an optimizer, none empty.
+        weights: Parameters by name.
+        decay: Share of the old average kept at an update.
     """
-    text = [value for name, value in weights.items() if name.startswith("text_encoder_")]
-    rest = [value for name, value in weights.items() if not name.startswith("text_encoder_")]
-    own = config.text_lora.learning_rate if config.text_lora else None
-    groups = [
-        {"params": rest, "rate": 1.0},
-        {"params": text, "rate": (own or config.learning_rate) / config.learning_rate},
-    ]
-    return [group for group in groups if group["params"]]
+
+    def __init__(self, weights: Mapping[str, torch.nn.Parameter], decay: float) -> None:
+        self.weights = weights
+        self.decay = decay
+        self.averages = {name: value.detach().clone() for name, value in weights.items()}
+
+    def update(self) -> None:
+        """Mix the weights in."""
+        for name, average in self.averages.items():
+            average.lerp_(self.weights[name].detach(), 1 - self.decay)
+
+    def apply(self) -> None:
+        """Put the averages in the weights' place."""
+        for name, average in self.averages.items():
+            self.weights[name].data.copy_(average)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the averages, by name."""
+        return self.averages
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore `state`, of whole tensors."""
+        for name, average in self.averages.items():
+            average.copy_(split_like(state[name], average))

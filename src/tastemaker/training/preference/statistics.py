@@ -1,4 +1,4 @@
-"""Statistics matching: keeps the channels' means (colours) of what the policy draws in place.
+"""Statistics matching: keeps the channels' means (colours) of the policy's samples in place.
 
 Preference training on real photographs moves colours long before it moves content. The term
 compares moments over the pixels of each latent channel, of an estimate that the policy makes from
@@ -11,6 +11,7 @@ import torch
 
 from tastemaker.config.training import StatisticsConfig
 from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.training.batches import NoisyBatch
 from tastemaker.training.preference.step_arrays import at_timesteps
 
 
@@ -61,3 +62,30 @@ def statistics_term(
         gaps.append((offset * noisy_latents + slope * policy).std((2, 3)) - theirs.std((2, 3)))
     gap = torch.cat(gaps, dim=1)
     return (gap.square() if config.norm == "squared" else gap.abs()).sum(1)
+
+
+def matching(
+    config: StatisticsConfig,
+    schedule: NoiseSchedule,
+    batch: NoisyBatch,
+    policy: torch.Tensor,
+    reference: torch.Tensor,
+) -> torch.Tensor:
+    """Weighted distance of the chosen images' channel statistics, shape [pairs].
+
+    Args:
+        config: Moments, their target, and the weight.
+        schedule: The backbone's schedule.
+        batch: Chosen first, then rejected.
+        policy: Residuals of the policy, from `residuals_of`: a prediction minus its target.
+        reference: Residuals of the reference.
+
+    Returns:
+        `weight * statistics_term`, to be added to the loss.
+    """
+    pairs = len(batch.timesteps) // 2
+    target = batch.target[:pairs].float()
+    aim = target if config.target == "data" else reference[:pairs] + target
+    noisy, timesteps = batch.noisy_latents[:pairs].float(), batch.timesteps[:pairs]
+    prediction = policy[:pairs] + target
+    return config.weight * statistics_term(config, schedule, noisy, timesteps, prediction, aim)

@@ -1,9 +1,10 @@
-"""From the configuration to what a step uses: bound losses with their weights, a credit scheme."""
+"""From the configuration to bound losses with their weights, and a credit scheme."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -13,32 +14,51 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.training.preference.credit import Credit
 
-Term = tuple[float, str, Callable[[torch.Tensor], torch.Tensor]]
-"""Weight, what the loss looks at ("margin" or "chosen_error"), and the loss with its options."""
+INPUTS = ("errors", "margin", "chosen_error", "score_gap")
+"""Names of a loss's parameters, options aside."""
 
 
-def weighted_losses(config: TrainConfig) -> list[Term]:
+@dataclass(frozen=True)
+class Term:
+    """A loss with its options.
+
+    Attributes:
+        name: In the table of losses.
+        weight: Factor in the sum.
+        inputs: Names of its parameters, some of `INPUTS`.
+        loss: The function.
+    """
+
+    name: str
+    weight: float
+    inputs: tuple[str, ...]
+    loss: Callable[..., torch.Tensor]
+
+
+def build_losses(config: TrainConfig) -> list[Term]:
     """Bind the configured losses.
 
     Args:
         config: `loss` counts once, `extra_losses` by their weights.
 
     Returns:
-        One term a loss.
+        One term per loss.
 
     Raises:
-        TastemakerError: A loss looks at something that no step has.
+        TastemakerError: A loss takes something that a step does not have.
     """
     chosen = [(1.0, config.loss), *((term.weight, term) for term in config.extra_losses)]
     terms = []
     for weight, choice in chosen:
-        looks_at = next(iter(inspect.signature(LOSSES.entry(choice.name)).parameters))
-        if looks_at not in {"margin", "chosen_error"}:
+        parameters = inspect.signature(LOSSES.entry(choice.name)).parameters.values()
+        inputs = tuple(each.name for each in parameters if each.kind is not each.KEYWORD_ONLY)
+        other = [name for name in inputs if name not in INPUTS]
+        if other or not inputs:
             raise TastemakerError(
-                f"loss {choice.name!r}: its first parameter is {looks_at!r}; name it margin or"
-                " chosen_error, after what it looks at."
+                f"loss {choice.name!r} takes {', '.join(other) or 'no errors'}; name its parameters"
+                f" from {', '.join(INPUTS)}, and put its options after `*`."
             )
-        terms.append((weight, looks_at, LOSSES.bind(choice.name, choice.options)))
+        terms.append(Term(choice.name, weight, inputs, LOSSES.bind(choice.name, choice.options)))
     return terms
 
 
@@ -48,10 +68,9 @@ def build_credit(config: TrainConfig, backbone: Backbone) -> Credit:
     Raises:
         TastemakerError: The scheme does not fit the schedule.
     """
+    scheme = CREDITS.bind(config.credit.name, config.credit.options)
     try:
-        credit: Credit = CREDITS.bind(config.credit.name, config.credit.options)(
-            backbone.noise_schedule
-        )
+        credit: Credit = scheme(backbone.noise_schedule)
     except ValueError as error:
         raise TastemakerError(
             f"train.credit={config.credit.name} on {backbone.name}: {error}."

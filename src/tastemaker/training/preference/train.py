@@ -48,9 +48,9 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     artifact = Artifact(output, "train", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed() as unfinished:
         if unfinished:
-            from tastemaker.training.preference.trainer import Trainer
+            from tastemaker.training.preference.trainer import PreferenceTrainer
 
-            Trainer(config, PairSet(pairs), output).run()
+            PreferenceTrainer(config, PairSet(pairs), output).run()
             before = [model for model in (config.model, config.start) if model is not None]
             write_trained_prompts(output, PairSet(pairs).prompts(), before)
             artifact.finish(steps=config.max_steps)

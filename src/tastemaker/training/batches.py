@@ -1,0 +1,260 @@
+"""Encoded images in buckets of one size, and noisy batches drawn from them.
+
+Which images, timesteps and noise a sample has depends on the seed and its number in the run alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.core.seeding import keyed_generator
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Posteriors of images, in the units that the denoiser sees.
+
+    Attributes:
+        mean: One tensor per bucket, each [images, channels, h, w].
+        std: The same shapes; zero for latents that the model sampled itself.
+        bucket: Of each image.
+        row: Of each image in its bucket.
+    """
+
+    mean: tuple[torch.Tensor, ...]
+    std: tuple[torch.Tensor, ...]
+    bucket: torch.Tensor
+    row: torch.Tensor
+
+    @classmethod
+    def of(cls, means: Sequence[torch.Tensor], stds: Sequence[torch.Tensor]) -> Latents:
+        """Put images into buckets by their shape.
+
+        Args:
+            means: One per image, [channels, h, w].
+            stds: The same.
+
+        Returns:
+            The buckets in the order of their shapes.
+        """
+        shapes = sorted({tuple(each.shape) for each in means})
+        members = [
+            [i for i, each in enumerate(means) if tuple(each.shape) == shape] for shape in shapes
+        ]
+        bucket, row = (torch.zeros(len(means), dtype=torch.long) for _ in range(2))
+        for number, images in enumerate(members):
+            bucket[images] = number
+            row[images] = torch.arange(len(images))
+        return cls(
+            tuple(torch.stack([means[i] for i in images]) for images in members),
+            tuple(torch.stack([stds[i] for i in images]) for images in members),
+            bucket,
+            row,
+        )
+
+    def take(self, images: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and standard deviation of images of one bucket, [images, channels, h, w]."""
+        index = torch.as_tensor(images, dtype=torch.long)
+        number, rows = int(self.bucket[index[0]]), self.row[index]
+        return self.mean[number][rows].float(), self.std[number][rows].float()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors to save."""
+        means = {f"mean.{number}": each for number, each in enumerate(self.mean)}
+        stds = {f"std.{number}": each for number, each in enumerate(self.std)}
+        return {"bucket": self.bucket, "row": self.row, **means, **stds}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Latents:
+        """Make latents from what `tensors` returned."""
+        numbers = range(int(tensors["bucket"].max()) + 1)
+        return cls(
+            tuple(tensors[f"mean.{number}"] for number in numbers),
+            tuple(tensors[f"std.{number}"] for number in numbers),
+            tensors["bucket"],
+            tensors["row"],
+        )
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Noisy images: of pairs the chosen first, then the rejected; policy and reference see both.
+
+    Attributes:
+        noisy_latents: Shape [images, channels, h, w].
+        timesteps: Shape [images]; a pair shares its timestep.
+        target: What the prediction should be.
+        conditioning: Prompt embeddings, one row per image.
+        tokens: Input of the text encoders, one row per image, where they train.
+    """
+
+    noisy_latents: torch.Tensor
+    timesteps: torch.Tensor
+    target: torch.Tensor
+    conditioning: Conditioning
+    tokens: Conditioning | None = None
+
+
+def noisy_batch(
+    backbone: Backbone,
+    latents: Latents,
+    images: torch.Tensor,
+    generators: Sequence[torch.Generator],
+    conditioning: Conditioning,
+    tokens: Conditioning | None = None,
+    *,
+    sample_posterior: bool = True,
+    densities: Sequence[torch.Tensor | None] | None = None,
+) -> NoisyBatch:
+    """Add noise to encoded images.
+
+    Args:
+        backbone: The model.
+        latents: Of all images.
+        images: Indices of images of one bucket: as many as generators, or the chosen and then the
+            rejected images of pairs, one generator per pair. Both images of a pair share timestep
+            and noise; each has its own sample of the VAE's posterior.
+        generators: Each sample's own.
+        conditioning: One row per image.
+        tokens: The same, where text encoders train.
+        sample_posterior: Sample the VAE's posterior, or take its mean.
+        densities: How often each timestep is drawn, one density per bucket, unnormalised, shape
+            [T]; None draws uniformly.
+
+    Returns:
+        The batch on the model's device.
+    """
+    mean, std = latents.take(images)
+    shape, sides = mean.shape[1:], len(images) // len(generators)
+    density = densities[int(latents.bucket[images[0]])] if densities else None
+    length = len(backbone.noise_schedule.alpha)
+    timesteps = torch.cat([draw_timestep(density, length, each) for each in generators])
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    if sample_posterior:
+        samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
+        mean = mean + std * torch.stack(samples)
+    device = backbone.device
+    clean, noise = mean.to(device), torch.cat([noise] * sides).to(device)
+    timesteps = torch.cat([timesteps] * sides).to(device)
+    return NoisyBatch(
+        noisy_latents=backbone.add_noise(clean, noise, timesteps),
+        timesteps=timesteps,
+        target=backbone.target(clean, noise, timesteps),
+        conditioning=_moved(conditioning, device),
+        tokens=None if tokens is None else _moved(tokens, device),
+    )
+
+
+def draw_timestep(
+    density: torch.Tensor | None, length: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw one timestep, int64, shape [1].
+
+    Args:
+        density: Unnormalised, shape [T]; None for uniform.
+        length: T.
+        generator: The draw's own generator.
+
+    Returns:
+        A timestep in [0, T).
+    """
+    if density is None:
+        return torch.randint(length, (1,), generator=generator)
+    return torch.multinomial(density, 1, generator=generator)
+
+
+def residual(
+    backbone: Backbone,
+    denoiser: torch.nn.Module,
+    batch: NoisyBatch,
+    text_encoders: Sequence[torch.nn.Module] = (),
+) -> torch.Tensor:
+    """Prediction minus target of a denoiser, without guidance.
+
+    Args:
+        backbone: Knows how to call the denoiser.
+        denoiser: Policy or reference.
+        batch: Noisy images.
+        text_encoders: They read the batch's tokens, where it has some, in place of the cache.
+
+    Returns:
+        Float32, shape [images, channels, h, w].
+    """
+    conditioning = batch.conditioning
+    if batch.tokens is not None:
+        conditioning = conditioning | backbone.embed(text_encoders, batch.tokens, conditioning)
+    prediction = backbone.predict(denoiser, batch.noisy_latents, batch.timesteps, conditioning)
+    return prediction.float() - batch.target.float()
+
+
+def mean_square(residual: torch.Tensor) -> torch.Tensor:
+    """`error_i = mean(residual_i^2)` over a latent's elements, one value per image."""
+    return residual.square().flatten(1).mean(1)
+
+
+def pair_index(draw: int, pairs: int, seed: int) -> int:
+    """Return the index of the pair of the run's `draw`-th sample; each epoch is a permutation.
+
+    Args:
+        draw: Number of the sample in the run, from 0.
+        pairs: Number of pairs.
+        seed: The run's seed.
+
+    Returns:
+        An index below `pairs`.
+    """
+    epoch, position = divmod(draw, pairs)
+    return int(_permutation(pairs, seed, epoch)[position])
+
+
+def bucketed_indices(
+    draws: Sequence[int], buckets: tuple[int, ...], step: int, seed: int
+) -> list[int]:
+    """Return the indices of the pairs of samples, so that those of a step share a bucket.
+
+    Each epoch shuffles every bucket, cuts it into steps, the last filled up from the bucket's
+    beginning, and shuffles the steps. How a step is cut into batches does not enter.
+
+    Args:
+        draws: Numbers of the samples in the run, from 0.
+        buckets: Of each pair; where there is one, this is `pair_index`.
+        step: Samples per optimizer step, in all processes.
+        seed: The run's seed.
+
+    Returns:
+        Indices below `len(buckets)`.
+    """
+    if len(set(buckets)) == 1:
+        return [pair_index(draw, len(buckets), seed) for draw in draws]
+    length = len(_epoch(buckets, step, seed, 0))
+    places = [divmod(draw, length) for draw in draws]
+    return [_epoch(buckets, step, seed, epoch)[position] for epoch, position in places]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(pairs: int, seed: int, epoch: int) -> torch.Tensor:
+    return torch.randperm(pairs, generator=keyed_generator(seed, "order", epoch))
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch(buckets: tuple[int, ...], step: int, seed: int, epoch: int) -> list[int]:
+    steps: list[list[int]] = []
+    for bucket in sorted(set(buckets)):
+        members = [pair for pair, each in enumerate(buckets) if each == bucket]
+        generator = keyed_generator(seed, "order", epoch, bucket)
+        order = torch.randperm(len(members), generator=generator).tolist()
+        short = -len(order) % step
+        filled = [members[i] for i in order + [order[i % len(order)] for i in range(short)]]
+        steps += [filled[i : i + step] for i in range(0, len(filled), step)]
+    generator = keyed_generator(seed, "steps", epoch)
+    places = torch.randperm(len(steps), generator=generator).tolist()
+    return [pair for place in places for pair in steps[place]]
+
+
+def _moved(values: Conditioning, device: torch.device) -> Conditioning:
+    return {name: value.to(device) for name, value in values.items()}
