@@ -47,9 +47,9 @@ DPO = """\
 generate: {prompts: train.txt, num_candidates: 2, num_inference_steps: 1, shard_size: 2}
 score: {scorers: [sharpness]}
 pair: {rule: {name: best_worst, scorer: sharpness}}
-train: {lora: {rank: 2}, steps: 2, batch_size: 2, save_steps: 1, tracker: null}"""
+train: {lora: {r: 2}, max_steps: 2, batch_size: 2, save_steps: 1, report_to: null}"""
 ALIGN = """\
-train: {prompts: train.txt, scorer: nano_preference, lora: {rank: 2}, steps: 2, batch_size: 1,
+train: {prompts: train.txt, scorer: nano_preference, lora: {r: 2}, max_steps: 2, batch_size: 1,
   num_inference_steps: 1, keep: 1, save_steps: 1}"""
 
 

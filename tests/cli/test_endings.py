@@ -35,7 +35,8 @@ ENDINGS: dict[str, tuple[Callable[[], int | None], int, str]] = {
     "well": (lambda: None, 0, ""),
     "found problems": (lambda: 1, 1, ""),
     "a mistake": (_raise(TastemakerError("the path is wrong")), 2, "the path is wrong"),
-    "interrupted": (_raise(KeyboardInterrupt()), 130, "interrupted"),
+    "Ctrl-C": (_raise(KeyboardInterrupt()), 130, "to go on: tastemaker run 'my run.yaml' seed=1"),
+    "SIGTERM": (_raise(SystemExit(143)), 143, "to go on: tastemaker run 'my run.yaml' seed=1"),
     "left": (_raise(SystemExit(0)), 70, r"SystemExit: 0"),
     "a fault": (_raise(KeyError("x")), 70, "KeyError: 'x'.*please report it; the traceback is in"),
     "a fault without words": (_raise(ValueError()), 70, r"\(ValueError\)"),
@@ -53,12 +54,12 @@ ENDINGS: dict[str, tuple[Callable[[], int | None], int, str]] = {
 @pytest.mark.parametrize("what", ENDINGS)
 def test_every_ending(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     command, status, words = ENDINGS[what]
-    assert status_of(command) == status
+    assert status_of(command, ("run", "my run.yaml", "seed=1")) == status
     said = capsys.readouterr().err
     assert re.search(words, said)
     assert said.count("\n") == bool(words)
     named = re.search(r"traceback is in (\S+)", said)
-    assert (named is not None) == (bool(words) and what not in {"a mistake", "interrupted"})
+    assert (named is not None) == (bool(words) and what not in {"a mistake", "Ctrl-C", "SIGTERM"})
     if named:
         log = Path(named[1])
         assert "Traceback" in log.read_text(encoding="utf-8")

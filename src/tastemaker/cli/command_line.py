@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 where a check found problems, 2 on a mistake that the user can mend, 70 on
-        a fault that is not theirs, 130 when interrupted, 141 where nobody reads the output.
+        a fault that is not theirs, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads the
+        output.
     """
     ignore_environment()
     # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Names of files may be no valid text.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     parsed = _parsed(arguments)
-    return status_of(functools.partial(parsed.command, parsed))
+    words = sys.argv[1:] if arguments is None else arguments
+    return status_of(functools.partial(parsed.command, parsed), words)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

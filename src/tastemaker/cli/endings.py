@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import PLUGIN
@@ -18,17 +19,19 @@ FAULT = 70
 """Exit status of a fault in this program, in a library or in a plugin (EX_SOFTWARE)."""
 
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "overflow when unpacking", "overflowed")
 """What torch says, in plain errors, of sizes that no machine has."""
 
 
-def status_of(command: Callable[[], int | None]) -> int:
+def status_of(command: Callable[[], int | None], words: Sequence[str] = ()) -> int:
     """Run a command to its end, and say in one sentence why if that was not a good one.
 
     Args:
         command: Returns the exit status, None for 0.
+        words: Its words on the command line, which are repeated where it was stopped.
 
     Returns:
         The status. Anything that is not a `TastemakerError` leaves its traceback in a log file in
@@ -39,11 +42,13 @@ def status_of(command: Callable[[], int | None]) -> int:
     except TastemakerError as error:
         return _say(str(error), MISTAKE)
     except KeyboardInterrupt:
-        return _say("interrupted; run the same command again to go on.", INTERRUPTED)
+        return _stopped(INTERRUPTED, words)
     except BrokenPipeError:  # `tastemaker doctor | head`: whoever read the output has seen enough
         _discard_output()
         return BROKEN_PIPE
-    except BaseException as error:  # also sys.exit by a plugin or a library
+    except SystemExit as error:
+        return _stopped(TERMINATED, words) if error.code == TERMINATED else _unexpected(error)
+    except BaseException as error:
         return _unexpected(error)
 
 
@@ -67,6 +72,11 @@ def _unexpected(error: BaseException) -> int:
     if plugin:
         return _say(f"{plugin} failed ({what}); mend it there; {_log()}", MISTAKE)
     return _say(f"a fault that is not yours ({what}); please report it; {_log()}", FAULT)
+
+
+def _stopped(status: int, words: Sequence[str]) -> int:
+    again = shlex.join(["tastemaker", *words])
+    return _say(f"stopped, and what was done is kept; to go on: {again}", status)
 
 
 def _plugin_line(error: BaseException) -> str:

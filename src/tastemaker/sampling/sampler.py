@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import Conditioning, stack
+from tastemaker.backbones.conditioning import stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora.switches import switch_policy
 from tastemaker.backbones.sampling_batch import SamplingBatch
@@ -21,9 +22,10 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import config_key, write_table
+from tastemaker.storage.files import config_key, read_table, write_table
 from tastemaker.storage.images import encode_png
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.unfinished import saved_when_stopped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +79,9 @@ class RealImage:
 Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
 """From items and the drawing of them to final latents, one row an item."""
 
+
+Rows = dict[Item, dict[str, Any]]
+"""Rows of a pool by what they show."""
 
 MOST_IMAGES = 4_000_000
 """Of a pool: all are listed before the first is drawn."""
@@ -204,23 +209,19 @@ def sample_pool(
     missing = [(i, part) for i, part in shards if not pool.shard(i).is_file()]
     mine = [(i, part) for i, part in missing if i % state.num_processes == state.process_index]
     if mine:
-        backbone = load_backbone(
-            model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
-        )
-        scale = backbone.guidance_scale(config.guidance_scale)
-        config = config.model_copy(update={"guidance_scale": scale})
-        switch_policy(backbone, config.adapter)
         texts = {item.prompt for _, part in mine for item in part}
-        embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
-        negative = backbone.encode_negative(config.negative_prompt)
-        how = draw or from_noise(config)
+        draw_batch = _batch_drawer(config, model, texts, keep_latents, draw or from_noise(config))
         number = sum(len(part) for _, part in mine)
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
             for index, part in mine:
-                table = _draw_shard(
-                    config, backbone, embeddings, negative, part, keep_latents, bar, how
-                )
-                write_table(pool.shard(index), table)
+                batches = list(_batches(part, config.batch_size))
+                rows = _drawn_before(pool.unfinished(index), batches)
+                with saved_when_stopped(pool.unfinished(index), rows, _table):
+                    for batch in batches:
+                        if batch[0] not in rows:
+                            rows |= draw_batch(batch)
+                        bar.update(len(batch))
+                write_table(pool.shard(index), _table({item: rows[item] for item in part}))
     state.wait_for_everyone()
     return sum(len(part) for _, part in mine)
 
@@ -242,38 +243,50 @@ def from_noise(config: SamplingConfig) -> Draw:
     return draw
 
 
-def _draw_shard(
-    config: SamplingConfig,
-    backbone: Backbone,
-    embeddings: dict[str, Conditioning],
-    negative: Conditioning,
-    items: Sequence[Item],
-    keep_latents: bool,
-    bar: Any,
-    draw: Draw,
-) -> pa.Table:
-    rows: dict[Item, dict[str, Any]] = {}
+def _batch_drawer(
+    config: SamplingConfig, model: str, texts: set[str], keep_latents: bool, draw: Draw
+) -> Callable[[Sequence[Item]], Rows]:
+    """Load a model and return the function that draws a batch of items as rows of a pool."""
+    backbone = load_backbone(
+        model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
+    )
+    scale = backbone.guidance_scale(config.guidance_scale)
+    config = config.model_copy(update={"guidance_scale": scale})
+    switch_policy(backbone, config.adapter)
+    embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
+    negative = backbone.encode_negative(config.negative_prompt)
     # Pools of one model and seed that were drawn otherwise are other candidates.
     how = config.model_dump(mode="json", include=HOW)
-    for part in _batches(items, config.batch_size):
+
+    def draw_batch(items: Sequence[Item]) -> Rows:
         drawing = SamplingBatch(
-            stack([embeddings[item.prompt] for item in part]),
-            stack([negative] * len(part)),
-            [item.seed for item in part],
+            stack([embeddings[item.prompt] for item in items]),
+            stack([negative] * len(items)),
+            [item.seed for item in items],
             num_inference_steps=config.num_inference_steps,
-            guidance_scale=backbone.guidance_scale(config.guidance_scale),
+            guidance_scale=scale,
         )
-        latents = draw(backbone, part, drawing)
-        for item, image, latent in zip(
-            part, backbone.vae.decode_images(latents), latents, strict=True
-        ):
-            row = _row(item, backbone.name, how, encode_png(image))
+        latents = draw(backbone, items, drawing)
+        images = backbone.vae.decode_images(latents)
+        rows: Rows = {}
+        for item, image, latent in zip(items, images, latents, strict=True):
+            rows[item] = _row(item, backbone.name, how, encode_png(image))
             if keep_latents:
-                row["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
-                row["latents_shape"] = list(latent.shape)
-            rows[item] = row
-        bar.update(len(part))
-    return candidate_table([rows[item] for item in items])
+                rows[item]["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
+                rows[item]["latents_shape"] = list(latent.shape)
+        return rows
+
+    return draw_batch
+
+
+def _drawn_before(file: Path, batches: Sequence[Sequence[Item]]) -> Rows:
+    """Rows of a shard's first batches that a stopped command left; empty where it left none."""
+    kept = read_table(file).to_pylist() if file.is_file() else []
+    return dict(zip(chain(*batches), kept, strict=False))
+
+
+def _table(rows: Rows) -> pa.Table:
+    return candidate_table(list(rows.values()))
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -23,6 +23,7 @@ from tastemaker.storage.candidates import item_of
 from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.images import decode
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.unfinished import UNFINISHED, saved_when_stopped
 
 ITEM = ("candidate_id", "prompt_id", "source", "source_id")
 """Columns that say which candidates compete."""
@@ -108,14 +109,23 @@ def _score_missing(
             for shard in shards:
                 file = pool.score_file(column, shard)
                 if not file.is_file():
-                    write_table(file, _score_shard(scorer, column, shard, known, batch_size, bar))
+                    begun = file.with_name(file.name.replace("scores", UNFINISHED))
+                    known |= known_scores(begun, column) if begun.is_file() else {}
+                    table = _score_shard(scorer, column, shard, known, batch_size, bar, begun)
+                    write_table(file, table)
                 # From the file, also where it was just written: rounded as a later run reads it.
                 known |= known_scores(file, column)
     processes().wait_for_everyone()
 
 
 def _score_shard(
-    scorer: Any, column: str, shard: Path, known: dict[bytes, float], batch_size: int, bar: Any
+    scorer: Any,
+    column: str,
+    shard: Path,
+    known: dict[bytes, float],
+    batch_size: int,
+    bar: Any,
+    begun: Path,
 ) -> Any:
     import pyarrow as pa
 
@@ -126,13 +136,19 @@ def _score_shard(
         first.setdefault(key, row)
     new = [key for key in first if key not in known]
     scores = {key: known[key] for key in first if key in known}
-    for keys in batched(new, batch_size):
-        part = [first[key] for key in keys]
-        images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in part]
-        values = torch.as_tensor(scorer()(images, [row["prompt"] for row in part]))
-        _check(values, column, part)
-        scores |= dict(zip(keys, values.tolist(), strict=True))
-        bar.update(len(part))
+
+    def table(of: dict[bytes, float]) -> pa.Table:
+        values = pa.array(of.values(), pa.float32())
+        return pa.table({CONTENT: pa.array(of.keys(), pa.binary(16)), column: values})
+
+    with saved_when_stopped(begun, scores, table):
+        for keys in batched(new, batch_size):
+            part = [first[key] for key in keys]
+            images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in part]
+            values = torch.as_tensor(scorer()(images, [row["prompt"] for row in part]))
+            _check(values, column, part)
+            scores |= dict(zip(keys, values.tolist(), strict=True))
+            bar.update(len(part))
     bar.update(len(rows) - len(new))
     return pa.table(
         {

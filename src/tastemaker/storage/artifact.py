@@ -16,6 +16,7 @@ from tastemaker.core.registry import plugin_code
 from tastemaker.storage.files import config_key, read_record, write_json
 from tastemaker.storage.kept import bring_back, copy_work, kept_artifacts, put_aside, run_above
 from tastemaker.storage.locks import ARTIFACT_FILE, LOCK, exclusive, still_held
+from tastemaker.storage.unfinished import UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ class Artifact:
                 f"{self.folder} was moved, deleted or taken by another command while this one ran;"
                 " put it back, or delete what is there, and run the same command again."
             )
+        for part in self.folder.glob(f"{UNFINISHED}-*"):
+            part.unlink()
         files = {
             file.relative_to(self.folder).as_posix(): {
                 "bytes": file.stat().st_size,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import DONE_FILE, finished_key
 from tastemaker.storage.files import read_table, whole_parquet
+from tastemaker.storage.unfinished import UNFINISHED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +29,10 @@ class Pool:
     def shard(self, index: int) -> Path:
         """Return the path of one image shard."""
         return self.folder / f"candidates-{index:05d}.parquet"
+
+    def unfinished(self, index: int) -> Path:
+        """Return the path of what a stopped command made of one image shard."""
+        return self.folder / f"{UNFINISHED}-{index:05d}.parquet"
 
     def shards(self) -> list[Path]:
         """Return the image shards in order.
