@@ -21,13 +21,16 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
+from tastemaker.config.loading import parse
+from tastemaker.config.runs import RunConfig, run_class
 from tastemaker.config.sections import ReportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.figures import model_colours, moving_average
 from tastemaker.reporting.health import warnings
 from tastemaker.reporting.images import thumbnail
+from tastemaker.reporting.judges import judge_of, training_scorers
 from tastemaker.reporting.report import report
-from tastemaker.reporting.run_contents import read, training_scorers
+from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import quantiles, strips
 from tastemaker.reporting.summary import verdict
 from tastemaker.reporting.svg import COLOURS, PRINT
@@ -142,10 +145,11 @@ def write_run(folder: Path, size: int = 64, images: int = 40) -> RunDir:
         "recipe": "diffusion_dpo",
         "name": "demo",
         "model": "nano",
-        "score": {"scorers": [{"name": "nano_preference", "label": None}]},
+        "generate": {"prompts": "nano_train"},
+        "score": {"scorers": ["nano_preference"]},
         "pair": {"rule": {"name": "best_worst", "scorer": "nano_preference"}},
         "train": {"model": "nano", "loss": {"name": "dpo", "beta": 2000.0}},
-        "evaluate": {"scorers": [{"name": name, "label": None} for name in SCORERS]},
+        "evaluate": {"prompts": "nano_test", "scorers": list(SCORERS)},
     }
     run.open(yaml.safe_dump(config, sort_keys=False), {"torch": "2.13.0", "device": "cpu"})
     pool = write_pool(run.candidates, "nano", prompts, 0.0, size, draws=2)
@@ -198,7 +202,7 @@ def test_page_has_every_section(page: str) -> None:
         "validation",
         "configuration",
     ]
-    assert "Policy beats base on 2 of 2 scorers; win rate by nano_judge 71.3% [63.0, 78.4]." in page
+    assert "Policy beats base on 1 of 1 independent scorer; win rate by nano_judge 71.3%" in page
     assert "+0.03000 ± 0.00099" in page
     assert "No warnings" in page
     assert page.count("<svg") == 1 + 2 + 7
@@ -344,32 +348,92 @@ def test_large_images_shrink_and_small_ones_stay_lossless() -> None:
         thumbnail(b"no image")
 
 
-JUDGED = {"scorers": ["nano_preference", {"name": "clip", "model": "x", "label": "judge"}]}
-OF = {"name": "mean", "label": "both", "of": ["clip", "sharpness"]}
+CLIP = {"name": "clip", "model": "x"}
+JUDGES = ["nano_preference", {**CLIP, "label": "judge"}]
+BOTH = {"name": "mean", "label": "both", "of": ["clip", "sharpness"]}
+
+
+def run_config(recipe: str = "diffusion_dpo", **sections: Any) -> RunConfig:
+    """Return a configuration whose evaluation is by `nano_preference` and a CLIP, `judge`."""
+    judging = {"prompts": "nano_test", "scorers": JUDGES, **sections.pop("evaluate", {})}
+    data = {"recipe": recipe, "name": "a", "model": "nano", "evaluate": judging, **sections}
+    return parse(run_class(recipe), data, "test")
+
+
+def paired(*scorers: Any, rule: dict[str, Any], **evaluate: Any) -> RunConfig:
+    """Return a run that pairs its own candidates."""
+    candidates = {"generate": {"prompts": "nano_train"}, "score": {"scorers": scorers}}
+    return run_config(pair={"rule": rule}, train={}, evaluate=evaluate, **candidates)
 
 
 @pytest.mark.parametrize(
-    ("config", "learnt"),
+    ("config", "learned", "judge"),
     [
-        ({"pair": {"rule": {"name": "best_worst", "scorer": "a"}}}, ["a"]),
-        ({"pair": {"rule": {"name": "threshold", "scorer": {"a": 1, "b": 2}}}}, ["a", "b"]),
-        ({"pair": {"rule": {"name": "angle", "fidelity": "a", "prompt": "b"}}}, ["a", "b"]),
-        ({"scorer": "a", "score": {"scorers": ["a", "b"]}}, ["a"]),
-        ({"train": {"scorer": {"name": "nano_preference"}}}, ["nano_preference"]),
-        # The same scorer under the label of a judge, also inside an ensemble.
         (
-            {
-                "score": {"scorers": [{"name": "clip", "model": "x"}, "sharpness", OF]},
-                "pair": {"rule": {"name": "best_worst", "scorer": "both"}},
-                "evaluate": JUDGED,
-            },
-            ["both", "clip", "sharpness", "judge"],
+            paired("sharpness", rule={"name": "best_worst", "scorer": "sharpness"}),
+            ["sharpness"],
+            "nano_preference",
         ),
-        ({"score": {"scorers": ["sharpness"]}, "evaluate": JUDGED}, ["sharpness"]),
+        (
+            paired(
+                "nano_judge", "sharpness", rule={"name": "weighted", "weights": {"sharpness": 1}}
+            ),
+            ["sharpness"],
+            "nano_preference",
+        ),
+        (
+            paired(
+                "nano_preference",
+                "sharpness",
+                rule={"name": "angle", "fidelity": "nano_preference", "prompt": "sharpness"},
+            ),
+            ["nano_preference", "sharpness"],
+            "judge",
+        ),
+        (
+            run_config("align_prop", train={"prompts": "nano_train", "scorer": "nano_preference"}),
+            ["nano_preference"],
+            "judge",
+        ),
+        # The same scorer under another label, also inside an ensemble.
+        (
+            paired(CLIP, "sharpness", BOTH, rule={"name": "best_worst", "scorer": "both"}),
+            ["both", "clip", "sharpness", "judge"],
+            "nano_preference",
+        ),
+        # No judge is left but where one is named.
+        (
+            paired(CLIP, rule={"name": "best_worst", "scorer": "clip"}, scorers=[CLIP], judge=None),
+            ["clip"],
+            None,
+        ),
+        (
+            paired(CLIP, rule={"name": "best_worst", "scorer": "clip"}, judge="judge"),
+            ["clip", "judge"],
+            "judge",
+        ),
     ],
 )
-def test_scorers_of_training(config: dict[str, Any], learnt: list[str]) -> None:
-    assert training_scorers(config) == learnt
+def test_scorers_of_training_and_judge(
+    config: RunConfig, learned: list[str], judge: str | None
+) -> None:
+    assert training_scorers(config) == learned
+    assert judge_of(config) == judge
+
+
+def test_a_judge_is_one_of_the_scorers() -> None:
+    with pytest.raises(TastemakerError, match=r"no scorer gives 'jugde'. Did you mean judge"):
+        paired(CLIP, rule={"name": "best_worst", "scorer": "clip"}, judge="jugde")
+
+
+def test_a_run_without_an_independent_judge_says_so(run: RunDir, tmp_path: Path) -> None:
+    own = RunDir(Path(shutil.copytree(run.folder, tmp_path / "own")))
+    config = yaml.safe_load(own.config.read_text(encoding="utf-8"))
+    config["evaluate"]["scorers"] = ["nano_preference"]
+    write_text(own.config, yaml.safe_dump(config))
+    write_json(own.report_json, measured(nano_preference=(0.78, 0.68, 0.86)))
+    text = report(ReportConfig(), own).read_text(encoding="utf-8")
+    assert "on 1 of 1 scorer, and training learned from all of them: no independent judge." in text
 
 
 class TestWarnings:

@@ -170,13 +170,14 @@ def _export(parsed: argparse.Namespace) -> None:
 
 
 def _show(parsed: argparse.Namespace) -> None:
-    from tastemaker.recipes.listing import listing
     from tastemaker.reporting.pool.show import show
 
     section, shown = _section(ShowConfig, parsed), Path(parsed.shown)
     if not RunDir(shown).config.is_file():
         print(show(section, shown))
     elif section == ShowConfig():
+        from tastemaker.recipes.listing import listing  # recipes need torch, pools do not
+
         print(listing(RunDir(shown)))
     else:
         raise TastemakerError(f"{shown} is a run, which is listed without options; leave them out.")

@@ -199,7 +199,7 @@ if TYPE_CHECKING:
     JoinRule = Choice
     Loss = Choice
     ExtraLoss = LossTerm
-    Credit = Choice
+    CreditChoice = Choice
     Scorer = ScorerChoice
     PixelScorer = ScorerChoice
 else:
@@ -218,7 +218,7 @@ else:
     JoinRule = _choice(registry.JOINS, default="best_worst")
     Loss = _choice(registry.LOSSES, default="dpo")
     ExtraLoss = _choice(registry.LOSSES, kind=LossTerm)
-    Credit = _choice(registry.CREDITS, default="uniform")
+    CreditChoice = _choice(registry.CREDITS, default="uniform")
 
 
 def _columns_differ(scorers: tuple[ScorerChoice, ...]) -> tuple[ScorerChoice, ...]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.config.choices import Choice, Judges, Prompts, Scorers
-from tastemaker.core.errors import TastemakerError
+from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import Name, Names, Options
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
@@ -262,6 +262,20 @@ class EvaluateConfig(SamplingConfig):
         (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
     )
     scorers: Judges = Field(description="Registered scorers.")
+    judge: str | None = Field(
+        None,
+        description="Column of `scorers` that decides; default: the first that nothing was trained,"
+        " paired or searched with.",
+    )
+
+    @model_validator(mode="after")
+    def _judge_scores(self) -> EvaluateConfig:
+        columns = [scorer.column for scorer in self.scorers]
+        if self.judge is not None and self.judge not in columns:
+            raise ValueError(
+                f"judge: no scorer gives {self.judge!r}. {nearest(self.judge, columns)}"
+            )
+        return self
 
     def switches(self, model: str) -> AdapterConfig:
         """Return where a judged model's LoRA acts: whole, save for `policy` and those named."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tastemaker.config.choices import Choice, Credit, ExtraLoss, Loss, PixelScorer, Prompts
+from tastemaker.config.choices import Choice, CreditChoice, ExtraLoss, Loss, PixelScorer, Prompts
 from tastemaker.config.sections import Device, Model, Precision, Section
 from tastemaker.core.hardware import number_of_processes
 from tastemaker.core.values import Names
@@ -162,7 +162,7 @@ class TrainConfig(OptimisationConfig):
     extra_losses: tuple[ExtraLoss, ...] = Field(
         (), description="Further losses, e.g. [{name: sft, weight: 0.1}] as an anchor."
     )
-    credit: Credit = Field(
+    credit: CreditChoice = Field(
         Choice(name="uniform"), description="Which denoising steps count, and how much."
     )
     timesteps: Literal["family", "uniform"] = Field(

@@ -262,7 +262,7 @@ def _artifact(
 ) -> Artifact:
     from tastemaker.backbones import model_identity
 
-    around = {"device", "scorers", "base", "features", "adapters"}
+    around = {"device", "scorers", "base", "features", "adapters", "judge"}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})

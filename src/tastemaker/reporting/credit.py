@@ -1,4 +1,4 @@
-"""Figures of credit assignment: kappa, the corrections, and where in time the loss put its weight.
+"""Figures of credit assignment: kappa, corrections, and the loss's weight per timestep.
 
 `figures(folder)` gives them for any trained model, ready to save; the page shows the same ones.
 """
@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.figures import Array
-from tastemaker.reporting.svg import COLOURS, PRINT, styled, to_svg
+from tastemaker.reporting.svg import Palette, Panel
 from tastemaker.storage.files import read_json_lines, read_record
 
 BRANCHES = ("policy, chosen", "policy, rejected", "reference, chosen", "reference, rejected")
@@ -33,7 +32,7 @@ MEANINGS = {
     " chosen at this noise level.",
 }
 
-THIRDS = "One line a third of the training, from early (faint) to late (solid)."
+THIRDS = "One line per third of the training, from early (faint) to late (solid)."
 
 SHARE = (
     "In which tenth of the timesteps the loss's gradient lies, as shares of its squared norm at the"
@@ -47,23 +46,24 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 SMALL_CORRECTION = 0.01
 """Below this the axis of corrections is linear, above it logarithmic: they span decades."""
 
-Palette = Mapping[str, str]
+PREFIX = "credit-"
+Draw = Callable[..., None]
 Rows = npt.NDArray[np.intp]
-"""Places of optimizer steps."""
+"""Indices of optimizer steps."""
 
 
 @dataclass(frozen=True)
-class Credit:
-    """What a training wrote about its credit scheme.
+class CreditRecord:
+    """The records of a training about its credit scheme.
 
     Args:
         length: T.
-        prediction: What the network predicts.
-        timesteps: Where the curves are known, shape `[points]`.
+        prediction: The network's prediction type.
+        timesteps: Timesteps of the curves, shape `[points]`.
         kappa: From the error of the prediction to that of x_0; NaN where infinite.
         scale: The scheme's factor on the errors.
-        density: How often a timestep is drawn; 1 is the average.
-        sums: Of each observed value by step and band, shape `[steps, bands]`; `count` among them.
+        density: Relative frequency of a timestep; 1 is the average.
+        sums: Sums of each observed value, shape `[steps, bands]`; `count` among them.
         corrections: Optimizer step to the four branches' corrections, shape `[4, points]`.
     """
 
@@ -77,16 +77,7 @@ class Credit:
     corrections: dict[int, Array]
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A figure of the page."""
-
-    title: str
-    meaning: str
-    svg: Markup
-
-
-def read(folder: Path) -> Credit | None:
+def read(folder: Path) -> CreditRecord | None:
     """Read `credit.json` and `credit.jsonl` of a trained model's folder.
 
     Returns:
@@ -104,7 +95,7 @@ def read(folder: Path) -> Credit | None:
     if not rows:
         return None
     names = [name for name in rows[0] if name not in {"step", "correction"}]
-    return Credit(
+    return CreditRecord(
         length=int(held["length"]),
         prediction=str(held["prediction"]),
         timesteps=_array(held["timesteps"]),
@@ -141,68 +132,66 @@ def figures(folder: Path | str) -> dict[str, Figure]:
     credit = read(Path(folder))
     if credit is None:
         raise TastemakerError(f"{folder} has no credit.jsonl; name the folder of a trained model.")
-    return {name: styled(drawing.draw, PRINT) for name, drawing in _drawings(credit, PRINT).items()}
+    drawn = {each.name.removeprefix(PREFIX): each.figure for each in _panels(credit)}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def panels(folder: Path) -> list[Panel]:
-    """Draw the same figures for the page; none where nothing was trained."""
+    """Return the same figures for the page; empty where nothing was trained."""
     credit = read(folder)
-    if credit is None:
-        return []
-    return [
-        Panel(each.title, each.meaning, to_svg(styled(each.draw, COLOURS), f"credit-{name}"))
-        for name, each in _drawings(credit, COLOURS).items()
-    ]
+    return [] if credit is None else _panels(credit)
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What a figure is called, what it means, and how it is drawn."""
+def _panels(credit: CreditRecord) -> list[Panel]:
+    """Return the figures that this training has data for."""
 
-    title: str
-    meaning: str
-    draw: Callable[[Axes], None]
+    def panel(name: str, title: str, meaning: str, draw: Draw) -> Panel:
+        return Panel(f"{PREFIX}{name}", title, meaning, functools.partial(draw, credit=credit))
 
-
-def _drawings(credit: Credit, palette: Palette) -> dict[str, Drawing]:
-    """Title, meaning and drawing of every figure that this training has data for."""
-    drawings = {
-        "kappa": Drawing(
+    found = [
+        panel(
+            "kappa",
             "Kappa and the scheme over time",
             "Kappa turns the error of the prediction at t into that of the finished image. The"
             " scheme multiplies errors by its scale, and draws t in proportion to its density.",
-            lambda axes: _scheme(axes, credit, palette),
+            _scheme,
         )
-    }
+    ]
     if credit.corrections:
-        drawings["correction"] = Drawing(
-            "Corrections",
-            "What the denoising steps before t add to each branch at the end of training: the sum"
-            " of their estimated log-ratios. Only the difference of the branches moves the loss.",
-            lambda axes: _correction(axes, credit, palette),
-        )
-        drawings["convergence"] = Drawing(
-            "Convergence of the corrections",
-            "The chosen branch of the policy, from early (faint) to late (solid). Once the lines"
-            " lie on one another, the running estimates have settled.",
-            lambda axes: _convergence(axes, credit, palette),
-        )
-    for name, meaning in MEANINGS.items():
-        drawings[name] = Drawing(
+        found += [
+            panel(
+                "correction",
+                "Corrections",
+                "What the denoising steps before t add to each branch at the end of training: the"
+                " sum of their estimated log-ratios. Only the difference of the branches moves the"
+                " loss.",
+                _correction,
+            ),
+            panel(
+                "convergence",
+                "Convergence of the corrections",
+                "The chosen branch of the policy, from early (faint) to late (solid). Once the"
+                " lines lie on one another, the running estimates have settled.",
+                _convergence,
+            ),
+        ]
+    found += [
+        panel(
+            name,
             f"{name.capitalize()} by timestep",
             f"{meaning} {THIRDS}",
-            functools.partial(_bands, credit=credit, name=name, palette=palette),
+            functools.partial(_bands, name=name),
         )
+        for name, meaning in MEANINGS.items()
+    ]
     if "gradient" in credit.sums:  # not in trainings of earlier versions
-        drawings["gradient"] = Drawing(
-            "Share of the gradient by timestep",
-            f"{SHARE} {THIRDS}",
-            lambda axes: _shares(axes, credit, palette),
+        found.append(
+            panel("gradient", "Share of the gradient by timestep", f"{SHARE} {THIRDS}", _shares)
         )
-    return drawings
+    return found
 
 
-def _scheme(axes: Axes, credit: Credit, palette: Palette) -> None:
+def _scheme(axes: Axes, palette: Palette, credit: CreditRecord) -> None:
     series = {
         f"kappa ({credit.prediction})": (credit.kappa, "base", (4, 3)),
         "scale": (credit.scale, "policy", (1, 0)),
@@ -217,7 +206,7 @@ def _scheme(axes: Axes, credit: Credit, palette: Palette) -> None:
     _finish(axes, "factor")
 
 
-def _correction(axes: Axes, credit: Credit, palette: Palette) -> None:
+def _correction(axes: Axes, palette: Palette, credit: CreditRecord) -> None:
     last = credit.corrections[max(credit.corrections)]
     roles = ("chosen", "rejected", "chosen", "rejected")
     for label, values, role, dashes in zip(
@@ -229,7 +218,7 @@ def _correction(axes: Axes, credit: Credit, palette: Palette) -> None:
     _finish(axes, "correction")
 
 
-def _convergence(axes: Axes, credit: Credit, palette: Palette) -> None:
+def _convergence(axes: Axes, palette: Palette, credit: CreditRecord) -> None:
     steps = sorted(credit.corrections)
     shown = [steps[i] for i in sorted({round(x) for x in np.linspace(0, len(steps) - 1, 6)})]
     for place, step in enumerate(shown):
@@ -245,8 +234,8 @@ def _convergence(axes: Axes, credit: Credit, palette: Palette) -> None:
     _finish(axes, "correction")
 
 
-def _bands(axes: Axes, credit: Credit, name: str, palette: Palette) -> None:
-    """Means over the pairs of each band."""
+def _bands(axes: Axes, palette: Palette, credit: CreditRecord, name: str) -> None:
+    """Draw means over the pairs of each band."""
 
     def mean(rows: Rows) -> Array:
         drawn = credit.sums["count"][rows].sum(0)
@@ -260,8 +249,8 @@ def _bands(axes: Axes, credit: Credit, name: str, palette: Palette) -> None:
     _finish(axes, name)
 
 
-def _shares(axes: Axes, credit: Credit, palette: Palette) -> None:
-    """What each band has of the whole."""
+def _shares(axes: Axes, palette: Palette, credit: CreditRecord) -> None:
+    """Draw each band's share of the whole."""
 
     def share(rows: Rows) -> Array:
         total = credit.sums["gradient"][rows].sum(0)
@@ -272,8 +261,10 @@ def _shares(axes: Axes, credit: Credit, palette: Palette) -> None:
     _finish(axes, "percent of the squared gradient")
 
 
-def _thirds(axes: Axes, credit: Credit, value: Callable[[Rows], Array], palette: Palette) -> None:
-    """Draw a value a band, of the steps of each third of the training."""
+def _thirds(
+    axes: Axes, credit: CreditRecord, value: Callable[[Rows], Array], palette: Palette
+) -> None:
+    """Draw a value per band, over the steps of each third of the training."""
     steps, bands = credit.sums["count"].shape
     middle = (np.arange(bands) + 0.5) * credit.length / bands
     parts = min(3, steps)

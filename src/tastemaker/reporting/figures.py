@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tastemaker.reporting.svg import COLOURS, panel
+from tastemaker.reporting.svg import COLOURS, inline_figure
 
 MOST_POINTS = 300
 """Longer curves are averaged over runs of steps: a panel has no more pixels than this."""
@@ -46,7 +46,7 @@ def win_rates(intervals: Sequence[Interval]) -> Markup:
     Returns:
         The SVG element.
     """
-    with panel("win-rates", height=0.75 + 0.42 * len(intervals)) as (axes, svg):
+    with inline_figure("win-rates", height=0.75 + 0.42 * len(intervals)) as (axes, svg):
         axes.axvline(0.5, color=COLOURS["muted"], linewidth=1.2, dashes=(4, 3))
         for row, held in enumerate(reversed(intervals)):
             colour = COLOURS[held.colour]
@@ -77,7 +77,7 @@ def distributions(scorer: str, scores: Mapping[str, Array], colours: Mapping[str
     most = max(len(values) for values in scores.values())
     number = int(np.clip(round(most**0.5), 8, 30))
     bins: list[float] = np.histogram_bin_edges(everything, bins=number).tolist()
-    with panel(f"scores-{scorer}") as (axes, svg):
+    with inline_figure(f"scores-{scorer}") as (axes, svg):
         for model, values in scores.items():
             colour = COLOURS[colours[model]]
             share = np.full(len(values), 1.0 / len(values))
@@ -114,14 +114,14 @@ def curve(
     Returns:
         The SVG element.
     """
-    with panel(f"curve-{name}") as (axes, svg):
+    with inline_figure(f"curve-{name}") as (axes, svg):
         if level is not None:
             axes.axhline(level, color=COLOURS["muted"], linewidth=1.0, dashes=(4, 3))
         for key, values in lines.items():
             colour = COLOURS[colours[key]]
             if smooth:
                 axes.plot(_thin(steps), _thin(values), color=colour, linewidth=0.9, alpha=0.28)
-                values = moving_average(values, window(len(steps)))
+                values = moving_average(values, smoothing_window(len(steps)))
             axes.plot(_thin(steps), _thin(values), color=colour)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -144,7 +144,7 @@ def legend_above(axes: Axes, columns: int = 2) -> None:
     )
 
 
-def window(steps: int) -> int:
+def smoothing_window(steps: int) -> int:
     """Return the width of the moving average in steps: a twentieth of the run, and odd."""
     return 2 * (steps // 40) + 1
 

@@ -27,7 +27,7 @@ def warnings(
     Args:
         metrics: Rows of `metrics.jsonl`, in order of steps; empty where nothing was trained.
         report: `report.json`.
-        training_scorers: The scorers that training learnt from.
+        training_scorers: The scorers that training learned from.
         images: Images drawn a model; default: the number of prompts in `report`.
 
     Returns:
@@ -90,7 +90,7 @@ def _reward_hacking(report: Mapping[str, Any], training: Collection[str]) -> Ite
         if won and lost:
             yield (
                 f"{_title(model)} wins by {_listed(won)}, which it was trained on, and loses"
-                f" by {_listed(lost)}, which it was not: it may have learnt to please the training"
+                f" by {_listed(lost)}, which it was not: it may have learned to please the training"
                 " scorer rather than people. Look at the strips. Lower the learning rate, raise"
                 " beta if there is one, stop earlier, or train on several scorers."
             )

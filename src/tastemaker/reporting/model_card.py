@@ -16,7 +16,6 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE
 from tastemaker.config.sections import PublishConfig
 from tastemaker.core import __version__
 from tastemaker.core.registry import MODELS
-from tastemaker.reporting.run_contents import training_scorers
 from tastemaker.storage.files import read_record
 from tastemaker.storage.run_dir import RunDir
 
@@ -27,22 +26,23 @@ def card(
     folder: Path,
     settings: Mapping[str, Any],
     report: Mapping[str, Any],
+    learned: Collection[str],
 ) -> str:
     """Write the card of a finished run.
 
     Args:
         config: Licence and data.
         run: The run.
-        folder: What the card will lie in, with the weights.
-        settings: The run's configuration, for others.
+        folder: Folder of the weights, which gets the card.
+        settings: The run's configuration, without folders of this machine.
         report: The run's `report.json`.
+        learned: Scorers that training learned from.
 
     Returns:
         Markdown with the hub's header.
     """
     adapter = (folder / LORA_FILE).is_file()
     base = read_record(folder / MODEL_FILE, base=str)["base"] if adapter else str(settings["model"])
-    learnt = training_scorers(settings)
     environment = Environment(
         loader=PackageLoader("tastemaker.reporting", "."),
         undefined=StrictUndefined,
@@ -58,8 +58,8 @@ def card(
         named=base in MODELS,
         adapter=adapter,
         file=f"{run.folder.name}.safetensors".replace("`", "'"),
-        results=_results(report, learnt),
-        learnt=learnt,
+        results=_results(report, learned),
+        learned=learned,
         prompts=report["prompts"],
         shared=report.get("prompts_trained_on"),
         drawn_with=[
@@ -102,7 +102,7 @@ def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
     return header
 
 
-def _results(report: Mapping[str, Any], learnt: Collection[str]) -> list[str]:
+def _results(report: Mapping[str, Any], learned: Collection[str]) -> list[str]:
     """Rows of the table: every model under every scorer; a star marks those of training."""
     rows = []
     for model, found in report["models"].items():
@@ -113,7 +113,7 @@ def _results(report: Mapping[str, Any], learnt: Collection[str]) -> list[str]:
                 low, high = (100 * score[f"win_rate_{end}"] for end in ("low", "high"))
                 wins = f"{100 * score['win_rate']:.1f} % [{low:.1f}, {high:.1f}]"
             mean = _with_error(score["mean"], score["stderr"])
-            mark = "*" if scorer in learnt else ""
+            mark = "*" if scorer in learned else ""
             rows.append(
                 f"| {plain(model)} | {plain(scorer)}{mark} | {mean} | {difference} | {wins} |"
             )

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tastemaker.config.choices import Choice
 from tastemaker.config.sections import ReportConfig
-from tastemaker.reporting import credit, curves, figures, health, plane, samples, summary
+from tastemaker.reporting import credit, curves, figures, health, samples, summary
 from tastemaker.reporting.images import Thumbnail, thumbnail
 from tastemaker.reporting.pages import templates
+from tastemaker.reporting.plane.report import plane_report
 from tastemaker.reporting.run_contents import Contents, read
 from tastemaker.storage.run_dir import RunDir
 
@@ -64,7 +66,7 @@ def render(config: ReportConfig, run: RunDir) -> str:
         kind="report",
         **_headline(contents),
         **_results(contents),
-        plane=plane.section(contents, config.strips),
+        plane=plane_report(contents, config.strips),
         **_training(contents),
         **_images(config, contents),
     )
@@ -75,12 +77,13 @@ def _headline(contents: Contents) -> dict[str, Any]:
     sentence, tone = summary.verdict(contents)
     images = [len(contents.shared_rows(model)) for model in contents.challengers]
     compared = max(images, default=0) or None
+    config, training = contents.config, contents.training
     facts = {
-        "Recipe": contents.setting("recipe"),
-        "Model": contents.setting("train", "model") or contents.setting("model"),
-        "Loss": _with_options(contents.setting("train", "loss")),
-        "Credit": _with_options(contents.setting("train", "credit")),
-        "Reward": _with_options(contents.setting("train", "scorer")),
+        "Recipe": config and config.recipe,
+        "Model": config and (training.model if training else config.model),
+        "Loss": _with_options(getattr(training, "loss", None)),
+        "Credit": _with_options(getattr(training, "credit", None)),
+        "Reward": _with_options(getattr(training, "scorer", None)),
         "Steps": len(contents.metrics) or None,
         "Prompts": contents.report.get("prompts"),
         "Images per model": compared,
@@ -144,12 +147,11 @@ def _distributions(contents: Contents, colours: dict[str, str]) -> list[Distribu
 
 
 def _training(contents: Contents) -> dict[str, Any]:
-    loss = contents.setting("train", "loss")
-    name = loss.get("name") if isinstance(loss, dict) else loss
+    loss = getattr(contents.training, "loss", None)
     return {
-        "curves": curves.draw(contents.metrics, name),
+        "curves": curves.draw(contents.metrics, loss and loss.name),
         "credit": credit.panels(contents.run.policy),
-        "window": figures.window(len(contents.metrics)),
+        "window": figures.smoothing_window(len(contents.metrics)),
         "sheets": _sheets(contents.run.policy / "validation"),
     }
 
@@ -167,7 +169,7 @@ def _images(config: ReportConfig, contents: Contents) -> dict[str, Any]:
     return {
         "strips": strips,
         "ranked": ranked,
-        "judge": contents.judge,
+        "judge": contents.ranking_scorer,
         "strip_decimals": {name: summary.decimals(value) for name, value in spread.items()},
         "best_pairs": best,
         "worst_pairs": worst,
@@ -186,13 +188,12 @@ def _sheets(folder: Path) -> list[Sheet]:
     return [Sheet(step, thumbnail(files[step].read_bytes(), SHEET)) for step in shown]
 
 
-def _with_options(choice: Any) -> str | None:
-    """Write a named choice as `dpo (beta 2000)`."""
-    if not isinstance(choice, dict):
-        return None if choice is None else str(choice)
-    given = {key: value for key, value in choice.items() if key != "name" and value is not None}
-    options = [f"{key} {value}" for key, value in given.items()]
-    return f"{choice.get('name')} ({', '.join(options)})" if options else str(choice.get("name"))
+def _with_options(choice: Choice | None) -> str | None:
+    """Format a named choice as `dpo (beta 2000)`."""
+    if choice is None:
+        return None
+    options = [f"{key} {value}" for key, value in choice.options.items() if value is not None]
+    return f"{choice.name} ({', '.join(options)})" if options else choice.name
 
 
 def _fixed(value: float, digits: int) -> str:

@@ -10,13 +10,14 @@ import yaml
 from tastemaker.backbones.loading import is_adapter
 from tastemaker.backbones.lora.diffusers_file import MODEL_FILE
 from tastemaker.backbones.lora.exchange import export_lora
-from tastemaker.config.loading import read_yaml
+from tastemaker.config.loading import load
 from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.reporting.judges import training_scorers
 from tastemaker.reporting.model_card import card
 from tastemaker.reporting.places import without_places
 from tastemaker.storage.artifact import finished_key
-from tastemaker.storage.files import atomic, damaged, read_json, read_record, write_json, write_text
+from tastemaker.storage.files import atomic, read_json, read_record, write_json, write_text
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.results import read_report
 from tastemaker.storage.run_dir import RunDir, refuse_claimed
@@ -51,16 +52,17 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
     refuse_claimed(output)
     finished_key(run.policy, whole=True)
     report, environment = read_report(run.report_json), read_record(run.environment)
-    settings = without_places(read_yaml(run.config))
-    for key in ("recipe", "model"):
-        if not isinstance(settings.get(key), str):
-            raise damaged(run.config, f"it names no {key}")
+    settings = load(str(run.config))
+    shared = without_places(settings.model_dump(mode="json"))
     with exclusive(output):
         _fill_weights(run, output)
         write_json(output / run.environment.name, without_places(environment))
         write_json(output / run.report_json.name, without_places(report))
-        write_text(output / run.config.name, yaml.safe_dump(settings, sort_keys=False))
-        write_text(output / "README.md", card(config, run, output, settings, report))
+        write_text(output / run.config.name, yaml.safe_dump(shared, sort_keys=False))
+        write_text(
+            output / "README.md",
+            card(config, run, output, shared, report, training_scorers(settings)),
+        )
     if config.push_to_hub is not None:
         _push(config, output)
     return output

@@ -1,4 +1,4 @@
-"""What a finished run holds, read into memory: everything but the images."""
+"""A finished run, read into memory without its images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tastemaker.config.loading import read_yaml
+from tastemaker.config.loading import load
+from tastemaker.config.runs import RunConfig
+from tastemaker.config.sections import sections_of
+from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.reporting.judges import judge_of, training_scorers
 from tastemaker.storage.files import read_json, read_json_lines
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
@@ -23,16 +27,16 @@ class Contents:
     """A finished run without its images.
 
     Args:
-        run: Where it lies.
-        config: The resolved configuration as plain values; empty where the run has none.
+        run: Its folder.
+        config: The resolved configuration; None where the run has none.
         environment: Versions and machine; empty where the run has none.
         report: `report.json`.
-        metrics: One row an optimizer step, in order of steps.
+        metrics: One row per optimizer step, in order of steps.
         scores: For each model, the scored row of each (prompt_id, seed), in pool order.
     """
 
     run: RunDir
-    config: dict[str, Any]
+    config: RunConfig | None
     environment: dict[str, Any]
     report: dict[str, Any]
     metrics: list[dict[str, float]]
@@ -41,7 +45,7 @@ class Contents:
     @property
     def name(self) -> str:
         """The run's name."""
-        return str(self.config.get("name") or self.run.folder.name)
+        return self.config.name if self.config is not None else self.run.folder.name
 
     @property
     def base(self) -> str:
@@ -57,7 +61,7 @@ class Contents:
 
     @property
     def subject(self) -> str | None:
-        """The model that the run is about: the policy, or else the first that was judged."""
+        """The run's main model: the policy, or else the first that was judged."""
         return "policy" if "policy" in self.challengers else next(iter(self.challengers), None)
 
     @property
@@ -66,100 +70,39 @@ class Contents:
         measured: dict[str, None] = {}
         for model in self.report["models"].values():
             measured.update(dict.fromkeys(model.get("scores", {})))
-        named = [name for name in columns(self.setting("evaluate", "scorers")) if name in measured]
+        given = [each.column for each in self.config.evaluate.scorers] if self.config else []
+        named = [name for name in given if name in measured]
         return [*named, *(name for name in measured if name not in named)]
 
     @property
     def judge(self) -> str | None:
-        """The scorer that speaks last: the last one that the configuration names."""
-        named = [
-            name for name in columns(self.setting("evaluate", "scorers")) if name in self.scorers
-        ]
-        return next(reversed(named or self.scorers), None)
+        """The independent judge; without a configuration, the last scorer."""
+        if self.config is not None:
+            return judge_of(self.config)
+        return next(reversed(self.scorers), None)
+
+    @property
+    def ranking_scorer(self) -> str | None:
+        """The scorer that images are sorted by: the judge, or the last scorer without one."""
+        return self.judge or next(reversed(self.scorers), None)
 
     @property
     def training_scorers(self) -> list[str]:
-        """The scorers that decided what training took for better; see `training_scorers`."""
-        return training_scorers(self.config)
+        """The scorers that training learned from."""
+        return training_scorers(self.config) if self.config is not None else []
 
-    def setting(self, *path: str) -> Any:
-        """Look up a value of the configuration, or None where it has none."""
-        value: Any = self.config
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
+    @property
+    def training(self) -> TrainConfig | RewardTrainConfig | None:
+        """Options of the first training of the run."""
+        found = sections_of(self.config) if self.config is not None else ()
+        trainings = (each for _, each in found if isinstance(each, TrainConfig | RewardTrainConfig))
+        return next(trainings, None)
 
     def shared_rows(self, model: str) -> list[tuple[Row, Row]]:
         """Return the scored rows of base and model drawn with the same prompt and seed."""
         theirs = self.scores.get(model, {})
         ours = self.scores.get(self.base, {})
         return [(row, theirs[key]) for key, row in ours.items() if key in theirs]
-
-
-def training_scorers(config: Mapping[str, Any]) -> list[str]:
-    """Name the scorers that decided which image was chosen, or whose gradient was followed.
-
-    Args:
-        config: A run's resolved configuration as plain values.
-
-    Returns:
-        Columns of scores, with the members of ensembles, and the judges of the evaluation that are
-        the same scorers under another label or ensembles of them.
-    """
-    train, pair, score, judging = (
-        config.get(name) or {} for name in ("train", "pair", "score", "evaluate")
-    )
-    taken = {column: entry for entry, column in _entries(score.get("scorers"))}
-    if train.get("scorer") is not None:
-        taken = {column: entry for entry, column in _entries([train["scorer"]])}
-        learnt = dict.fromkeys(taken)
-    elif isinstance(config.get("scorer"), str):
-        learnt = {config["scorer"]: None}
-    else:
-        learnt = dict.fromkeys(_deciding(pair.get("rule")) or taken)
-    for name in list(learnt):
-        learnt |= dict.fromkeys(_members(taken.get(name), taken))
-    known = [_identity(taken[name]) for name in learnt if name in taken]
-    judges = _entries(judging.get("scorers"))
-    entries = {column: entry for entry, column in judges}
-    for entry, column in judges:
-        if _identity(entry) in known or set(_members(entry, entries)) & set(learnt):
-            learnt[column] = None
-    return list(learnt)
-
-
-def _entries(scorers: Any) -> list[tuple[Any, str]]:
-    return list(zip(scorers, columns(scorers), strict=True)) if isinstance(scorers, list) else []
-
-
-def _deciding(rule: Any) -> list[str]:
-    """The columns that a pair rule looks at."""
-    if not isinstance(rule, Mapping):
-        return []
-    named = [rule[key] for key in ("scorer", "weights", "fidelity", "prompt") if key in rule]
-    return [name for each in named for name in ([each] if isinstance(each, str) else each)]
-
-
-def _members(entry: Any, entries: Mapping[str, Any]) -> list[str]:
-    """The columns of an ensemble and of the ensembles among them; a scorer has none."""
-    of = list(entry.get("of") or ()) if isinstance(entry, Mapping) else []
-    return [*of, *(inner for name in of for inner in _members(entries.get(name), entries))]
-
-
-def _identity(entry: Any) -> dict[str, Any]:
-    """What a scorer computes: its name and options without the label."""
-    given = entry if isinstance(entry, Mapping) else {"name": entry}
-    return {key: value for key, value in given.items() if key != "label" and value is not None}
-
-
-def columns(scorers: Any) -> list[str]:
-    """Return the columns of a `scorers:` list as the configuration holds it."""
-    if not isinstance(scorers, list):
-        return []
-    return [
-        str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
-        for entry in scorers
-    ]
 
 
 def read(run: RunDir) -> Contents:
@@ -169,10 +112,11 @@ def read(run: RunDir) -> Contents:
         run: The run.
 
     Returns:
-        All that the page tells, images excepted.
+        Its configuration, measurements and scores.
 
     Raises:
-        TastemakerError: The run has no `report.json`, or one of its files is torn.
+        TastemakerError: The run has no `report.json`, one of its files is torn, or its
+            configuration is not one of this version.
     """
     if not run.report_json.is_file():
         raise TastemakerError(
@@ -184,7 +128,7 @@ def read(run: RunDir) -> Contents:
     environment = read_json(run.environment) if run.environment.is_file() else {}
     return Contents(
         run=run,
-        config=read_yaml(run.config) if run.config.is_file() else {},
+        config=load(str(run.config)) if run.config.is_file() else None,
         environment=environment if isinstance(environment, dict) else {},
         report=held,
         metrics=_trainings(run, held["models"]),

@@ -81,18 +81,18 @@ def quantiles(total: int, count: int) -> list[int]:
 
 
 def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
-    """Choose prompts fairly: evenly spaced quantiles of the judge's score difference.
+    """Choose evenly spaced quantiles of the judge's score difference.
 
     Args:
         contents: The run.
-        count: How many strips.
+        count: Number of strips.
 
     Returns:
         The strips, best difference first, and the number of images they were chosen from.
     """
     if contents.subject is None:
         return [], 0
-    judge = contents.judge
+    judge = contents.ranking_scorer
     shared = contents.shared_rows(contents.subject)
     ranked = sorted(shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
     chosen = [(place, *ranked[place]) for place in quantiles(len(ranked), count)]

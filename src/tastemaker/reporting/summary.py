@@ -1,4 +1,4 @@
-"""The measured result in words and rows: verdict, table of scorers, win rates to draw."""
+"""Measured results as sentences and table rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tone = Literal["better", "worse", "unclear"]
 
 @dataclass(frozen=True)
 class Result:
-    """One model under one scorer; NaN where `report.json` is silent.
+    """One model under one scorer; NaN for values that `report.json` lacks.
 
     Args:
         scorer: The scorer.
@@ -40,12 +40,12 @@ class Result:
 
     @property
     def has_win_rate(self) -> bool:
-        """Whether a win rate with its interval was measured."""
+        """True where a win rate with its interval was measured."""
         return all(math.isfinite(value) for value in (self.win_rate, self.low, self.high))
 
     @property
     def digits(self) -> int:
-        """How many decimals the difference is printed with."""
+        """Decimals of the printed difference."""
         return decimals(self.difference_stderr)
 
     @property
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def win_rate_text(self) -> str:
-        """The win rate as the page writes it: `71.3% [63.0, 78.4]`."""
+        """The printed win rate: `71.3% [63.0, 78.4]`."""
         rate, low, high = (100 * value for value in (self.win_rate, self.low, self.high))
         return f"{rate:.1f}% [{low:.1f}, {high:.1f}]"
 
@@ -73,9 +73,10 @@ def results(contents: Contents) -> list[Result]:
 
 
 def verdict(contents: Contents) -> tuple[str, Tone]:
-    """Say in one sentence whether the policy beats the base.
+    """Put the comparison of policy and base in one sentence.
 
-    A scorer is beaten where the whole 95% interval of its win rate lies above one half.
+    Scorers that training learned from do not count, unless there is no other. The policy wins by a
+    scorer where the whole 95% interval of its win rate lies above one half.
 
     Args:
         contents: The run.
@@ -90,9 +91,13 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
     measured = [row for row in results(contents) if row.model == model and row.has_win_rate]
     if not measured:
         return f"No win rate of {title} against {contents.base} was measured.", "unclear"
-    total = f"{len(measured)} scorer{'s' if len(measured) > 1 else ''}"
-    wins = sum(row.tone == "better" for row in measured)
-    losses = sum(row.tone == "worse" for row in measured)
+    learned = contents.training_scorers
+    counted = [row for row in measured if row.scorer not in learned] or measured
+    independent = counted[0].scorer not in learned
+    noun = "independent scorer" if independent and learned else "scorer"
+    total = f"{len(counted)} {noun}{'s' if len(counted) > 1 else ''}"
+    wins = sum(row.tone == "better" for row in counted)
+    losses = sum(row.tone == "worse" for row in counted)
     if wins:
         sentence = f"{title} beats {contents.base} on {wins} of {total}"
         sentence += f" and loses on {losses}" if losses else ""
@@ -100,13 +105,15 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
         sentence = f"{title} loses against {contents.base} on {losses} of {total}"
     else:
         sentence = f"No clear difference between {title} and {contents.base} on {total}"
-    last = next((row for row in measured if row.scorer == contents.judge), measured[-1])
     tone: Tone = "worse" if losses else "better" if wins else "unclear"
-    return f"{sentence}; win rate by {last.scorer} {last.win_rate_text}.", tone
+    if not independent:
+        return f"{sentence}, and training learned from all of them: no independent judge.", tone
+    judge = next((row for row in measured if row.scorer == contents.judge), counted[-1])
+    return f"{sentence}; win rate by {judge.scorer} {judge.win_rate_text}.", tone
 
 
 def decimals(spread: float) -> int:
-    """Return how many decimals to print, so that the spread shows with two digits.
+    """Return the decimals to print, so that the spread shows with two digits.
 
     Args:
         spread: A standard error or deviation.
@@ -124,7 +131,7 @@ def decimals(spread: float) -> int:
 
 
 def drawn_with(contents: Contents) -> list[str]:
-    """Say which models were not drawn with their LoRA acting whole, a sentence each."""
+    """Return a sentence for each model that was drawn with its LoRA switched or scaled."""
     models: Mapping[str, Any] = contents.report["models"]
     return [
         f"{name} was drawn with {models[name]['drawn_with']}."
@@ -155,7 +162,7 @@ class Distance:
 
     @property
     def digits(self) -> int:
-        """How many decimals the distance is printed with."""
+        """Decimals of the printed distance."""
         return decimals(self.stderr)
 
 

@@ -10,6 +10,8 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib
@@ -35,7 +37,7 @@ COLOURS = {
     "other-6": "#01020f",
 }
 
-# What they are where a figure is looked at by itself: the light page's colours.
+# Colours of figures that are saved by themselves: the light page's.
 PRINT = {
     "paper": "#ffffff",
     "ink": "#1f2126",
@@ -76,12 +78,50 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def styled(draw: Callable[[Axes], None], palette: Mapping[str, str]) -> Figure:
-    """Make a figure of one panel in the page's style, whatever the reader's matplotlibrc says.
+Palette = Mapping[str, str]
+"""Role to colour: `PRINT`, or `COLOURS` for the page."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with its text, for the page or to be saved by itself.
+
+    Args:
+        name: Unique among the figures of a page.
+        title: Heading.
+        meaning: How to read it; the reason where there is nothing to draw.
+        draw: Draws on axes with a palette's colours; None where there is nothing to draw.
+        alt: Alternative text.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    draw: Callable[[Axes, Palette], None] | None = None
+    alt: str = ""
+
+    @property
+    def figure(self) -> Figure | None:
+        """The figure by itself, in the light page's colours."""
+        return self._styled(PRINT)
+
+    @cached_property
+    def svg(self) -> Markup | None:
+        """The figure as an element of the page."""
+        figure = self._styled(COLOURS)
+        return None if figure is None else to_svg(figure, self.name)
+
+    def _styled(self, palette: Palette) -> Figure | None:
+        draw = self.draw
+        return None if draw is None else styled(lambda axes: draw(axes, palette), palette)
+
+
+def styled(draw: Callable[[Axes], None], palette: Palette) -> Figure:
+    """Make a figure of one panel in the page's style, independent of the user's matplotlibrc.
 
     Args:
         draw: Draws on the axes, with the palette's colours.
-        palette: Role to colour: `PRINT`, or `COLOURS` for the page.
+        palette: Role to colour.
 
     Returns:
         A matplotlib figure, bound to no window.
@@ -114,7 +154,7 @@ def to_svg(figure: Figure, name: str) -> Markup:
 
 
 @contextmanager
-def panel(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
+def inline_figure(name: str, height: float | None = None) -> Iterator[tuple[Axes, list[str]]]:
     """Draw a figure of one panel for the page.
 
     Args:

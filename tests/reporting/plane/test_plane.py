@@ -27,14 +27,16 @@ from tastemaker.evaluation.evaluate import compare
 from tastemaker.pairing.pair import pair
 from tastemaker.reporting.figures import model_colours
 from tastemaker.reporting.images import thumbnail
-from tastemaker.reporting.plane import Plane, Window, figures, planes_of, section
+from tastemaker.reporting.plane import AngleWindow, Plane, figures
+from tastemaker.reporting.plane.axes import planes_of
 from tastemaker.reporting.plane.clouds import Cloud, cloud
-from tastemaker.reporting.plane.models import Position, drawing, moves, pareto
-from tastemaker.reporting.plane.pairs import MOST_DOTS, drawings
-from tastemaker.reporting.plane.section import Drawing
+from tastemaker.reporting.plane.models import Position, moves, panel, pareto
+from tastemaker.reporting.plane.pairs import MOST_DOTS, panels
+from tastemaker.reporting.plane.report import plane_report
 from tastemaker.reporting.report import report
 from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import pair_sets
+from tastemaker.reporting.svg import Panel
 from tastemaker.storage.files import write_json, write_table
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
@@ -88,16 +90,26 @@ def write_pool(
 def config_of(photographs: Path, rule: dict[str, Any], labels: Sequence[str] = ("",)) -> Any:
     """A run's configuration: candidates scored by both, models by one or more of each."""
 
-    def scorers(label: str) -> list[dict[str, Any]]:
-        images = {"name": IS, "images": str(photographs), "label": f"{label}{IS}"}
-        return [images, {"name": TS, "subject": "sks dog", "label": f"{label}{TS}"}]
+    def scorers(image: str, text: str) -> list[dict[str, Any]]:
+        model = {"model": "nano_preference"}
+        images = {"name": IS, "images": str(photographs), "label": image, **model}
+        return [images, {"name": TS, "subject": "sks dog", "label": text, **model}]
 
     return {
         "recipe": "dreambooth_dpo",
         "name": "subject",
-        "score": {"scorers": scorers("")},
+        "model": "nano",
+        "personalize": {"photographs": str(photographs), "class_name": "dog"},
+        "generate": {"prompts": "templates"},
+        "score": {"scorers": scorers(rule.get("fidelity", IS), rule.get("prompt", TS))},
         "pair": {"rule": rule},
-        "evaluate": {"scorers": [each for label in labels for each in scorers(label)]},
+        "train": {},
+        "evaluate": {
+            "prompts": "templates",
+            "scorers": [
+                each for label in labels for each in scorers(f"{label}{IS}", f"{label}{TS}")
+            ],
+        },
     }
 
 
@@ -137,7 +149,7 @@ def page(run: RunDir) -> str:
     return report(ReportConfig(strips=3), run).read_text(encoding="utf-8")
 
 
-def words(each: Drawing) -> list[str]:
+def words(each: Panel) -> list[str]:
     """Every text of a figure, as the page shows it."""
     assert each.svg is not None
     return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", each.svg)]
@@ -195,7 +207,7 @@ class TestPlanes:
         rule = {**RULE, "fidelity": "a", "prompt": "b", "low": -5.0, "threshold": -0.1}
         config = config_of(tmp_path, {**rule, "zscored": True}, ("judge_",))
         own, judge = self.planes(tmp_path, config)
-        assert own == Plane("a", "b", Window(-5.0, 70.0, -0.1), zscored=True)
+        assert own == Plane("a", "b", AngleWindow(-5.0, 70.0, -0.1), zscored=True)
         assert judge == Plane("judge_image_similarity", "judge_text_similarity", None)
 
     def test_axes_of_the_rule_come_once(self, tmp_path: Path) -> None:
@@ -207,10 +219,11 @@ class TestPlanes:
         (plane,) = self.planes(tmp_path, config_of(tmp_path, rule))
         assert plane == Plane(IS, TS, None, share=0.25)
 
-    @pytest.mark.parametrize("scorers", [[], [{"name": IS}], [{"name": TS}, "clip"], None])
-    def test_one_score_spans_no_plane(self, tmp_path: Path, scorers: Any) -> None:
-        rule = {"name": "best_worst", "scorer": IS}
-        config = {"pair": {"rule": rule}, "evaluate": {"scorers": scorers}}
+    @pytest.mark.parametrize("kept", [0, 1])
+    def test_one_score_spans_no_plane(self, tmp_path: Path, kept: int) -> None:
+        config = config_of(tmp_path, {"name": "best_worst", "scorer": IS})
+        scorers = config["evaluate"]["scorers"]
+        config["evaluate"]["scorers"] = [scorers[kept], "nano_judge"]
         assert self.planes(tmp_path, config) == []
 
 
@@ -225,18 +238,18 @@ class TestModels:
     )
 
     def test_names_and_axes_are_written(self) -> None:
-        held = words(drawing(self.found, Plane(), COLOURS))
+        held = words(panel(self.found, Plane(), COLOURS))
         assert {"base", "faithful", "obedient", "timid"} <= set(held)
         assert f"{IS} (closer to the subject →)" in held
         assert f"{TS} (closer to the prompt →)" in held
 
     def test_alternative_text_tells_the_numbers_and_the_front(self) -> None:
-        alt = drawing(self.found, Plane(), COLOURS).alt
+        alt = panel(self.found, Plane(), COLOURS).alt
         assert "faithful at (0.700 ± 0.050, 0.190 ± 0.020)" in alt
         assert alt.endswith("On the Pareto front: obedient, faithful.")
 
     def test_points_on_the_front_are_filled_and_others_hollow(self) -> None:
-        figure = drawing(self.found, Plane(), COLOURS).figure
+        figure = panel(self.found, Plane(), COLOURS).figure
         assert figure is not None
         dots = {
             round(float(line.get_xdata()[0]), 3): line.get_markerfacecolor()
@@ -248,16 +261,16 @@ class TestModels:
         assert sorted(hollow) == [0.5, 0.51]
 
     def test_bars_reach_as_far_as_the_interval(self) -> None:
-        figure = drawing(self.found, Plane(), COLOURS).figure
+        figure = panel(self.found, Plane(), COLOURS).figure
         assert figure is not None
         ends = [tuple(map(float, line.get_xdata())) for line in figure.axes[0].lines]
         assert any(end == pytest.approx((0.65, 0.75)) for end in ends)
 
     def test_one_model_or_none_gives_a_sentence(self) -> None:
-        none = drawing([], Plane(), {})
+        none = panel([], Plane(), {})
         assert none.svg is None
         assert "No model was measured by both image_similarity and text_similarity" in none.meaning
-        one = drawing(self.found[:1], Plane(), COLOURS)
+        one = panel(self.found[:1], Plane(), COLOURS)
         assert one.svg is None
         assert "Only one model" in one.meaning
         assert "base at (0.500" in one.meaning
@@ -288,8 +301,8 @@ class TestPairs:
         assert (held.kept == inside).all()
 
     def test_cloud_names_its_window(self, run: RunDir) -> None:
-        plane = Plane(window=Window(-10.0, 55.0, 0.05))
-        drawn = drawings(self.held(run), plane)[0]
+        plane = Plane(window=AngleWindow(-10.0, 55.0, 0.05))
+        drawn = panels(self.held(run), plane)[0]
         text = words(drawn)
         assert {"−10°", "55°", "dTS > 0.05", f"dIS ({IS})", f"dTS ({TS})"} <= set(text)
         assert "the window is −10° to 55° with dTS > 0.05" in drawn.alt
@@ -301,7 +314,7 @@ class TestPairs:
 
     def test_cloud_draws_every_pair_of_a_small_set(self, run: RunDir) -> None:
         held = self.held(run)
-        drawn = drawings(held, Plane())[0]
+        drawn = panels(held, Plane())[0]
         assert {f"kept ({held.kept.sum()})", f"dropped ({(~held.kept).sum()})"} <= set(words(drawn))
         assert drawn.figure is not None
         dots = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "o"]
@@ -311,20 +324,20 @@ class TestPairs:
         many = 5 * MOST_DOTS
         x = np.arange(1.0, many + 1)
         held = Cloud("pairs", x, np.zeros(many), np.zeros(many, dtype=bool))
-        figure = drawings(held, Plane())[0].figure
+        figure = panels(held, Plane())[0].figure
         assert figure is not None
         dropped = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
         assert len(dropped.get_xdata()) == MOST_DOTS
         assert (min(dropped.get_xdata()), max(dropped.get_xdata())) == (1, many)
 
     def test_without_a_window_none_is_drawn(self, run: RunDir) -> None:
-        drawn = drawings(self.held(run), Plane(window=None))
+        drawn = panels(self.held(run), Plane(window=None))
         assert not any("°" in text for each in drawn for text in words(each))
         assert not any("window" in each.meaning or "window" in each.alt for each in drawn)
 
     def test_angles_are_counted_where_they_point(self, run: RunDir) -> None:
         held = self.held(run)
-        drawn = drawings(held, Plane())[2]
+        drawn = panels(held, Plane())[2]
         assert {"20°", "70°"} <= set(words(drawn))
         assert drawn.figure is not None
         kept, _ = drawn.figure.axes[0].containers
@@ -335,7 +348,7 @@ class TestPairs:
     def test_weighted_score_is_the_rules_sum(self) -> None:
         held = Cloud("pairs", np.array([1.0, -1.0]), np.array([3.0, 1.0]), np.array([True, False]))
         assert held.weighted(0.25).tolist() == [1.5, -0.5]
-        drawn = drawings(held, Plane(share=0.25))[1]
+        drawn = panels(held, Plane(share=0.25))[1]
         assert "0.25 dTS + 0.75 dIS" in words(drawn)
 
     def test_zscores_are_named_and_drawn_as_the_rule_saw_them(self, tmp_path: Path) -> None:
@@ -343,14 +356,14 @@ class TestPairs:
         run = write_run(tmp_path, rule)
         held = cloud(PairSet(run.stage_pairs("round_1")), Plane(zscored=True))
         assert (held.kept == ((held.angle > 20) & (held.angle < 70))).all()
-        assert f"dIS ({IS}, standard deviations)" in words(drawings(held, Plane(zscored=True))[0])
+        assert f"dIS ({IS}, standard deviations)" in words(panels(held, Plane(zscored=True))[0])
 
     def test_nothing_to_draw_gives_a_sentence(self) -> None:
         nothing = np.empty(0)
-        (gone,) = drawings(Cloud("pairs", nothing, nothing, nothing.astype(bool)), Plane())
+        (gone,) = panels(Cloud("pairs", nothing, nothing, nothing.astype(bool)), Plane())
         assert gone.svg is None
         assert "candidates are gone, or lack image_similarity or text_similarity" in gone.meaning
-        (equal,) = drawings(Cloud("pairs", np.zeros(2), np.zeros(2), np.zeros(2, bool)), Plane())
+        (equal,) = panels(Cloud("pairs", np.zeros(2), np.zeros(2), np.zeros(2, bool)), Plane())
         assert equal.svg is None
         assert "no two candidates of a prompt differ" in equal.meaning
 
@@ -404,7 +417,7 @@ class TestPage:
 
     def test_a_further_judge_has_a_plane_of_its_own(self, tmp_path: Path) -> None:
         judged = write_run(tmp_path, labels=("", "judge_"))
-        found = section(read(judged), 2)
+        found = plane_report(read(judged), 2)
         assert found is not None
         assert [each.panel.title for each in found.models] == [
             f"By {IS} and {TS}",
@@ -428,7 +441,7 @@ class TestPage:
         write_json(
             run.report_json, {"base": "base", "prompts": 0, "models": {"base": {"scores": {}}}}
         )
-        assert section(read(run), 2) is None
+        assert plane_report(read(run), 2) is None
         with pytest.raises(TastemakerError, match="has no plane.*name image_similarity"):
             figures(tmp_path)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tastemaker.cli.command_line import main
-from tastemaker.reporting.pool.contents import read
+from tastemaker.reporting.pool.overview import read
 from tastemaker.reporting.pool.text import blocks
 from tastemaker.storage.images import encode_png
 

@@ -502,7 +502,7 @@ def test_whole_run_gives_a_page_without_pairs(
     assert "<h3>Loss</h3>" not in page
     assert '<section id="pairs">' not in page
     assert read(folder).training_scorers == ["tiny"]
-    assert "Training learnt what is better from tiny" in page
+    assert "Training learned what is better from tiny" in page
     before = (folder.policy / "metrics.jsonl").stat().st_mtime_ns
     run(config)
     assert (folder.policy / "metrics.jsonl").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""Which two scores of a run span the plane, and which window its pair rule cut out of it."""
+"""Axes of the plane, two scores of a run, and the window of its pair rule."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tastemaker.reporting.run_contents import Contents, columns
+from tastemaker.config.datasets import PairConfig
+from tastemaker.config.runs import RunConfig
+from tastemaker.reporting.run_contents import Contents
 
 
 @dataclass(frozen=True)
-class Window:
-    """What pair rule `angle` keeps.
+class AngleWindow:
+    """Angles and threshold of pair rule `angle`.
 
     Args:
         low: Least angle in degrees; 0 is pure fidelity, 90 pure prompt.
@@ -26,19 +28,19 @@ class Window:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two scores as axes, and how pairs were chosen on them.
+    """Two scores as axes, and the choice of pairs on them.
 
     Args:
         fidelity: Column of the similarity to the subject's photographs; x, IS.
         prompt: Column of the similarity to the prompt; y, TS.
         window: None where the pairs were chosen by another rule than `angle`.
         share: `lambda` of the weighted score `lambda * TS + (1 - lambda) * IS`.
-        zscored: Whether the rule divided both scores by their standard deviation over the pool.
+        zscored: True where the rule divided both scores by their standard deviation over the pool.
     """
 
     fidelity: str = "image_similarity"
     prompt: str = "text_similarity"
-    window: Window | None = Window()
+    window: AngleWindow | None = AngleWindow()
     share: float = 0.5
     zscored: bool = False
 
@@ -53,36 +55,36 @@ def planes_of(contents: Contents) -> list[Plane]:
         Of rule `angle` its own axes, and every image similarity of the evaluation with the text
         similarity in the same place; empty where the configuration does not name both scores.
     """
-    rule = contents.setting("pair", "rule")
-    rule = rule if isinstance(rule, Mapping) else {}
-    zscored = bool(rule.get("zscored", False))
+    if contents.config is None:
+        return []
+    pairing = getattr(contents.config, "pair", None)
+    rule = pairing.rule if isinstance(pairing, PairConfig) else None
+    options = rule.options if rule is not None else {}
+    zscored = bool(options.get("zscored", False))
     # One without a partner spans no plane.
-    images, texts = (_judges(contents, name) for name in ("image_similarity", "text_similarity"))
+    images, texts = (
+        _columns(contents.config, name) for name in ("image_similarity", "text_similarity")
+    )
     judged = list(zip(images, texts, strict=False))
-    if rule.get("name") == "angle":
-        given = {key: float(rule[key]) for key in ("low", "high", "threshold") if key in rule}
-        own = Plane(rule["fidelity"], rule["prompt"], Window(**given), zscored=zscored)
+    if rule is not None and rule.name == "angle":
+        window = AngleWindow(*(float(options[key]) for key in ("low", "high", "threshold")))
+        own = Plane(options["fidelity"], options["prompt"], window, zscored=zscored)
     elif judged:
-        own = Plane(*judged[0], None, _share(rule, *judged[0]), zscored)
+        own = Plane(*judged[0], None, _share(options, *judged[0]), zscored)
     else:
         return []
     others = [each for each in judged if each != (own.fidelity, own.prompt)]
     return [own, *(Plane(*each, None) for each in others)]
 
 
-def _judges(contents: Contents, name: str) -> list[str]:
-    """Columns of the evaluation by a registered scorer."""
-    scorers = contents.setting("evaluate", "scorers") or []
-    return [
-        column
-        for entry, column in zip(scorers, columns(scorers), strict=True)
-        if (entry["name"] if isinstance(entry, Mapping) else entry) == name
-    ]
+def _columns(config: RunConfig, name: str) -> list[str]:
+    """Return the columns of the evaluation by a registered scorer."""
+    return [each.column for each in config.evaluate.scorers if each.name == name]
 
 
-def _share(rule: Mapping[str, Any], fidelity: str, prompt: str) -> float:
-    """The weight of the prompt in the rule's weighted score; one half where it has none."""
-    weights = rule.get("weights", rule.get("scorer"))
+def _share(options: Mapping[str, Any], fidelity: str, prompt: str) -> float:
+    """Return the prompt's weight in the rule's weighted score; one half where it has none."""
+    weights = options.get("weights", options.get("scorer"))
     if not isinstance(weights, Mapping) or set(weights) != {fidelity, prompt}:
         return 0.5
     total = float(weights[fidelity]) + float(weights[prompt])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.images import THUMBNAIL, Thumbnail, thumbnail, thumbnails
 from tastemaker.reporting.plane.axes import Plane
-from tastemaker.reporting.run_contents import Contents, Row, columns
+from tastemaker.reporting.run_contents import Contents, Row
 from tastemaker.reporting.samples import quantiles
 from tastemaker.storage.pool import Pool
 
@@ -92,14 +93,13 @@ def _images(
     return {key: found[name] for key, name in ids.items() if name in found}
 
 
-def _options(contents: Contents, column: str) -> Row:
-    """Options of the scorer that a column is by; empty where the run does not say."""
-    for section in ("evaluate", "score"):
-        scorers = contents.setting(section, "scorers") or []
-        held = dict(zip(columns(scorers), scorers, strict=True)).get(column)
-        if isinstance(held, Mapping):
-            return held
-    return {}
+def _options(contents: Contents, column: str) -> Mapping[str, Any]:
+    """Return the options of a column's scorer; empty where the configuration does not name it."""
+    if contents.config is None:
+        return {}
+    sections = (contents.config.evaluate, getattr(contents.config, "score", None))
+    scorers = (each for section in sections if section for each in section.scorers)
+    return next((each.options for each in scorers if each.column == column), {})
 
 
 def _photographs(folder: str | None) -> list[Thumbnail | None]:

@@ -1,4 +1,4 @@
-"""Where models lie on the plane: means with intervals, and the front that none other beats."""
+"""Models on the plane: means with intervals, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from tastemaker.metrics.clusters import two_sided_95
 from tastemaker.reporting import summary
 from tastemaker.reporting.figures import legend_above
 from tastemaker.reporting.plane.axes import Plane
-from tastemaker.reporting.plane.section import Drawing, Palette
 from tastemaker.reporting.run_contents import Contents
+from tastemaker.reporting.svg import Palette, Panel
+
+PREFIX = "plane-"
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Move:
-    """Where a model went on the plane, from the base.
+    """A model's move on the plane, from the base.
 
     Args:
         model: Its name.
         d_is: Its mean fidelity minus the base's.
         d_ts: The same of the prompt.
-        leads: Whether it is on the Pareto front of all models.
+        leads: True on the Pareto front of all models.
     """
 
     model: str
@@ -84,7 +86,7 @@ def positions(contents: Contents, plane: Plane) -> list[Position]:
 
     Args:
         contents: The run.
-        plane: Which scores.
+        plane: The two scores.
 
     Returns:
         Means and standard errors are those of `report.json`.
@@ -101,13 +103,13 @@ def positions(contents: Contents, plane: Plane) -> list[Position]:
 
 
 def moves(found: Sequence[Position]) -> list[Move]:
-    """Say where models went from the first one.
+    """Return the moves of models from the first one.
 
     Args:
         found: The models, the base first.
 
     Returns:
-        A move a model, the base's own of length 0 first; empty where there is one model or none.
+        One move per model, the base's of length 0 first; empty for fewer than two models.
     """
     if len(found) < 2:
         return []
@@ -119,40 +121,40 @@ def moves(found: Sequence[Position]) -> list[Move]:
     ]
 
 
-def drawing(found: Sequence[Position], plane: Plane, colours: Mapping[str, str]) -> Drawing:
+def panel(found: Sequence[Position], plane: Plane, colours: Mapping[str, str]) -> Panel:
     """Draw models as crosses on the plane, with their names and the Pareto front of their means.
 
     Args:
         found: The models.
-        plane: What the axes are.
+        plane: The axes.
         colours: Role of each model's colour.
 
     Returns:
         The figure; a sentence in its place where there are fewer than two models.
     """
-    title = f"By {plane.fidelity} and {plane.prompt}"
+    name, title = f"{PREFIX}{plane.fidelity}", f"By {plane.fidelity} and {plane.prompt}"
     if not found:
         why = (
             f"No model was measured by both {plane.fidelity} and {plane.prompt};"
             " name both in evaluate.scorers."
         )
-        return Drawing(plane.fidelity, title, why, why)
+        return Panel(name, title, why, alt=why)
     front = [found[i].model for i in _front(found)]
     places = "; ".join(f"{each.model} at {_written(each)}" for each in found)
     if len(found) == 1:
         why = f"Only one model was measured by both scores: {places}. A comparison needs two."
-        return Drawing(plane.fidelity, title, why, why)
-    return Drawing(
-        plane.fidelity,
+        return Panel(name, title, why, alt=why)
+    return Panel(
+        name,
         title,
-        f"Means of {plane.fidelity} and {plane.prompt}: {places}."
-        f" On the Pareto front: {', '.join(front)}.",
         "Right is closer to the subject, up is closer to the prompt: upper right is better on both."
         " Bars: 95% interval of each mean, clustered by prompt. Dashed: the Pareto front of means;"
         " filled points lie on it; of each hollow one, another model is at least as good on both"
         " scores. Models share prompts and seeds, so that their difference is usually surer than"
         " their bars say.",
         lambda axes, palette: _draw(axes, found, plane, colours, palette),
+        f"Means of {plane.fidelity} and {plane.prompt}: {places}."
+        f" On the Pareto front: {', '.join(front)}.",
     )
 
 

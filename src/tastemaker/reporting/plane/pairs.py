@@ -11,10 +11,11 @@ from matplotlib.patches import Rectangle, Wedge
 from matplotlib.ticker import MaxNLocator
 
 from tastemaker.reporting.figures import Array, legend_above
-from tastemaker.reporting.plane.axes import Plane, Window
+from tastemaker.reporting.plane.axes import AngleWindow, Plane
 from tastemaker.reporting.plane.clouds import Cloud
-from tastemaker.reporting.plane.section import Drawing, Palette
+from tastemaker.reporting.plane.models import PREFIX
 from tastemaker.reporting.samples import quantiles
+from tastemaker.reporting.svg import Palette, Panel
 
 MOST_DOTS = 1000
 """Of more kept or dropped pairs, an even choice by length is drawn."""
@@ -23,12 +24,12 @@ BIN = 10
 """Degrees of one bar of the histogram of angles."""
 
 
-def drawings(held: Cloud, plane: Plane) -> list[Drawing]:
+def panels(held: Cloud, plane: Plane) -> list[Panel]:
     """Draw a cloud, and the histograms of its weighted scores and of its angles.
 
     Args:
         held: The pairs.
-        plane: What the axes are, and the window.
+        plane: The axes, and the window.
 
     Returns:
         Three figures; one sentence in their place where the cloud has no extent.
@@ -40,17 +41,17 @@ def drawings(held: Cloud, plane: Plane) -> list[Drawing]:
             else f"Nothing to draw: the candidates are gone, or lack {plane.fidelity} or"
             f" {plane.prompt}."
         )
-        return [Drawing(f"{held.name}-cloud", "Pair differences", why, why)]
+        return [Panel(f"{PREFIX}{held.name}-cloud", "Pair differences", why, alt=why)]
     counted = f"{held.kept.sum()} of {len(held.kept)} ordered pairs kept"
     window = plane.window
 
-    def figure(name: str, title: str, alt: str, meaning: str, draw: Draw) -> Drawing:
-        return Drawing(
-            f"{held.name}-{name}",
+    def figure(name: str, title: str, alt: str, meaning: str, draw: Draw) -> Panel:
+        return Panel(
+            f"{PREFIX}{held.name}-{name}",
             title,
-            f"{alt} {counted}{_asked(window)}.",
             meaning,
             lambda axes, palette: draw(axes, held, plane, palette),
+            f"{alt} {counted}{_asked(window)}.",
         )
 
     return [
@@ -75,8 +76,8 @@ def drawings(held: Cloud, plane: Plane) -> list[Drawing]:
             "angle",
             "Angle",
             "Histogram of the angles of pair differences.",
-            "Where pairs point: 0 degrees is pure fidelity, 90 pure prompt; beyond 90 and below 0"
-            " one score falls. A bar holds the angles of"
+            "Direction of pairs: 0 degrees is pure fidelity, 90 pure prompt; beyond 90 and below 0"
+            " one score falls. One bar covers the angles of"
             f" {BIN} degrees.{' Dashed: the window.' if window else ''}",
             _angles,
         ),
@@ -86,7 +87,7 @@ def drawings(held: Cloud, plane: Plane) -> list[Drawing]:
 Draw = Callable[[Axes, Cloud, Plane, Palette], None]
 
 
-def _asked(window: Window | None) -> str:
+def _asked(window: AngleWindow | None) -> str:
     if window is None:
         return ""
     return (
@@ -95,7 +96,7 @@ def _asked(window: Window | None) -> str:
     )
 
 
-def _read(window: Window | None) -> str:
+def _read(window: AngleWindow | None) -> str:
     if window is None:
         return ""
     return " Shaded: the window of angles, above the threshold of dTS (dashed)."
@@ -132,7 +133,7 @@ def _cloud(axes: Axes, held: Cloud, plane: Plane, palette: Palette) -> None:
     legend_above(axes)
 
 
-def _window(axes: Axes, window: Window, across: float, up: float, palette: Palette) -> None:
+def _window(axes: Axes, window: AngleWindow, across: float, up: float, palette: Palette) -> None:
     """The wedge of angles above the threshold, its edges with their degrees."""
     far = 2 * max(across, up)
     wedge = Wedge(

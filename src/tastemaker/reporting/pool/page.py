@@ -1,26 +1,26 @@
-"""The contents of a pool or of pairs as one self-contained HTML page."""
+"""The overview of a pool or of pairs as one self-contained HTML page."""
 
 from __future__ import annotations
 
 from tastemaker.reporting.figures import distributions
 from tastemaker.reporting.pages import templates
-from tastemaker.reporting.pool.contents import Contents
+from tastemaker.reporting.pool.overview import Overview
 
 COLOURS = {"all": "policy", "chosen": "chosen", "rejected": "rejected"}
 
 
-def render(contents: Contents) -> str:
+def render(overview: Overview) -> str:
     """Make the page.
 
     Args:
-        contents: Of a folder.
+        overview: Of a folder.
 
     Returns:
         HTML with everything inside: style, figures and images.
     """
     figures = {
         name: distributions(name, held, COLOURS)
-        for name, sides in contents.scores.items()
+        for name, sides in overview.scores.items()
         if (held := {side: values for side, values in sides.items() if len(values)})
     }
     page = (
@@ -28,15 +28,15 @@ def render(contents: Contents) -> str:
         .get_template("sheet.html")
         .render(
             kind="contact sheet",
-            name=contents.name,
-            facts=contents.facts,
-            contents=contents,
+            name=overview.name,
+            facts=overview.facts,
+            overview=overview,
             figures=figures,
             sides={
                 name: {side: COLOURS[side] for side in sides}
-                for name, sides in contents.scores.items()
+                for name, sides in overview.scores.items()
             },
-            paired=any(len(card.images) > 1 for card in contents.cards),
+            paired=any(len(card.images) > 1 for card in overview.cards),
         )
     )
     return page.rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""Contents of a pool or of pairs, as text and as a page."""
+"""Overview of a pool or of pairs, as text and as a page."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def show(config: ShowConfig, folder: Path) -> str:
         TastemakerError: The folder holds neither, or a file in it is torn.
     """
     # Imported here, so that importing the package costs nothing.
-    from tastemaker.reporting.pool.contents import read
+    from tastemaker.reporting.pool.overview import read
     from tastemaker.reporting.pool.text import blocks, lines
 
-    contents = read(folder, config.images)
+    overview = read(folder, config.images)
     if config.against is not None:
         from tastemaker.reporting.pool.shared import shared
 
-        contents.facts |= shared(folder, Path(config.against))
-    text = lines(contents)
+        overview.facts |= shared(folder, Path(config.against))
+    text = lines(overview)
     if sys.stdout.isatty():
-        text += blocks(contents)
+        text += blocks(overview)
     if config.html is not None:
         from tastemaker.reporting.pool.page import render
 
         page = Path(config.html)
         with exclusive(page, beside=True):
-            write_text(page, render(contents))
+            write_text(page, render(overview))
         text += f"\n{config.html}"
     return text

@@ -1,4 +1,4 @@
-"""The contents of a pool or of pairs as lines of a terminal."""
+"""The overview of a pool or of pairs as lines of a terminal."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from PIL import Image
 
 from tastemaker.core.batching import batched
 from tastemaker.reporting.images import Thumbnail
-from tastemaker.reporting.pool.contents import Array, Contents
+from tastemaker.reporting.pool.overview import Array, Overview
 
 WIDTH, CELLS = 18, 4
 """Characters of an image in the terminal, and images in a row."""
 
 
-def lines(contents: Contents) -> str:
+def lines(overview: Overview) -> str:
     """Format facts, and mean, deviation and range of the scores.
 
     Args:
-        contents: Contents of a folder.
+        overview: Overview of a folder.
 
     Returns:
         Lines of text.
     """
-    facts = contents.facts | {
+    facts = overview.facts | {
         name if side == "all" else f"{name}, {side}": _spread(values)
-        for name, sides in contents.scores.items()
+        for name, sides in overview.scores.items()
         for side, values in sides.items()
         if len(values)
     }
     widest = max(map(len, facts))
     return "\n".join(
-        [contents.name, *(f"{label:>{widest}}  {value}" for label, value in facts.items())]
+        [overview.name, *(f"{label:>{widest}}  {value}" for label, value in facts.items())]
     )
 
 
@@ -44,16 +44,16 @@ def _spread(values: Array) -> str:
     )
 
 
-def blocks(contents: Contents) -> str:
+def blocks(overview: Overview) -> str:
     """Draw the contact sheet in half blocks of a terminal that shows 24-bit colours.
 
     Args:
-        contents: Of a folder.
+        overview: Of a folder.
 
     Returns:
         Lines of text, each two rows of pixels high.
     """
-    images = [image for card in contents.cards for image in card.images.values() if image]
+    images = [image for card in overview.cards for image in card.images.values() if image]
     rows = ["", ""]
     for part in batched(images, CELLS):
         cells = [_pixels(image) for image in part]

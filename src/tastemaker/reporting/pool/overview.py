@@ -41,7 +41,7 @@ class Card:
 
 
 @dataclass
-class Contents:
+class Overview:
     """What a folder holds.
 
     Args:
@@ -57,7 +57,7 @@ class Contents:
     cards: list[Card] = field(default_factory=list)
 
 
-def read(folder: Path, images: int) -> Contents:
+def read(folder: Path, images: int) -> Overview:
     """Read what a folder holds, with one shard of images in memory.
 
     Args:
@@ -65,7 +65,7 @@ def read(folder: Path, images: int) -> Contents:
         images: Cards of the contact sheet, spread evenly.
 
     Returns:
-        Its contents.
+        Its overview.
 
     Raises:
         TastemakerError: The folder holds neither, or a file in it is torn.
@@ -75,7 +75,7 @@ def read(folder: Path, images: int) -> Contents:
     return _pool(Pool(folder), images)
 
 
-def _pool(pool: Pool, images: int) -> Contents:
+def _pool(pool: Pool, images: int) -> Overview:
     kinds: dict[str, Counter[str]] = {"Sources": Counter(), "Models": Counter(), "Sizes": Counter()}
     prompts: Counter[str] = Counter()
     for shard in pool.shards():
@@ -105,12 +105,12 @@ def _pool(pool: Pool, images: int) -> Contents:
         )
         for row in chosen
     ]
-    return Contents(
+    return Overview(
         pool.folder.name, facts, {name: {"all": scores[name]} for name in scorers}, cards
     )
 
 
-def _pairs(pairs: PairSet, images: int) -> Contents:
+def _pairs(pairs: PairSet, images: int) -> Overview:
     table = pairs.table()
     margins = _column(table["margin"])
     facts = {
@@ -135,7 +135,7 @@ def _pairs(pairs: PairSet, images: int) -> Contents:
         for row in rows
     ]
     scores = {"margin": {"all": margins}, **_sides(pairs.pools(), table)}
-    return Contents(pairs.folder.name, facts, scores, cards)
+    return Overview(pairs.folder.name, facts, scores, cards)
 
 
 def _sides(pools: Sequence[Pool], table: Any) -> dict[str, dict[str, Array]]:
