@@ -21,7 +21,7 @@ OUTSIDE = (
     "NOTICE",
 )
 GROUPS = {
-    "Commands": lambda name, home: name.islower() and not home.startswith("core"),
+    "Commands": lambda name, home: name.islower() and not home.startswith("tastemaker.core"),
     "Objects": lambda name, home: not name.islower() and not name.isupper(),
     "Tables of names": lambda name, home: name.isupper(),
 }
@@ -49,12 +49,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _reference() -> str:
     """Write a section per group of public names, an entry per name, from its docstring."""
     sys.path.insert(0, str(ROOT / "src"))
-    import tastemaker
+    from tastemaker.core.lazy import exported
 
+    names = sorted(exported(ROOT / "src/tastemaker/__init__.py").items())
     lines: list[str] = []
     for title, belongs in GROUPS.items():
         lines += ["", f"## {title}", ""]
-        for name, home in tastemaker._HOMES.items():
+        for name, home in names:
             if belongs(name, home):
-                lines += [f"::: tastemaker.{home}.{name}", ""]
+                lines += [f"::: {home}.{name}", ""]
     return "\n".join(lines)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from tastemaker.sampling.generate import generate as generate
     from tastemaker.sampling.generate import reconstruct as reconstruct
     from tastemaker.storage.groups import Group as Group
+    from tastemaker.storage.pairs import PairSet as PairSet
+    from tastemaker.storage.pool import Pool as Pool
     from tastemaker.training.personalization.personalize import personalize as personalize
     from tastemaker.training.preference.train import train as train
     from tastemaker.training.reward.train import train_reward as train_reward

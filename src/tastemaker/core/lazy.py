@@ -31,15 +31,7 @@ def lazy_exports(package: str) -> tuple[list[str], Callable[[str], Any], Callabl
         `__all__`, `__getattr__` and `__dir__` of the package.
     """
     module = sys.modules[package]
-    source = Path(str(module.__file__)).read_text(encoding="utf-8")
-    homes = {
-        alias.name: node.module
-        for block in ast.parse(source).body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
+    homes = exported(Path(str(module.__file__)))
 
     def get(name: str) -> Any:
         if name not in homes:
@@ -47,3 +39,15 @@ def lazy_exports(package: str) -> tuple[list[str], Callable[[str], Any], Callabl
         return getattr(importlib.import_module(homes[name]), name)
 
     return sorted(homes), get, lambda: sorted({*vars(module), *homes})
+
+
+def exported(file: Path) -> dict[str, str]:
+    """Return the names that a package's `__init__.py` exports, each with its module."""
+    return {
+        alias.name: node.module
+        for block in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
