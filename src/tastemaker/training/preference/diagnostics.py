@@ -138,12 +138,13 @@ class CreditDiary:
         write_json(folder / "credit.json", describe(credit))
         self.file = MetricsFile(folder / "credit.jsonl", start)
         self.credit = credit
+        self.length = len(credit.schedule)
         self.steps = steps
         self._clear()
 
     def see(self, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
         """Add pairs: what `observe` returned, one column a pair, and their timesteps."""
-        band = timesteps.cpu() * BANDS // len(self.credit.schedule)
+        band = timesteps.cpu() * BANDS // self.length
         self.count.index_add_(0, band, torch.ones(len(band), dtype=torch.float64))
         self.sums.index_add_(1, band, observed.double().cpu())
 
