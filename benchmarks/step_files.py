@@ -1,4 +1,4 @@
-"""Print the package's files and lines that one optimiser step of a plain LoRA DPO training executes.
+"""Print the package's files and lines that one optimiser step of a LoRA DPO training executes.
 
     python benchmarks/step_files.py
 

@@ -12,6 +12,7 @@ import torch
 
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import is_main_process
 from tastemaker.storage.files import DamagedError, read_tensors, write_tensors
 from tastemaker.training.fsdp import split_like, whole
 
@@ -57,8 +58,8 @@ def checkpoint_file(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}.safetensors"
 
 
-def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool = True) -> None:
-    """Write a checkpoint atomically.
+def save_checkpoint(state: TrainState, folder: Path, step: int, due: Container[int]) -> None:
+    """Write a checkpoint atomically and drop older ones.
 
     All processes call it: sharded weights are gathered.
 
@@ -66,7 +67,7 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
         state: The state to keep.
         folder: Folder of checkpoints.
         step: Optimizer steps done.
-        write: Whether this process is the one that writes.
+        due: Steps after which a checkpoint is due.
 
     Raises:
         TastemakerError: The disk is full; older checkpoints stay.
@@ -77,7 +78,7 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
     for name, parameter in state.weights.items():
         for key, value in state.optimizer.state.get(parameter, {}).items():
             parts[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
-    tensors = {}
+    tensors, write = {}, is_main_process()
     for name, value in parts.items():
         joined = whole(value.detach())
         if write:
@@ -87,6 +88,7 @@ def save_checkpoint(state: TrainState, folder: Path, step: int, *, write: bool =
     scaler = state.scaler.state_dict() if state.scaler is not None else None
     metadata = {"step": str(step), "scaler": json.dumps(scaler)}
     write_tensors(checkpoint_file(folder, step), tensors, metadata)
+    drop_old(folder, due)
 
 
 def due_steps(config: OptimisationConfig) -> set[int]:

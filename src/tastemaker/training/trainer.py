@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tastemaker.backbones import Backbone
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.interruption import Interruption
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.files import read_json_lines, write_text
 from tastemaker.training.checkpoint import (
@@ -36,7 +37,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """The loss of one micro-batch.
+    """Loss of one micro-batch.
 
     Attributes:
         loss: Scalar with its graph.
@@ -116,8 +117,7 @@ class Trainer(ABC, Generic[Config, Batch]):
         else:
             self.policy, self.text_encoders = denoiser, text_encoders
             self.optimizer = self.accelerator.prepare(optimizer)
-        # Looked up again, since FSDP2 puts other parameters in their places. accelerate wraps the
-        # optimizer; the state to keep is that of the one inside.
+        # Again, since FSDP2 replaces parameters; the state to keep is that of the optimizer inside.
         weights = trainable_parameters(denoiser, text_encoders)
         self.state = TrainState(weights, self.optimizer.optimizer, scaler=self.accelerator.scaler)
 
@@ -126,18 +126,24 @@ class Trainer(ABC, Generic[Config, Batch]):
 
         Raises:
             TastemakerError: Loss or gradient is not finite; the last checkpoint is named.
+            KeyboardInterrupt: After Ctrl-C, once the step is done and its checkpoint written.
+            SystemExit: The same after SIGTERM.
         """
         self.begin()
         steps, samples = self.config.max_steps, self.samples_per_step
         total, initial = steps * samples, self.done * samples
-        with tqdm(total=total, initial=initial, desc="train", unit=self.unit) as bar:
+        bar = tqdm(total=total, initial=initial, desc="train", unit=self.unit)
+        with bar, Interruption() as interruption:
             while self.done < steps:
                 row = self._step(self.batch(self.done, part) for part in self._parts)
                 self.record(row)
-                if self.done in self.due:
-                    self.save_checkpoint()
                 bar.set_postfix({key: f"{row[key]:.3f}" for key in self.shown})
                 bar.update(samples)
+                stopped = self._sum(interruption.signal)
+                if stopped or self.done in self.due:
+                    save_checkpoint(self.state, self.checkpoints, self.done, self.due)
+                if stopped:
+                    interruption.act()
         self.save_model()
         # The other processes read it in the next command.
         self.accelerator.wait_for_everyone()
@@ -146,7 +152,7 @@ class Trainer(ABC, Generic[Config, Batch]):
         """Restore the newest checkpoint and cut the files of metrics back to it."""
         self.done = resume(self.state, self.checkpoints)
         if self.main:
-            drop_old(self.checkpoints, self.due)  # a kill came between the last checkpoint and this
+            drop_old(self.checkpoints, self.due)  # left by a kill
             self.metrics = MetricsFile(self.output / "metrics.jsonl", self.done)
 
     def samples(self, step: int, part: int = 0) -> range:
@@ -179,8 +185,7 @@ class Trainer(ABC, Generic[Config, Batch]):
             Its metrics.
 
         Raises:
-            TastemakerError: There are more or fewer micro-batches, or loss or gradient is not
-                finite.
+            TastemakerError: Their number is another, or loss or gradient is not finite.
         """
         if len(batches) != (parts := len(self._parts)):
             raise TastemakerError(
@@ -244,15 +249,14 @@ class Trainer(ABC, Generic[Config, Batch]):
         if self.main:
             self.metrics.append(self.done, row)
 
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint, in all processes together."""
-        save_checkpoint(self.state, self.checkpoints, self.done, write=self.main)
-        if self.main:
-            drop_old(self.checkpoints, self.due)
-
     @abstractmethod
     def save_model(self) -> None:
         """Write the trained model."""
+
+    def _sum(self, number: int) -> int:
+        """Sum over processes."""
+        value = torch.tensor(number, device=self.accelerator.device)
+        return int(self.accelerator.reduce(value, "sum"))
 
     def _mean(self, values: Sequence[torch.Tensor]) -> float:
         """Mean over micro-batches and processes."""
@@ -279,9 +283,8 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
         The rate; cosine and linear would reach 0 one step after the last.
 
     Example:
-        >>> config = OptimisationConfig(
-        ...     model="m", max_steps=4, learning_rate=1.0, lr_scheduler="linear"
-        ... )
+        >>> options = {"max_steps": 4, "learning_rate": 1.0, "lr_scheduler": "linear"}
+        >>> config = OptimisationConfig(model="m", **options)
         >>> [learning_rate_at(step, config) for step in range(4)]
         [1.0, 0.75, 0.5, 0.25]
     """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from folders import digests
 from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.interruption import Interruption
 from tastemaker.losses import dpo
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import mean_square, pair_index, residual
@@ -28,6 +32,7 @@ from tastemaker.training.preference.objective import (
     residuals_of,
 )
 from tastemaker.training.preference.train import train
+from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import batch_of, perturb, rows, train_config
 
 
@@ -450,3 +455,44 @@ def test_a_gradient_that_explodes_stops_the_run(
     config = train_config(tiny_model, guards={"max_gradient": 1e-9})
     with pytest.raises(TastemakerError, match="max_gradient"):
         train(config, pairs, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_writes_a_checkpoint_and_the_training_goes_on_from_it(
+    pairs: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    ending: type[BaseException],
+) -> None:
+    config = train_config(tiny_model, max_steps=4, save_steps=2)
+    whole = train(config, pairs, tmp_path / "whole")
+    loss, seen = PreferenceTrainer.loss, []
+
+    def interrupted(self: PreferenceTrainer, batch: Any) -> Any:
+        seen.append(self.done)
+        if len(seen) == 3:
+            os.kill(os.getpid(), number)
+        return loss(self, batch)
+
+    monkeypatch.setattr(PreferenceTrainer, "loss", interrupted)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ending):
+        train(config, pairs, tmp_path / "again")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    files = [file.stem for file in sorted((tmp_path / "again" / "checkpoints").iterdir())]
+    assert files == ["step-000002", "step-000003"]
+    again = train(config, pairs, tmp_path / "again")
+    assert seen == [0, 1, 2, 3]
+    assert digests(again) == digests(whole)
+
+
+def test_a_second_signal_acts_at_once() -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
