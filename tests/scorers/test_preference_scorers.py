@@ -433,7 +433,7 @@ class TestCheckpoints:
         ("name", "words"),
         [
             ("./nowhere.pt", "'./nowhere.pt' does not exist"),
-            ("xswu/HPSv2/HPS_v2_compressed.pt", "hub cannot be reached .* hf download xswu"),
+            ("xswu/HPSv2/HPS_v2_compressed.pt", "hub cannot be reached .*hf download xswu"),
         ],
     )
     def test_files_that_are_not_there(self, name: str, words: str, tiny_clip: Path) -> None:
