@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from tastemaker.core import reading
+from tastemaker.core.delimited import delimited_rows
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.yaml_reading import parse_yaml, read_yaml
 from tastemaker.datasets.formats.json_items import json_items
 from tastemaker.storage.files import read_json
 
@@ -48,25 +50,25 @@ MERGES = "m0: &m0 {k: v, j: v}\n" + "".join(
 )
 def test_yaml_beyond_its_limits(text: str, words: str) -> None:
     with pytest.raises(TastemakerError, match=words) as caught:
-        reading.parse_yaml(text, "run.yaml")
+        parse_yaml(text, "run.yaml")
     assert str(caught.value).startswith("run.yaml ")
     assert "\n" not in str(caught.value)
 
 
 def test_yaml_within_them() -> None:
-    deep: Any = reading.parse_yaml("[" * (DEEP - 1) + "]" * (DEEP - 1), "run.yaml")
+    deep: Any = parse_yaml("[" * (DEEP - 1) + "]" * (DEEP - 1), "run.yaml")
     for _ in range(DEEP - 2):
         (deep,) = deep
     assert deep == []
     # A date that is none, and one that is: names like any other.
-    assert reading.parse_yaml("[2026-99-99, 2026-11-27]", "") == ["2026-99-99", "2026-11-27"]
+    assert parse_yaml("[2026-99-99, 2026-11-27]", "") == ["2026-99-99", "2026-11-27"]
     texts = ["010", "1:30", "1:30.5", "1_000", "0b1", "0o7", "08.5", "1e4", ".", "+"]
-    assert reading.parse_yaml(f"[{', '.join(texts)}]", "") == texts
+    assert parse_yaml(f"[{', '.join(texts)}]", "") == texts
     numbers = {"0": 0, "-12": -12, "+3": 3, "0x1F": 31, "1.0e-4": 1e-4, "2.": 2.0, ".5": 0.5}
-    assert reading.parse_yaml(f"[{', '.join(numbers)}]", "") == list(numbers.values())
+    assert parse_yaml(f"[{', '.join(numbers)}]", "") == list(numbers.values())
     for value in (*texts, *numbers, *numbers.values(), 1e22, "yes", "null"):
-        assert reading.parse_yaml(yaml.safe_dump([value]), "") == [value]
-    merged = reading.parse_yaml("a: &a {k: 1, j: 2}\nb: {<<: *a, k: 3}", "")
+        assert parse_yaml(yaml.safe_dump([value]), "") == [value]
+    merged = parse_yaml("a: &a {k: 1, j: 2}\nb: {<<: *a, k: 3}", "")
     assert merged["b"] == {"k": 3, "j": 2}
 
 
@@ -127,14 +129,14 @@ def test_tables_that_would_lose_rows_or_words(tmp_path: Path, what: str) -> None
     name, content, words = TABLES[what]
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(TastemakerError, match=words) as caught:
-        list(reading.delimited_rows(tmp_path / name))
+        list(delimited_rows(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
 
 
 def test_tables(tmp_path: Path) -> None:
     def rows(name: str, content: str) -> list[tuple[int, dict[str, str]]]:
         (tmp_path / name).write_bytes(content.encode())
-        return list(reading.delimited_rows(tmp_path / name))
+        return list(delimited_rows(tmp_path / name))
 
     long = "x" * 200_000  # beyond what Python's reader takes by itself
     assert rows("a.csv", f"prompt\n{long}\n") == [(2, {"prompt": long})]
@@ -178,8 +180,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "JSON": read_json,
     "JSON lines": lambda path: list(reading.json_lines(path)),
     "JSON items": lambda path: list(json_items(path)),
-    "YAML": reading.read_yaml,
-    "a table": lambda path: list(reading.delimited_rows(path)),
+    "YAML": read_yaml,
+    "a table": lambda path: list(delimited_rows(path)),
     "tensors": lambda path: reading.open_tensors(path).__enter__(),
 }
 

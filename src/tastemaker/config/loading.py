@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from tastemaker.config.runs import RunConfig, run_class
 from tastemaker.config.sections import Section, section_class
-from tastemaker.core import reading, registry
+from tastemaker.core import registry
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import shown
+from tastemaker.core import yaml_reading
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -109,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         TastemakerError: The file is missing, is no YAML, or is not a mapping with names for keys.
     """
-    data = reading.read_yaml(path)
+    data = yaml_reading.read_yaml(path)
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -148,7 +149,7 @@ def _override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise TastemakerError(f"override {override!r} is not key=value, e.g. train.max_steps=100.")
-    value = reading.parse_yaml(text, f"override {override!r}: the value") if text else ""
+    value = yaml_reading.parse_yaml(text, f"override {override!r}: the value") if text else ""
     *parents, last = key.split(".")
     for parent in parents:
         held = data.get(parent)

@@ -1,20 +1,17 @@
-"""Read what others wrote: bytes, text, YAML, JSON, delimited rows and tensors.
+"""Read files from outside: bytes, text, JSON and tensors.
 
-Whatever is wrong with such a file ends in a `TastemakerError` that names the file, the row where
-there are rows, and the remedy. Every limit is far above what an honest file needs.
+Every fault is a `TastemakerError` that names the file, its row and the remedy. All limits are far
+above the needs of an honest file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import io
 import itertools
 import json
-import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,17 +23,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 28
 """Of one file that is read whole; no prompt list and no photograph has a quarter of a gigabyte."""
 
-MOST_YAML = 1 << 20
-"""Bytes of a YAML file: a megabyte takes seconds to parse."""
-
 MOST_LINE = 1 << 24
 """Bytes of one JSON line, and characters of one field of a delimited row."""
 
 MOST_DEPTH = 64
 """Lists and mappings within one another in YAML or JSON."""
-
-MOST_NODES = 100_000
-"""Values in YAML, those behind an alias counted wherever it stands."""
 
 MOST_DIGITS = 20
 """Of an integer; 64 bits have as many."""
@@ -211,7 +202,7 @@ def parse_json(text: str, where: object) -> Any:
     try:
         value = json.loads(text, parse_int=bounded_integer)
     except RecursionError:
-        raise _too_deep(where) from None
+        raise too_deep(where) from None
     except ValueError as error:
         raise TastemakerError(f"{where} is not JSON: {error}.") from None
     check_depth(value, text, where)
@@ -229,8 +220,10 @@ def check_depth(value: Any, text: str, where: object) -> None:
     Raises:
         TastemakerError: It is.
     """
-    if text.count("[") + text.count("{") > MOST_DEPTH and _is_deep(value):
-        raise _too_deep(where)
+    if text.count("[") + text.count("{") > MOST_DEPTH and any(
+        depth > MOST_DEPTH for depth, _ in walk(value)
+    ):
+        raise too_deep(where)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -262,85 +255,6 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                     yield number, error
 
 
-def parse_yaml(text: str, where: object) -> Any:
-    """Parse YAML of plain values; dates stay text, and no key may stand twice.
-
-    Args:
-        text: One document.
-        where: File or option, for messages.
-
-    Raises:
-        TastemakerError: It is not YAML, names a key twice, or is larger or deeper than any
-            configuration, also by aliases of aliases.
-    """
-    import yaml
-
-    try:
-        value = yaml.load(text, _loader())  # a SafeLoader of ours
-    except RecursionError:
-        raise _too_deep(where) from None
-    # Beside its own errors PyYAML lets through what Python says of numbers, bytes and dates.
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise TastemakerError(f"{where} is not readable as YAML: {_yaml_fault(error)}.") from None
-    _check_values(value, where)
-    return value
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        TastemakerError: As for `read_text` and `parse_yaml`.
-    """
-    return parse_yaml(read_text(path, MOST_YAML), path)
-
-
-def delimited_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read the rows of a .csv or .tsv file with a header; blank ones are passed over.
-
-    In a .tsv, where many programs write quotes as they are, quotes that do not come in pairs are
-    taken for plain characters.
-
-    Yields:
-        The line at which a row ends, from 1, and its fields by column.
-
-    Raises:
-        TastemakerError: As for `read_text`; a quote that is not closed, a row with more fields
-            than the header, or a column that is there twice.
-    """
-    text = decode_text(read_bytes(path), path)
-    mark = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        try:
-            rows = _split(text, mark, csv.QUOTE_MINIMAL)
-        except csv.Error:
-            if mark != "\t":
-                raise
-            rows = _split(text, mark, csv.QUOTE_NONE)
-    except csv.Error as error:
-        raise TastemakerError(
-            f"{path}, {error}; close every quote, and double those within a field."
-        ) from None
-    header = rows[0][1] if rows else []
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise TastemakerError(f"{path} has the column {twice!r} twice; rename one.")
-    for number, fields in rows[1:]:
-        if any(fields[len(header) :]):
-            raise TastemakerError(
-                f"{path}, line {number} has {len(fields)} fields, but the header {len(header)};"
-                " put a field that holds the separator in quotes."
-            )
-        yield number, dict(zip(header, fields, strict=False))
-
-
 @contextlib.contextmanager
 def open_tensors(path: Path) -> Iterator[safe_open]:
     """Open a safetensors file.
@@ -363,61 +277,6 @@ def open_tensors(path: Path) -> Iterator[safe_open]:
         ) from error
 
 
-DATE = "tag:yaml.org,2002:timestamp"
-
-
-@functools.cache
-def _loader() -> Any:
-    """PyYAML's loader of plain values, without repeated keys and merges without end.
-
-    Dates are texts, and so are numbers that mean something else in YAML 1.1, PyYAML's, where 010 is
-    eight and 1:30 is ninety. What is left out is quoted when written.
-    """
-    import yaml
-
-    numbers = {
-        "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9]*)$|0x[0-9a-fA-F]+$",
-        "tag:yaml.org,2002:float": r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)\.[0-9]*)([eE][-+][0-9]+)?$"
-        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
-    }
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {  # noqa: RUF012
-            first: [each for each in found if each[0] not in {*numbers, DATE}]
-            for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            node: yaml.MappingNode = super().compose_mapping_node(anchor)
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                    if key.value in seen:
-                        raise ValueError(
-                            f"the key {key.value!r} stands twice, again in line"
-                            f" {key.start_mark.line + 1}; keep one"
-                        )
-                    seen.add(key.value)
-            return node
-
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            super().flatten_mapping(node)
-            if len(node.value) > MOST_NODES:  # each level of merges may double it
-                raise ValueError(f"merges (<<) give more than {MOST_NODES} keys")
-
-    for tag, form in numbers.items():
-        Loader.add_implicit_resolver(tag, re.compile(form), list("-+.0123456789"))
-    return Loader
-
-
-def _yaml_fault(error: Exception) -> str:
-    """What PyYAML says, in one line: the problem and where it is."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem is None or mark is None:
-        return " ".join(str(error).split())
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
-
-
 def bounded_integer(digits: str) -> int:
     """Read an integer of JSON; Python's own reader takes thousands of digits.
 
@@ -429,60 +288,17 @@ def bounded_integer(digits: str) -> int:
     return int(digits)
 
 
-def _too_deep(where: object) -> TastemakerError:
+def too_deep(where: object) -> TastemakerError:
+    """Build the error for values nested deeper than `MOST_DEPTH`."""
     return TastemakerError(f"{where} is nested more than {MOST_DEPTH} levels deep; flatten it.")
 
 
-def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """Depth and value of all that a value holds, keys too; deeper than the limit it ends."""
-    waiting = [iter((value,))]
-    while waiting:
-        held = next(waiting[-1], waiting)
-        if held is waiting:
-            waiting.pop()
-            continue
-        yield len(waiting), held
-        if len(waiting) > MOST_DEPTH:
-            return
-        if isinstance(held, dict):
-            waiting.append(itertools.chain(held, held.values()))
-        elif isinstance(held, (list, tuple, set)):
-            waiting.append(iter(held))
-
-
-def _is_deep(value: Any) -> bool:
-    return any(depth > MOST_DEPTH for depth, _ in _walk(value))
-
-
-def _check_values(value: Any, where: object) -> None:
-    """Refuse what is no configuration: too deep or too much, numbers and text that are none."""
-    for number, (depth, held) in enumerate(_walk(value)):
-        if depth > MOST_DEPTH:
-            raise _too_deep(where)
-        if number == MOST_NODES:
-            raise TastemakerError(f"{where} holds more than {number} values; is it a run's file?")
-        if isinstance(held, str):
-            require_unicode(held, str(where))
-        elif isinstance(held, int) and abs(held) >= 10**MOST_DIGITS:
-            raise TastemakerError(f"{where} holds a number of more than {MOST_DIGITS} digits.")
-
-
-def _split(text: str, mark: str, quoting: Any) -> list[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the number of its last line.
-
-    Raises:
-        csv.Error: A quote is not closed or stands where none may; it begins with the line.
-    """
-    csv.field_size_limit(MOST_LINE)
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=mark, quoting=quoting, strict=True)
-    rows = []
-    end = 0
-    try:
-        for fields in reader:
-            end = reader.line_num
-            if len(fields) > 1 or "".join(fields).strip():
-                rows.append((end, fields))
-    except csv.Error as error:
-        raise csv.Error(f"the row from line {end + 1} on: {error}") from None
-    return rows
+def walk(value: Any, depth: int = 1) -> Iterator[tuple[int, Any]]:
+    """Yield depth and value of all that a value contains, keys too, one level beyond the limit."""
+    yield depth, value
+    if depth <= MOST_DEPTH:
+        inside: Iterable[Any] = value if isinstance(value, (list, tuple, set)) else ()
+        if isinstance(value, dict):
+            inside = itertools.chain(value, value.values())
+        for each in inside:
+            yield from walk(each, depth + 1)

@@ -11,7 +11,7 @@ from typing import Any
 from tastemaker.core.content_hash import files_below
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process, is_main_process
-from tastemaker.core.reading import parse_yaml, read_yaml
+from tastemaker.core.yaml_reading import parse_yaml, read_yaml
 from tastemaker.storage.artifact import first_difference, results
 from tastemaker.storage.files import write_json, write_text
 from tastemaker.storage.kept import (

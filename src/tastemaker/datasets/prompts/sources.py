@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tastemaker.config.choices import Choice
+from tastemaker.core.delimited import delimited_rows
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import (
-    delimited_rows,
     json_lines,
     read_lines,
     require_file,
