@@ -112,7 +112,7 @@ def make_pool(folder: Path, images: int) -> None:
     """Candidates as `generate` writes them, four a prompt."""
     from tastemaker.storage.artifact import Artifact
     from tastemaker.storage.candidates import candidate_table
-    from tastemaker.storage.files import write_table
+    from tastemaker.storage.parquet import write_table
     from tastemaker.storage.pool import Pool
 
     artifact = Artifact(folder, "generate", {"images": images})

@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from tastemaker.cli.command_line import main
-from tastemaker.storage.files import read_json, read_tensors, write_json, write_tensors
+from tastemaker.storage.files import read_json, write_json
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.tensors import read_tensors, write_tensors
 
 Refuses = Callable[..., str]
 

@@ -20,7 +20,7 @@ from tastemaker.core.registry import CAPTIONED
 from tastemaker.datasets.captioned import Captioned
 from tastemaker.datasets.items import LeftOut, Refused, Source
 from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, split_of
-from tastemaker.storage.images import decode_photograph
+from tastemaker.storage.photographs import read_photograph
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
@@ -260,7 +260,7 @@ def test_nano_scenes_are_of_their_split(art: Path, monkeypatch: pytest.MonkeyPat
     assert {scene.style for scene in seen} <= set(STYLES)
     assert scenes[0].where == "test scene 0, seed 3"
     assert len({scene.where for scene in scenes}) == 12
-    assert all(decode_photograph(scene.encoded()).size == (64, 64) for scene in scenes)
+    assert all(read_photograph(scene.encoded()).image.size == (64, 64) for scene in scenes)
     assert list(CAPTIONED.bind("nano_scenes", {"number": 5, **options})().items) == scenes[:5]
 
 

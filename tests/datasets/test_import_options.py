@@ -35,8 +35,9 @@ from tastemaker.datasets.splits import part_of
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.storage.files import read_json, read_json_lines
-from tastemaker.storage.images import decode, decode_photograph, encode_png, fit
+from tastemaker.storage.images import decode, encode_png, fit
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.photographs import read_photograph
 from tastemaker.storage.pictures import Pictures
 from tastemaker.storage.pool import Pool
 
@@ -353,9 +354,9 @@ def test_an_image_with_too_many_pixels_is_not_decoded(
 
 def test_the_pixel_limit_is_an_option() -> None:
     data = encode_png(noise(0, (20, 30)))
-    assert decode_photograph(data, 600).size == (20, 30)
+    assert read_photograph(data, 600).image.size == (20, 30)
     with pytest.raises(TastemakerError, match=r"20 x 30 pixels are more than max_pixels=599"):
-        decode_photograph(data, 599)
+        read_photograph(data, 599)
 
 
 def test_many_lines_are_told_in_the_pool_alone(source: Source, tmp_path: Path, capsys: Any) -> None:

@@ -30,8 +30,9 @@ from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.run import run
 from tastemaker.storage.files import config_key, read_json, read_json_lines
-from tastemaker.storage.images import CONVERTED, decode, encode_png, upright
+from tastemaker.storage.images import decode, encode_png
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.photographs import CONVERTED, upright
 from tastemaker.storage.pool import Pool
 
 COLOURS = ("red", "green", "blue", "white", "black", "orange")
@@ -265,7 +266,7 @@ def test_a_box_outside_the_image_is_left_out(tmp_path: Path) -> None:
 
 def test_every_kind_of_pixel_becomes_rgb() -> None:
     def first(image: Image.Image) -> tuple[int, ...]:
-        shown = upright(image)
+        shown, _ = upright(image)
         assert shown.mode == "RGB"
         return tuple(np.asarray(shown)[0, 0].tolist())
 

@@ -13,7 +13,8 @@ from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.evaluation.evaluate import compare, evaluate
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import write_json, write_table, write_text
+from tastemaker.storage.files import write_json, write_text
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 
 

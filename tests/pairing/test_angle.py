@@ -18,10 +18,11 @@ from tastemaker.pairing.angle import Difference, angle, differences
 from tastemaker.pairing.pair import pair
 from tastemaker.pairing.picks import Dropped, Pick
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import write_json, write_table
+from tastemaker.storage.files import write_json
 from tastemaker.storage.groups import Group, Groups
 from tastemaker.storage.images import encode_png
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 
 AXES = {"fidelity": "image", "prompt": "text"}

@@ -16,8 +16,8 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.pairing.pair import best_worst, threshold, weighted
 from tastemaker.pairing.picks import Dropped, Pick, checked
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import write_table
 from tastemaker.storage.groups import Group, Groups
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8)

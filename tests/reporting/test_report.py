@@ -34,8 +34,9 @@ from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import quantiles, strips
 from tastemaker.reporting.summary import verdict
 from tastemaker.reporting.svg import COLOURS, PRINT
-from tastemaker.storage.files import write_json, write_table, write_text
+from tastemaker.storage.files import write_json, write_text
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.run_dir import RunDir
 

@@ -26,9 +26,9 @@ from tastemaker.scorers.cache import content
 from tastemaker.scorers.ensembles import mean, rank, standardised, weighted
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.groups import Groups
 from tastemaker.storage.images import encode_png
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 
 SHARD = 3

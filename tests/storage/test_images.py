@@ -9,7 +9,8 @@ from PIL import Image, ImageCms
 from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage import images
-from tastemaker.storage.images import encode_png, read_photograph
+from tastemaker.storage.images import encode_png
+from tastemaker.storage.photographs import read_photograph
 
 # sRGB's curve over linear light: 255 (1.055 (v / 255)^(1 / 2.4) - 0.055) for v = 128, 32, 0.
 LINEAR = {128: 188, 32: 99, 0: 0}

@@ -20,22 +20,18 @@ from tastemaker.datasets.listing import Listing
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.files import (
-    ROWS_AT_ONCE,
     DamagedError,
     atomic,
     config_key,
     read_json,
-    read_rows,
-    read_table,
-    read_tensors,
     write_json,
-    write_table,
-    write_tensors,
     write_text,
 )
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import ROWS_AT_ONCE, read_rows, read_table, write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.run_dir import RunDir
+from tastemaker.storage.tensors import read_tensors, write_tensors
 
 
 def files_in(folder: Path) -> list[str]:
@@ -129,7 +125,9 @@ import resource, sys
 from pathlib import Path
 import pyarrow as pa
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import write_table, write_tensors, write_text
+from tastemaker.storage.files import write_text
+from tastemaker.storage.tensors import write_tensors
+from tastemaker.storage.parquet import write_table
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 path = Path(sys.argv[1]) / "big"
 try:

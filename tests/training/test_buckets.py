@@ -140,7 +140,7 @@ def test_real_images_of_two_sizes_are_joined_by_size(tiny_model: Path, tmp_path:
     assert sizes == {f"picture {i}": {(32, 48 if i in (1, 2) else 32)} for i in range(4)}
     told = {row["prompt"]: row for row in Pool(real).candidates().to_pylist()}
     assert told["picture 1"]["original_size"] == [40, 60]
-    assert told["picture 3"]["crop_corner"] == [0, 0]
+    assert told["picture 3"]["crops_coords_top_left"] == [0, 0]
     pairs = join(JoinConfig(rule="best_worst"), real, between, tmp_path / "pairs")
     options = {"max_steps": 2, "batch_size": 2, "report_to": None, "device": "cpu"}
     train(TrainConfig(model=str(tiny_model), lora={"r": 2}, **options), pairs, tmp_path / "out")

@@ -51,7 +51,8 @@ class SDXLBackbone(UNetBackbone):
     def image_conditioning(self, row: dict[str, Any], latents: torch.Tensor) -> Conditioning:
         height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
         original = row.get("original_size") or (height, width)
-        corner = row.get("crop_corner") or (0, 0)
+        # Pools of version 0.1.0 call the column `crop_corner`.
+        corner = row.get("crops_coords_top_left") or row.get("crop_corner") or (0, 0)
         return {"time_ids": torch.tensor([[*original, *corner, height, width]]).float()}
 
     def predict(

@@ -18,7 +18,7 @@ from torch.nn.functional import embedding
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import open_tensors
-from tastemaker.storage.files import write_tensors
+from tastemaker.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone

@@ -38,7 +38,7 @@ class Choice(BaseModel):
 
 TAKEN = {
     *("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id", "timestep", "model"),
-    *("image", "latents", "latents_shape", "original_size", "crop_corner", "content"),
+    *("image", "latents", "latents_shape", "original_size", "crops_coords_top_left", "content"),
 }
 """Columns of a pool and of its scores that no scorer can have."""
 

@@ -17,10 +17,9 @@ from pydantic import ValidationError
 
 from tastemaker.config.runs import RunConfig, run_class
 from tastemaker.config.sections import Section, section_class
-from tastemaker.core import registry
+from tastemaker.core import registry, yaml_reading
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import shown
-from tastemaker.core import yaml_reading
 
 AnySection = TypeVar("AnySection", bound=Section)
 

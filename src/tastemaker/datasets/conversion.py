@@ -26,15 +26,8 @@ from tastemaker.datasets.filters import Reasons, prompt_reasons, size_reason
 from tastemaker.datasets.items import Convert, Filtered, Usable
 from tastemaker.storage.candidates import REAL
 from tastemaker.storage.files import config_key
-from tastemaker.storage.images import (
-    Decoded,
-    crop_box,
-    encode_png,
-    fit,
-    pixel_hash,
-    read_photograph,
-    sizes_told,
-)
+from tastemaker.storage.images import crop_box, encode_png, fit, pixel_hash, size_conditioning
+from tastemaker.storage.photographs import Decoded, read_photograph
 
 
 def converter(config: SourceConfig) -> Convert[Any]:
@@ -144,7 +137,7 @@ def _photograph(
         "timestep": None,
         "model": "",
         "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
-        **sizes_told(whole, captioned.box, width, height),
+        **size_conditioning(whole, captioned.box, width, height),
     }
     return Usable((row,), pictures=(pixel_hash(image),), once=True, notes=notes)
 

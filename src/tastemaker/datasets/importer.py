@@ -34,7 +34,8 @@ from tastemaker.datasets.items import (
     counts_text,
 )
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import atomic, read_table, write_table
+from tastemaker.storage.files import atomic
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pictures import Pictures
 from tastemaker.storage.pool import Pool
 

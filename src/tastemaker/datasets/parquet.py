@@ -10,7 +10,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import require_file
 from tastemaker.datasets.items import LeftOut
 from tastemaker.datasets.listing import OTHER, passed_over
-from tastemaker.storage.files import whole_parquet
+from tastemaker.storage.parquet import whole_parquet
 
 ROWS_AT_ONCE = 16
 """Rows in memory together: each may hold a photograph of several megabytes."""

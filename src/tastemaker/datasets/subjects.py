@@ -11,7 +11,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import read_bytes, say_counts
 from tastemaker.core.registry import SUBJECTS
 from tastemaker.datasets.listing import SUFFIXES
-from tastemaker.storage.images import Decoded, read_photograph
+from tastemaker.storage.photographs import Decoded, read_photograph
 
 
 def photograph_files(folder: str) -> list[Path]:

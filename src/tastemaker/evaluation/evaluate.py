@@ -17,9 +17,10 @@ from tastemaker.metrics.clusters import mean_and_stderr
 from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
 from tastemaker.preflight import check
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import read_table, write_json
+from tastemaker.storage.files import write_json
 from tastemaker.storage.images import decode
 from tastemaker.storage.locks import exclusive
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import normalized_prompt, number_trained_on, shared_warning

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import read_table
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 THUMBNAIL = 256

@@ -18,9 +18,10 @@ from tastemaker.pairing.picks import highest
 from tastemaker.preflight import check, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows, candidate_table
-from tastemaker.storage.files import config_key, write_table
+from tastemaker.storage.files import config_key
 from tastemaker.storage.groups import Groups, met, score_keys
 from tastemaker.storage.images import decode, encode_png
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import REAL, Rows
-from tastemaker.storage.files import read_table
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.storage.candidates import candidate_table
-from tastemaker.storage.files import config_key, read_table, write_table
+from tastemaker.storage.files import config_key
 from tastemaker.storage.images import encode_png
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.unfinished import saved_when_stopped
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import finished_key
-from tastemaker.storage.files import read_record, read_table
+from tastemaker.storage.files import read_record
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 CONTENT = "content"

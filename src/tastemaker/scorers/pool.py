@@ -20,8 +20,8 @@ from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_else
 from tastemaker.scorers.inputs import scorer_inputs
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import item_of
-from tastemaker.storage.files import read_table, write_table
 from tastemaker.storage.images import decode
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.unfinished import UNFINISHED, saved_when_stopped
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tastemaker.storage.files import read_table
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REAL = "real"
 """The source of a candidate that is a photograph."""
 
-LISTS = ("latents_shape", "original_size", "crop_corner")
+LISTS = ("latents_shape", "original_size", "crops_coords_top_left")
 """Columns of whole numbers that a pool may have: of latents, and of photographs."""
 
 
@@ -27,7 +27,7 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
 
     Args:
         rows: One dict a candidate; `latents` and `latents_shape` in all or none, and so the sizes
-            of photographs, `original_size` and `crop_corner`.
+            of photographs, `original_size` and `crops_coords_top_left`.
 
     Returns:
         The table with the schema of candidates.

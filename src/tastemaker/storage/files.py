@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: text, JSON and parquet, and hashes of what made them."""
+"""Atomic files: text and JSON that appear whole or not at all, and configuration hashes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tastemaker.core.batching import streamed
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import open_file, parse_json, read_text, require_file
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import torch
-
-ROWS_AT_ONCE = 4096
-"""Rows without images that are written, and later read, together."""
+from tastemaker.core.reading import parse_json, read_text
 
 UMASK = os.umask(0o022)
 """What the user's files are not open to; it can be read by setting it alone."""
@@ -215,207 +206,6 @@ def read_json_lines(path: Path, **fields: type) -> list[dict[str, Any]]:
             raise damaged(path, f"line {number}: not JSON") from None
         rows.append(_shaped(row, path, f"line {number}: ", fields))
     return rows
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one parquet file atomically."""
-    import pyarrow.parquet as pq
-
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
-    """Write one parquet file atomically from a stream of rows, a few of which are in memory.
-
-    Args:
-        path: The file; where there is no row, none is written.
-        rows: Values by column.
-        schema: Columns and their types.
-
-    Returns:
-        How many rows there were.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    stream = iter(rows)
-    first = next(stream, None)
-    if first is None:
-        return 0
-    number = 0
-    with (
-        atomic(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        for part in streamed(chain([first], stream), ROWS_AT_ONCE):
-            table = pa.Table.from_pylist(list(part), schema=schema)
-            writer.write_table(table)
-            number += table.num_rows
-    return number
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read one parquet file row by row, a few of which are in memory.
-
-    Args:
-        path: A file of `write_rows`.
-
-    Yields:
-        Values by column.
-
-    Raises:
-        TastemakerError: The file is missing or torn, or a column is of another kind.
-    """
-    import pyarrow.parquet as pq
-
-    with (
-        whole_parquet(path),
-        pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file,
-    ):
-        for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
-            _require_kinds(batch, path)
-            yield from batch.to_pylist()
-
-
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one parquet file.
-
-    Raises:
-        TastemakerError: The file is missing, torn, or lacks a column, or one is of another kind.
-    """
-    import pyarrow.parquet as pq
-
-    with whole_parquet(path):
-        held = pq.read_schema(path).names
-        missing = [name for name in columns or () if name not in held]
-        if missing:
-            raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
-        table = pq.read_table(
-            path, columns=list(columns) if columns else None, page_checksum_verification=True
-        )
-    _require_kinds(table, path)
-    return table
-
-
-TEXT_COLUMNS = {"candidate_id", "prompt_id", "prompt", "pair_id", "chosen_id", "rejected_id"}
-IMAGE_COLUMN = "image"
-
-
-def _require_kinds(table: pa.Table | pa.RecordBatch, path: Path) -> None:
-    """Refuse columns that every reader relies on where they are of another kind, or have gaps."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    for name in table.column_names:
-        kind, gaps = table.schema.field(name).type, table[name].null_count
-        if pa.types.is_floating(kind):  # scores, of a scorer that may have any name
-            continue
-        if name in TEXT_COLUMNS:
-            fits = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        elif name == IMAGE_COLUMN:
-            fits = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            gaps = pc.struct_field(table[name], "bytes").null_count if fits else gaps
-        else:
-            continue
-        if not fits or gaps:
-            raise damaged(path, f"column {name!r} is {f'empty in {gaps} rows' if fits else kind}")
-
-
-@contextlib.contextmanager
-def whole_parquet(path: Path) -> Iterator[None]:
-    """Turn what pyarrow says of a missing or torn file into one clear error."""
-    import pyarrow as pa
-
-    require_file(path)
-    try:
-        yield
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TastemakerError(f"{path} is not a whole parquet file: {error}") from None
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file atomically, with the same bytes for the same content.
-
-    Args:
-        path: The file.
-        tensors: On any device.
-        metadata: Strings to keep beside them.
-
-    Raises:
-        TastemakerError: The disk is full.
-    """
-    from safetensors.torch import save_file
-
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic(path) as temporary:
-        save_file(contiguous, temporary, dict(metadata or {}))
-        sort_header(temporary)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a file of `write_tensors`, once its checksum is right.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its tensors on the CPU, and its metadata.
-
-    Raises:
-        DamagedError: It is torn, or not what was written.
-        TastemakerError: It is missing or cannot be read.
-    """
-    from safetensors.torch import load_file
-
-    with open_file(path) as file:
-        try:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, path.stat().st_size)))
-            metadata = header["__metadata__"]
-            held = metadata.pop(CHECKSUM)
-        except (ValueError, LookupError, TypeError):
-            raise damaged(path, "its header cannot be read") from None
-        digest = _digest(header)
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-        if digest.hexdigest() != held:
-            raise damaged(path, "its checksum is wrong")
-    return load_file(path), metadata
-
-
-CHECKSUM = "checksum"
-"""In a file's metadata: hash of the rest of its header and of its tensors."""
-
-
-def _digest(header: dict[str, Any]) -> Any:
-    """Begin the hash of a file with its header."""
-    return hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
-
-
-def sort_header(path: Path) -> None:
-    """Rewrite a safetensors file with the keys of its metadata in order, and with a checksum.
-
-    The library writes metadata in the random order of a hash map: without this, equal files would
-    differ in their bytes.
-
-    Args:
-        path: A whole safetensors file, not yet in use by anybody.
-    """
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header, tensors = json.loads(data[8 : 8 + size]), memoryview(data)[8 + size :]
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-    digest = _digest(header)
-    digest.update(tensors)
-    header["__metadata__"][CHECKSUM] = digest.hexdigest()
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.write(tensors)
 
 
 def config_key(*parts: Any) -> str:

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.storage.files import (
-    damaged,
-    read_json,
-    read_rows,
-    read_table,
-    write_json,
-    write_rows,
-)
+from tastemaker.storage.files import damaged, read_json, write_json
+from tastemaker.storage.parquet import read_rows, read_table, write_rows
 from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import DONE_FILE, finished_key
-from tastemaker.storage.files import read_table, whole_parquet
+from tastemaker.storage.parquet import read_table, whole_parquet
 from tastemaker.storage.unfinished import UNFINISHED
 
 if TYPE_CHECKING:

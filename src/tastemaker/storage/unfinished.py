@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tastemaker.storage.files import write_table
+from tastemaker.storage.parquet import write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

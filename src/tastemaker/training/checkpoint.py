@@ -13,7 +13,8 @@ import torch
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import is_main_process
-from tastemaker.storage.files import DamagedError, read_tensors, write_tensors
+from tastemaker.storage.files import DamagedError
+from tastemaker.storage.tensors import read_tensors, write_tensors
 from tastemaker.training.fsdp import split_like, whole
 
 KEPT = 2

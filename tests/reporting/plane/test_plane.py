@@ -37,8 +37,9 @@ from tastemaker.reporting.report import report
 from tastemaker.reporting.run_contents import read
 from tastemaker.reporting.samples import pair_sets
 from tastemaker.reporting.svg import Panel
-from tastemaker.storage.files import write_json, write_table
+from tastemaker.storage.files import write_json
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.run_dir import RunDir
 

@@ -22,7 +22,8 @@ from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.sampling.generate import generate
-from tastemaker.storage.images import decode_photograph, to_pixels
+from tastemaker.storage.images import to_pixels
+from tastemaker.storage.photographs import read_photograph
 from tastemaker.training.batches import mean_square, pair_index, residual
 from tastemaker.training.personalization.data import PersonalData, encode_subject, subject_batch
 from tastemaker.training.personalization.personalize import personalize
@@ -430,7 +431,7 @@ class TestPhotographs:
         exif[0x0112] = 6
         lying = photograph(0).transpose(Image.Transpose.ROTATE_90)
         lying.save(tmp_path / "lying.png", exif=exif)
-        assert decode_photograph((tmp_path / "lying.png").read_bytes()).size == (48, 40)
+        assert read_photograph((tmp_path / "lying.png").read_bytes()).image.size == (48, 40)
         middle = photograph(0).crop((4, 0, 44, 40)).resize((32, 32), Image.Resampling.LANCZOS)
         backbone = load_backbone(str(tiny_model), device="cpu")
         wanted, _ = backbone.vae.encode(to_pixels([middle]))

@@ -29,7 +29,7 @@ from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import write_tensors
+from tastemaker.storage.tensors import write_tensors
 
 KEPT = "tastemaker_adapter_metadata"
 """In kohya's files, diffusers' header under another name: beside `alpha` it refuses its own."""

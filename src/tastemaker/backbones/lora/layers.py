@@ -16,7 +16,7 @@ from tastemaker.backbones.lora.diffusers_file import CLIP_PREFIX, LORA_FILE, MET
 from tastemaker.backbones.lora.factors import read_factors
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import open_file, open_tensors
-from tastemaker.storage.files import write_tensors
+from tastemaker.storage.tensors import write_tensors
 
 DOWN = (".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.weight")
 UP = (".lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B.weight")

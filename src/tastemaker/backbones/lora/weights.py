@@ -23,7 +23,7 @@ from tastemaker.backbones.lora.layers import Layer, Layers, read_layers, read_te
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import sort_header
+from tastemaker.storage.tensors import sort_header
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone

@@ -22,7 +22,7 @@ from tastemaker.core.registry import PROMPTS
 from tastemaker.core.templates import filled, parts
 from tastemaker.datasets.prompts.dreambooth import Kind
 from tastemaker.datasets.prompts.template_sets import load_templates
-from tastemaker.storage.files import read_table
+from tastemaker.storage.parquet import read_table
 
 
 def load_prompts(choice: Choice) -> list[str]:

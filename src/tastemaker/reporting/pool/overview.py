@@ -15,8 +15,9 @@ from PIL import Image, UnidentifiedImageError
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.images import Thumbnail, thumbnails
-from tastemaker.storage.files import read_record, read_table
+from tastemaker.storage.files import read_record
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 MOST_KINDS = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tastemaker.storage.files import read_table
 from tastemaker.storage.images import decode, pixel_hash
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pictures import Pictures
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.trained_prompts import shared_prompts

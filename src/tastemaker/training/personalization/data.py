@@ -16,8 +16,8 @@ from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.datasets.subjects import photograph
-from tastemaker.storage.files import read_table
 from tastemaker.storage.images import square, to_pixels
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 from tastemaker.training.batches import Latents, NoisyBatch, noisy_batch, pair_index
 

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from tastemaker.backbones import Backbone, Conditioning, stack
 from tastemaker.backbones.latents import encode_row
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import DamagedError, read_table, read_tensors, write_tensors
+from tastemaker.storage.files import DamagedError
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import read_table
+from tastemaker.storage.tensors import read_tensors, write_tensors
 from tastemaker.training.batches import Latents
 
 EMPTY = ""
