@@ -8,7 +8,7 @@ from PIL import Image, ImageCms
 
 from pictures import SRGB, encoded, icc_profile, noise
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage import images
+from tastemaker.storage import photographs
 from tastemaker.storage.images import encode_png
 from tastemaker.storage.photographs import read_photograph
 
@@ -27,7 +27,7 @@ def test_pixels_are_what_their_profile_says(mode: str) -> None:
             image = image.quantize() if mode == "P" else image.convert(mode)
         given = encoded(image, icc_profile=profile)
         picture = read_photograph(given)
-        assert picture.notes == (images.CONVERTED,)
+        assert picture.notes == (photographs.CONVERTED,)
         assert not picture.as_stored
         assert np.abs(np.asarray(picture.image, int) - seen).max() <= 1
         # The pool holds the colours themselves: no reader converts them again.
@@ -51,7 +51,7 @@ def test_bytes_in_the_colours_of_srgb_are_kept() -> None:
 def test_a_profile_that_is_not_valid_is_said(profile: bytes) -> None:
     """Torn, cut off, or of grey in a picture of colours: the pixels stay as they are."""
     picture = read_photograph(encoded(noise(0), icc_profile=profile))
-    assert (picture.as_stored, picture.notes) == (False, (images.NO_PROFILE,))
+    assert (picture.as_stored, picture.notes) == (False, (photographs.NO_PROFILE,))
     assert picture.image.tobytes() == noise(0).tobytes()
 
 
@@ -61,7 +61,7 @@ def test_the_first_of_several_frames_is_taken_and_said(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     given = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     picture = read_photograph(given)
-    assert (picture.as_stored, picture.notes) == (False, (images.FIRST_FRAME,))
+    assert (picture.as_stored, picture.notes) == (False, (photographs.FIRST_FRAME,))
     assert picture.image.tobytes() == frames[0].tobytes()
 
 
