@@ -17,7 +17,7 @@ import torch
 
 from tastemaker.cli.endings import status_of
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import load_plugins
+from tastemaker.core.plugins import load_plugins
 
 
 def _raise(error: BaseException) -> Callable[[], int]:

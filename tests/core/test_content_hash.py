@@ -17,7 +17,8 @@ from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.core import content_hash as contents
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import RULES, load_plugins
+from tastemaker.core.plugins import load_plugins
+from tastemaker.core.registry import RULES
 from tastemaker.datasets.formats.folder import folder
 from tastemaker.datasets.formats.rankings import rankings
 from tastemaker.scorers.inputs import scorer_inputs

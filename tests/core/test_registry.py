@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, create_model
 
 from tastemaker.core import registry
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import LOSSES, RULES, SCORERS, Table, load_plugins
+from tastemaker.core.plugins import load_plugins
+from tastemaker.core.registry import LOSSES, RULES, SCORERS, Table
 
 if TYPE_CHECKING:
     from nowhere import OnlyForTypes  # type: ignore[import-not-found]

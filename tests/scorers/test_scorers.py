@@ -28,7 +28,8 @@ from published import (
 )
 from tastemaker.config.choices import PixelScorer, Scorer
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import SCORERS, load_plugins
+from tastemaker.core.plugins import load_plugins
+from tastemaker.core.registry import SCORERS
 from tastemaker.metrics.hue import mean_hue
 from tastemaker.scorers.aesthetic import Aesthetic
 from tastemaker.scorers.availability import here, scorer_states

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import LOSSES, load_plugins
+from tastemaker.core.plugins import load_plugins
+from tastemaker.core.registry import LOSSES
 from tastemaker.datasets.listing import Listing
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows

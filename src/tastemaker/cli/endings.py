@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import PLUGIN
+from tastemaker.core.plugins import PLUGIN
 
 MISTAKE = 2
 """Exit status of what the user can mend."""

@@ -16,7 +16,10 @@ from tastemaker.core.values import Name, checked_name
 
 
 class Choice(BaseModel):
-    """A registered name with its options, written flat: `{name: dpo, beta: 5000}` or just `dpo`."""
+    """A registered name with its options, written flat: `{name: dpo, beta: 5000}` or just `dpo`.
+
+    From Python, a function may be given in place of the name.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False
@@ -77,6 +80,13 @@ def _expanded(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _added(table: registry.Table, function: Callable[..., Any]) -> str:
+    try:
+        return table.add(function)
+    except TastemakerError as error:
+        raise ValueError(str(error)) from None
+
+
 def _checked(choice: Any, table: registry.Table) -> Any:
     """The choice with all options of its entry in a table, typed."""
     try:
@@ -91,8 +101,12 @@ def _choice(table: registry.Table, default: str | None = None, kind: type[Choice
     """Return the annotated type of a field that names an entry of `table`."""
 
     def expand(value: Any) -> Any:
+        if callable(value):
+            value = {"name": value}
         if isinstance(value, dict) and default is not None:
-            return {"name": default, **value}
+            value = {"name": default, **value}
+        if isinstance(value, dict) and callable(value.get("name")):
+            return {**value, "name": _added(table, value["name"])}
         return _expanded(value)
 
     def check(choice: Choice) -> Choice:

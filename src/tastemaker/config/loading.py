@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from tastemaker.config.runs import RunConfig, run_class
 from tastemaker.config.sections import Section, section_class
-from tastemaker.core import registry, yaml_reading
+from tastemaker.core import yaml_reading
 from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.core.plugins import load_plugins
 from tastemaker.core.values import shown
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -42,7 +43,7 @@ def load(source: str, overrides: tuple[str, ...] = ()) -> RunConfig:
     for override in overrides:
         _override(data, override)
     data["plugins"] = _plugins(data)
-    registry.load_plugins(data["plugins"])
+    load_plugins(data["plugins"])
     recipe = str(data.get("recipe", RunConfig.model_fields["recipe"].default))
     try:
         kind = run_class(recipe)
@@ -89,7 +90,7 @@ def section(kind: type[AnySection], file: str | None, overrides: tuple[str, ...]
     data = read_yaml(Path(file)) if file else {}
     for override in overrides:
         _override(data, override)
-    registry.load_plugins(_plugins(data))
+    load_plugins(_plugins(data))
     data.pop("plugins", None)
     return parse(kind, data, file or "command line")
 

@@ -7,8 +7,8 @@ from tastemaker.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from tastemaker.core.errors import TastemakerError as TastemakerError
     from tastemaker.core.noise_schedule import NoiseSchedule as NoiseSchedule
+    from tastemaker.core.plugins import load_plugins as load_plugins
     from tastemaker.core.registry import Table as Table
-    from tastemaker.core.registry import load_plugins as load_plugins
     from tastemaker.core.seeding import keyed_generator as keyed_generator
     from tastemaker.core.seeding import keyed_seed as keyed_seed
 

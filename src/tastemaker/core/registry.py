@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import sys
-import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +21,6 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError, nearest
-from tastemaker.core.reading import require_file
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.core.values import Options, shown
 
@@ -44,6 +41,7 @@ class Table:
         self._modules = modules
         self._loaded = False
         self._entries: dict[str, Callable[..., Any]] = {}
+        self._added: set[str] = set()
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Enter the decorated function or class under a name.
@@ -66,6 +64,37 @@ class Table:
             return entry
 
         return enter
+
+    def add(self, function: Callable[..., Any]) -> str:
+        """Enter a function or class that was given in place of a name.
+
+        Args:
+            function: Of a file or a notebook's cell, with all its options as parameters.
+
+        Returns:
+            Its name: where it is defined, and a hash of its source. A changed function has another
+            name, so that a training does not go on with it.
+
+        Raises:
+            TastemakerError: It has no name or no source, or depends on variables around it.
+        """
+        called = getattr(function, "__qualname__", repr(function))
+        if getattr(function, "__closure__", None):
+            raise TastemakerError(
+                f"{self.kind} {called} uses variables of the function around it, which nothing"
+                " records; make them keyword-only parameters, its options."
+            )
+        try:
+            source = inspect.getsource(function)
+        except (OSError, TypeError):
+            raise TastemakerError(
+                f"{self.kind} {called} has no source that could be recorded; define it by `def` or"
+                " `class` in a file or a notebook's cell."
+            ) from None
+        name = f"{function.__module__}.{called}@{keyed_seed(source):016x}"
+        self._entries[name] = function
+        self._added.add(name)
+        return name
 
     def known(self) -> dict[str, Callable[..., Any]]:
         """Return what has been registered so far, by name."""
@@ -99,7 +128,9 @@ class Table:
         scope = getattr(target, "__globals__", {})
         fields: dict[str, Any] = {
             parameter.name: (
-                _evaluated(parameter.annotation, scope),
+                Any
+                if parameter.annotation is parameter.empty
+                else _evaluated(parameter.annotation, scope),
                 ... if parameter.default is parameter.empty else parameter.default,
             )
             for parameter in inspect.signature(target).parameters.values()
@@ -153,7 +184,8 @@ class Table:
         files = {
             name: getattr(sys.modules.get(self.entry(name).__module__), "__file__", None)
             for name in names
-            if self.entry(name).__module__.partition(".")[0] != __name__.partition(".")[0]
+            if name not in self._added  # its name tells its source
+            and self.entry(name).__module__.partition(".")[0] != __name__.partition(".")[0]
         }
         return {name: file_content(Path(file)) for name, file in files.items() if file}
 
@@ -236,65 +268,3 @@ TABLES = (
     LOSSES,
     CREDITS,
 )
-
-
-PLUGIN = "tastemaker_plugin_"
-"""How the names of modules begin that plugins are loaded as."""
-
-
-def plugin_code(texts: Collection[str]) -> dict[str, str]:
-    """Hash the plugin files whose entries a configuration names.
-
-    Args:
-        texts: All texts of the configuration.
-
-    Returns:
-        Content of the file, by kind and name of the entry.
-    """
-    return {
-        f"{table.kind} {name}": file_content(Path(str(sys.modules[entry.__module__].__file__)))
-        for table in TABLES
-        for name, entry in table.known().items()
-        if entry.__module__.startswith(PLUGIN) and name in texts
-    }
-
-
-def load_plugins(files: tuple[str, ...]) -> None:
-    """Import the user's own files, whose decorators enter new entries in the tables.
-
-    Args:
-        files: Paths of Python files.
-
-    Raises:
-        TastemakerError: A file is missing or fails to import.
-    """
-    for file in files:
-        try:
-            require_file(Path(file))
-        except TastemakerError as error:
-            raise TastemakerError(f"plugin {file!r}: {error}") from None
-        path = Path(file).resolve()
-        name = f"{PLUGIN}{path.stem}_{keyed_seed(str(path)):x}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise TastemakerError(f"plugin {file!r} is not a Python file.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except TastemakerError:
-            raise
-        except SystemExit as error:
-            raise TastemakerError(
-                f"plugin {file!r} ends the program when it is imported (sys.exit({error.code!r}));"
-                ' put what is to run as a program under `if __name__ == "__main__":`.'
-            ) from error
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            lines = traceback.extract_tb(error.__traceback__)
-            place = [f", line {each.lineno}," for each in lines if each.filename == str(path)]
-            raise TastemakerError(
-                f"plugin {file!r}{place[-1] if place else ''} failed to import:"
-                f" {type(error).__name__}: {error}"
-            ) from error

@@ -12,7 +12,7 @@ from typing import Any
 from tastemaker.core.content_hash import file_content, files_below
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere, from_main_process, is_main_process
-from tastemaker.core.registry import plugin_code
+from tastemaker.core.plugins import plugin_code
 from tastemaker.storage.files import config_key, read_record, write_json
 from tastemaker.storage.kept import bring_back, copy_work, kept_artifacts, put_aside, run_above
 from tastemaker.storage.locks import ARTIFACT_FILE, LOCK, exclusive, still_held

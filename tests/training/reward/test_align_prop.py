@@ -20,7 +20,8 @@ from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.config.loading import load
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.registry import SCORERS, load_plugins
+from tastemaker.core.plugins import load_plugins
+from tastemaker.core.registry import SCORERS
 from tastemaker.recipes.run import run
 from tastemaker.reporting.run_contents import read
 from tastemaker.scorers.clip import ClipScorer
