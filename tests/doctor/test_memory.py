@@ -114,7 +114,7 @@ def test_every_family_is_worked_out(family: str, nano: Path, models: dict[str, P
         training("train", load(str(nano), (*base, *words)).train, (32, 32))
         for words in (
             ("train.method=full", "train.reference=frozen_copy"),
-            ("train.gradient_checkpointing=true", "train.text_lora={rank: 2}"),
+            ("train.gradient_checkpointing=true", "train.text_lora={r: 2}"),
         )
     )
     assert set(plain) == {"evaluate", "generate", "train"}

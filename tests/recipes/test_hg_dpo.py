@@ -110,7 +110,7 @@ class TestConfiguration:
             ("{easy: null, normal: null, hard: null}", "all stages are skipped"),
             ("normal=null", "hard.rejected: stage 'normal' does not come before hard"),
             ("hard.choosen=real", r"unknown key 'hard.choosen'. Did you mean chosen"),
-            ("easy.train.stepps=3", r"unknown key 'easy.train.stepps'. Did you mean steps"),
+            ("easy.train.max_stepps=3", r"'easy.train.max_stepps'. Did you mean max_steps"),
             (
                 "evaluate.adapters.eazy.scale=0.5",
                 r"no model 'eazy' is judged; those .* are easy, normal, hard, policy",

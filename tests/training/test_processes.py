@@ -165,7 +165,7 @@ def words(pairs: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
 def test_processes_of_different_configurations_end(words: list[str], tmp_path: Path) -> None:
     ended = launch(different, words, folder=tmp_path)
     assert ended.code == 2
-    assert "'steps: 3', not 'steps: 2'" in ended.err
+    assert "'max_steps: 3', not 'max_steps: 2'" in ended.err
 
 
 def test_processes_that_share_no_disk_end(words: list[str], tmp_path: Path) -> None:

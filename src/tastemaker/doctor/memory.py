@@ -68,8 +68,8 @@ def table(config: RunConfig) -> str:
     else:
         lines.append(
             f"It does not fit: {most.section} needs {_gigabytes(most.peak)}, this machine has"
-            f" {_gigabytes(there)}. Lower {most.section}.batch_size, or set precision=bf16 (dtype"
-            " where images are drawn), gradient_checkpointing=true, method=lora."
+            f" {_gigabytes(there)}. Lower {most.section}.batch_size, or set dtype=bf16,"
+            " gradient_checkpointing=true, method=lora."
         )
     return "\n".join(lines)
 

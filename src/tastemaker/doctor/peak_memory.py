@@ -165,7 +165,7 @@ class _Sampler:
 
 
 def _loaded(config: Any, method: str) -> Backbone:
-    return load_skeleton(config.model, "fp32" if method == "full" else config.precision)
+    return load_skeleton(config.model, "fp32" if method == "full" else config.dtype)
 
 
 def _dtype(backbone: Backbone) -> torch.dtype:
