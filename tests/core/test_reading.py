@@ -38,7 +38,7 @@ MERGES = "m0: &m0 {k: v, j: v}\n" + "".join(
         (MERGES, "merges"),
         (f"a: {'9' * 5000}", "digits"),
         (f"a: {'9' * 21}", "digits"),
-        ("steps: 1\nsteps: 2", "'steps' stands twice, again in line 2"),
+        ("steps: 1\nsteps: 2", "'steps' is given twice, again in line 2"),
         (r'a: "\ud83d"', "half a character"),
         ("a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
         ("a: !!timestamp x", "not readable as YAML"),

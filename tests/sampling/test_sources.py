@@ -103,7 +103,7 @@ class TestItems:
     def test_a_pool_without_real_images_is_refused(
         self, candidates: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(TastemakerError, match="holds no real image"):
+        with pytest.raises(TastemakerError, match="has no real image"):
             again(tiny_model, candidates, tmp_path / "out", 500)
 
 

@@ -255,6 +255,6 @@ def test_every_failure_of_the_disk_is_the_same_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(TastemakerError, match="it exists and is no file"):
+    with pytest.raises(TastemakerError, match="it exists and is not a file"):
         write_text(tmp_path / "fifo", "x")
     assert (tmp_path / "fifo").is_fifo()

@@ -1,4 +1,4 @@
-"""Checks of a model, and of how it shall be drawn, that need no weights."""
+"""Checks of a model and of sampling options that need no weights."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Size = tuple[int | None, int | None]
 def check_model(
     model: str, sizes: Iterable[Size] = (), *, scheduler: str | None = None
 ) -> Backbone:
-    """Hold a model against what is understood, from its configuration files alone.
+    """Refuse a model that is not understood, by its configuration files alone.
 
     Args:
         model: A registered name, a hub id, a pipeline folder or a trained LoRA folder, of which the
             base is looked at.
-        sizes: Of images that it shall draw or be trained on.
-        scheduler: A diffusers scheduler class to draw it by; None keeps the model's own.
+        sizes: Sizes of images that it will sample or be trained on.
+        scheduler: Class name of a diffusers scheduler; None keeps the model's own.
 
     Returns:
-        The model without weights, as `load_skeleton` gives it; shared, so not to be changed.
+        The model without weights, as `load_skeleton` returns it; shared, do not change it.
 
     Raises:
         TastemakerError: The model is missing, broken, or not understood; a size is not one of its
@@ -44,7 +44,7 @@ def check_model(
 
 
 def _files(place: Path) -> tuple[tuple[int, ...], ...]:
-    """What changes with any file of a pipeline's folder; nothing for a hub id."""
+    """Inode, size and time of every file of a pipeline's folder; empty for a hub id."""
     files = (file for depth in ("*", "*/*") for file in place.glob(depth) if file.is_file())
     stats = (file.stat() for file in sorted(files))
     return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
@@ -65,12 +65,12 @@ def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...],
 
 
 def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()) -> None:
-    """Refuse what a model cannot be drawn with: size, sampler, steps, device, precision.
+    """Refuse sampling options that a model cannot take: size, sampler, steps, device, precision.
 
     Args:
         config: Sampling options.
         model: As of `check_model`.
-        sizes: Of the images, where the options name none.
+        sizes: Sizes of the images, if the options name none.
 
     Raises:
         TastemakerError: The model is not understood, or an option does not suit it.
@@ -128,13 +128,13 @@ def _check_memory(config: SamplingConfig, backbone: Backbone, shape: Sequence[in
 
 
 def student_warning(model: str) -> str | None:
-    """Warn of training a model that was distilled to a few steps.
+    """Return a warning for training a model that was distilled to a few steps.
 
     Args:
         model: As of `check_model`.
 
     Returns:
-        A sentence; None where no sign of distillation is found.
+        A sentence; None without a sign of distillation.
     """
     root = root_of(model)
     place = resolve(root)

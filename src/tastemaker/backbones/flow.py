@@ -1,7 +1,7 @@
 """Rectified flows: `x_t = (1 - s) x_0 + s noise`, a transformer that predicts `noise - x_0`.
 
-A timestep t in [0, T) stands for the noise level `s = (t + 1) / T`, the number that the transformer
-is told. What the families call a shift says at which levels images of a size are trained and drawn.
+A timestep t in [0, T) is the noise level `s = (t + 1) / T`, the transformer's input. The shift of a
+family moves the levels of training and sampling with the size of the images.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FlowBackbone(Backbone):
         return int(self.pipeline.vae_scale_factor * max(self.denoiser.config.patch_size, 2))
 
     def shift(self, height: int, width: int) -> float:
-        """How far the levels of noise are shifted for latents of a size: `logit s + log shift`."""
+        """Return the shift of noise levels for latents of a size: `logit s + log shift`."""
         options = self.pipeline.scheduler.config
         if not options.use_dynamic_shifting:
             return float(options.shift)
@@ -59,7 +59,7 @@ class FlowBackbone(Backbone):
         return mu if options.time_shift_type == "linear" else math.exp(mu)
 
     def mu(self, height: int, width: int) -> float:
-        """The pipelines' own measure of that shift, where it grows with the size."""
+        """Return the pipelines' own measure of a shift that grows with the size."""
         options = self.pipeline.scheduler.config
         few, many = options.base_image_seq_len, options.max_image_seq_len
         slope = (options.max_shift - options.base_shift) / (many - few)

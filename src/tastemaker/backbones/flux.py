@@ -1,4 +1,4 @@
-"""FLUX.1: a rectified flow on packed latents, told the strength of guidance."""
+"""FLUX.1: a rectified flow on packed latents, with guidance as an input."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.sampling_batch import SamplingBatch
 
 TRAINED_AT = 1.0
-"""Guidance that FLUX.1-dev is told in training: 1, where it predicts what it would without."""
+"""Guidance input of FLUX.1-dev in training: 1 is the prediction without guidance."""
 
 
 class FluxBackbone(FlowBackbone):
     """A `FluxPipeline`: T5, and for the pooled text a CLIP encoder, on which a LoRA may train.
 
-    Guidance is one of the transformer's inputs (FLUX.1-dev) or absent (schnell): there is no
-    negative prompt.
+    Guidance is one of the transformer's inputs (FLUX.1-dev) or absent (schnell):
+    negative prompts have no effect.
 
     Args:
         name: Name, hub id or folder that it was loaded from.
@@ -77,12 +77,12 @@ class FluxBackbone(FlowBackbone):
         guidance: float = TRAINED_AT,
     ) -> torch.Tensor:
         images, _, high, wide = noisy_latents.shape
-        told = noisy_latents.new_full((images,), guidance, dtype=torch.float32)
+        scale = noisy_latents.new_full((images,), guidance, dtype=torch.float32)
         embeddings = conditioning["prompt_embeds"]
         velocity: torch.Tensor = denoiser(
             hidden_states=_packed(noisy_latents),
             timestep=(timestep.expand(images) / self.num_timesteps).to(noisy_latents.dtype),
-            guidance=told if self.pipeline.transformer.config.guidance_embeds else None,
+            guidance=scale if self.pipeline.transformer.config.guidance_embeds else None,
             encoder_hidden_states=embeddings,
             pooled_projections=conditioning["pooled_prompt_embeds"],
             txt_ids=embeddings.new_zeros(embeddings.shape[1], 3),
@@ -100,12 +100,12 @@ def _packed(latents: torch.Tensor) -> torch.Tensor:
 
 
 def _unpacked(tokens: torch.Tensor, high: int, wide: int) -> torch.Tensor:
-    """The way back."""
+    """Inverse of `_packed`."""
     blocks = tokens.view(len(tokens), high // 2, wide // 2, -1, 2, 2)
     return blocks.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, high, wide)
 
 
 def _places(rows: int, columns: int) -> torch.Tensor:
-    """Of each token: 0, its row and its column, shape [rows * columns, 3]."""
+    """Position of each token: 0, row and column, shape [rows * columns, 3]."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([torch.zeros_like(row), row, column], -1).view(-1, 3)

@@ -61,7 +61,7 @@ def unroll(
     """Take all steps of a sampler, the last `keep` of them with graph.
 
     The gradient is that of the last steps as a function of the weights, with the latents that
-    enter them held fixed; the steps before cost a forward pass and no memory.
+    enter them fixed; the steps before cost a forward pass and no memory.
 
     Args:
         step: One step of the sampler.

@@ -1,4 +1,4 @@
-"""Identity of a model by its weights, for the keys of what is made with it."""
+"""Identity of a model by its weights, for the keys of artifacts made with it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def adapter_identity(folder: str) -> dict[str, Any]:
     files = [name for name in (LORA_FILE, TOKEN_FILE) if (place / name).is_file()]
     if not files:
         raise TastemakerError(
-            f"{folder!r} holds no LoRA ({LORA_FILE}); give the folder of one, from `train`."
+            f"{folder!r} has no LoRA ({LORA_FILE}); give the folder of one, from `train`."
         )
     return {"model": folder, "content": folder_content(place, files)}
 

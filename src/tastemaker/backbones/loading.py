@@ -1,4 +1,4 @@
-"""From a name, hub id or folder to a backbone; its family stands in the pipeline's own config."""
+"""Load a backbone by name, hub id or folder; its `model_index.json` names the family."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
 
 def resolve(model: str) -> str:
-    """Turn a registered model name into its folder; leave hub ids and folders alone."""
+    """Turn a registered model name into its folder; leave hub ids and folders as they are."""
     return str(MODELS.entry(model)()) if model in MODELS else model
 
 
@@ -81,7 +81,7 @@ def load_backbone(
 
 
 def is_adapter(folder: Path) -> bool:
-    """Say whether a folder holds what is put on a base: a LoRA, a learned word, or both."""
+    """Return whether a folder is an adapter on a base: a LoRA, a learned word, or both."""
     return any((folder / name).is_file() for name in (LORA_FILE, TOKEN_FILE))
 
 
@@ -138,13 +138,13 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
 
 
 def left_out(place: str) -> dict[str, None]:
-    """Parts of a pipeline that are not loaded, as `from_pretrained` takes them."""
+    """Return the parts of a pipeline that are not loaded, as `from_pretrained` takes them."""
     with_checker = read_part(place, INDEX)["_class_name"] == "StableDiffusionPipeline"
     return {"safety_checker": None} if with_checker else {}
 
 
 def unreadable(model: str, error: Exception) -> TastemakerError:
-    """The error of a model whose files the libraries cannot read, in one line."""
+    """Build the one-line error for a model whose files the libraries cannot read."""
     said = " ".join(str(error).split())[:300]
     return TastemakerError(
         f"model {model!r} could not be loaded: {type(error).__name__}: {said}. If its files are"
@@ -163,7 +163,7 @@ def backbone_class(model: str) -> Any:
 
 
 def hide_bars() -> None:
-    """Turn off the libraries' bars for every small component: they would bury our own."""
+    """Turn off the libraries' progress bars, which would bury our own."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -201,7 +201,7 @@ def _check_place(model: str, place: str) -> None:
     if path.is_dir():
         if not (path / INDEX).is_file():
             raise TastemakerError(
-                f"{model} is no model: it holds neither {INDEX} (a pipeline) nor"
+                f"{model} is not a model: it has neither {INDEX} (a pipeline) nor"
                 f" {LORA_FILE} (a LoRA)."
             )
     elif path.is_file() or path.suffix in SINGLE_FILES:

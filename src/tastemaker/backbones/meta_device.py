@@ -1,6 +1,6 @@
-"""A model without its weights: the real networks on torch's device `meta`, which holds no numbers.
+"""Models without weights: the real networks on torch's device `meta`.
 
-Every operation works out shapes alone, so that a model of any size is looked at in seconds.
+Operations compute shapes alone, so that a model of any size is inspected in seconds.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_skeleton(model: str, dtype: str = "fp32") -> Backbone:
 
 
 def networks(place: str) -> dict[str, Any]:
-    """The networks of a pipeline by their names, on `meta`.
+    """Build the networks of a pipeline, by name, on `meta`.
 
     Args:
         place: Hub id or pipeline folder.

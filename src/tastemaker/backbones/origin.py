@@ -1,4 +1,4 @@
-"""Which family of models a LoRA file belongs to, by the names of its layers."""
+"""Family of a LoRA file, by the names of its layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIGNS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def origins_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the families that a file's names speak for; none where they say nothing.
+    """Return the families that a file's names point to; empty if they are ambiguous.
 
     Args:
         names: Of layers, with `_` for `.`.

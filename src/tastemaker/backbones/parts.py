@@ -1,4 +1,4 @@
-"""A pipeline's parts by their configuration files: which are understood, before weights load."""
+"""Checks of a pipeline's parts by their configuration files, before weights load."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_part(place: str, name: str) -> dict[str, Any]:
         Its content.
 
     Raises:
-        TastemakerError: It is missing, torn or no JSON object, or the hub does not give it.
+        TastemakerError: It is missing, torn or not a JSON object, or the hub does not give it.
     """
     folder = Path(place)
     file = folder / name if folder.is_dir() else hub_file(place, place, name)
@@ -81,13 +81,13 @@ def read_part(place: str, name: str) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
         raise TastemakerError(
-            f"{file} is broken: it holds no JSON object; save or download the model again."
+            f"{file} is broken: it is not a JSON object; save or download the model again."
         )
     return content
 
 
 def check_parts(model: str, place: str, index: Mapping[str, Any]) -> None:
-    """Hold a pipeline's parts against what is understood.
+    """Refuse a pipeline with a part that is not understood.
 
     Args:
         model: For messages.
@@ -159,7 +159,7 @@ def _check_autoencoder(model: str, family: str, config: Mapping[str, Any]) -> No
 
 @cache
 def latent_units(place: str) -> tuple[Any, ...]:
-    """Return what tells one VAE's latents from another's: channels, scale and shift.
+    """Return the units of a VAE's latents: channels, scale and shift.
 
     Args:
         place: Pipeline folder or hub id.
@@ -186,7 +186,7 @@ def _check_unet(model: str, family: str, configs: Mapping[str, Mapping[str, Any]
         )
     if config.get("time_cond_proj_dim") is not None:
         raise TastemakerError(
-            f"{model}: its U-Net is told the guidance (time_cond_proj_dim): a consistency model"
+            f"{model}: its U-Net takes guidance as input (time_cond_proj_dim): a consistency model"
             " distilled to a few steps, which preference training on noisy latents would break."
             " Take the model that it was distilled from."
         )
@@ -207,13 +207,13 @@ def _check_unet(model: str, family: str, configs: Mapping[str, Mapping[str, Any]
 
 
 def _check_sizes(model: str, unet: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
-    """SDXL's U-Net is told six numbers beside the pooled text; a refiner is told five."""
-    told = unet.get("projection_class_embeddings_input_dim") or 0
+    """Refuse a refiner: its U-Net takes five numbers beside the pooled text, SDXL's six."""
+    width = unet.get("projection_class_embeddings_input_dim") or 0
     each = unet.get("addition_time_embed_dim") or 0
-    numbers = (told - encoder.get("projection_dim", 512)) / max(each, 1)
+    numbers = (width - encoder.get("projection_dim", 512)) / max(each, 1)
     if numbers != 6:
         raise TastemakerError(
-            f"{model}: its U-Net is told {numbers:g} numbers beside the prompt, an SDXL base model"
+            f"{model}: its U-Net takes {numbers:g} numbers beside the prompt, an SDXL base model"
             " six (sizes and crop): it may be a refiner. Take the base model."
         )
 
@@ -238,7 +238,7 @@ def _check_transformer(model: str, family: str, configs: Mapping[str, Mapping[st
 
 
 def student(model: str, place: str, index: Mapping[str, Any]) -> str | None:
-    """Say by what a model is known to be distilled to a few steps.
+    """Return the sign by which a model is known to be distilled to a few steps.
 
     Args:
         model: What it was called.
@@ -263,7 +263,7 @@ def student(model: str, place: str, index: Mapping[str, Any]) -> str | None:
 
 
 def variant_of(folder: Path, family: str) -> str | None:
-    """Find which files of a pipeline folder hold its weights.
+    """Find the variant of a pipeline folder's weights.
 
     Args:
         folder: The pipeline's.
@@ -284,14 +284,14 @@ def variant_of(folder: Path, family: str) -> str | None:
         variants = {match["variant"] for match in files.values() if match}
         if not variants:
             raise TastemakerError(
-                f"{place} holds no weights (*.safetensors or *.bin); download the model again."
+                f"{place} has no weights (*.safetensors or *.bin); download the model again."
             )
         if None not in variants:
             found.add(min(variants))
         _check_shards(place)
     if len(found) > 1:
         raise TastemakerError(
-            f"{folder} holds weights of the variants {', '.join(sorted(found))} in different parts;"
+            f"{folder} has weights of the variants {', '.join(sorted(found))} in different parts;"
             " save the model in one."
         )
     return next(iter(found), None)

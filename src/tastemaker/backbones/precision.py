@@ -1,4 +1,4 @@
-"""A layer that computes in fp32 where its network does not."""
+"""Layers in fp32 inside a network of lower precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def keep_in_fp32(layer: torch.nn.Module) -> None:
-    """Let a layer of one input hold its weights and compute in fp32, under autocast too.
+    """Keep a layer of one input in fp32, weights and computation, under autocast too.
 
     For the last layer of a denoiser: preference losses compare errors that differ in their fourth
     digit, and multiply what is left by thousands; bf16 keeps three digits. Under autocast the

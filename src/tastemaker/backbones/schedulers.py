@@ -1,4 +1,4 @@
-"""Schedulers of diffusers: which are understood, and samplers on a model's own noise schedule."""
+"""Known schedulers of diffusers, and samplers on a model's own noise schedule."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DIFFUSION = (
     "TCDScheduler",
     "UniPCMultistepScheduler",
 )
-"""Those that draw from `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise` at integer timesteps."""
+"""Schedulers of `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise` at integer timesteps."""
 
 FLOW = ("FlowMatchEulerDiscreteScheduler",)
-"""Those that draw from `x_s = (1 - s) x_0 + s noise` by Euler's method."""
+"""Schedulers of `x_s = (1 - s) x_0 + s noise` by Euler's method."""
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -64,7 +64,7 @@ ENDS = ("steps_offset", "set_alpha_to_one")
 """Options that say where a sampler ends; where the model's sampler has them, others follow it."""
 
 LATENTS = {"clip_sample": False, "thresholding": False}
-"""What samplers of latents need: pixels lie in [-1, 1], latents do not."""
+"""Options for samplers of latents: pixels are in [-1, 1], latents are not."""
 
 USUAL = {"set_alpha_to_one": False, "skip_prk_steps": True}
 """Options of Stable Diffusion's samplers, for what a model's file does not say."""
@@ -151,7 +151,7 @@ def check_scheduler(model: str, name: str, config: dict[str, Any], known: tuple[
 
 
 def noise_schedule_of(model: str, scheduler: Any) -> Any:
-    """Return the `DDPMScheduler` of a model's noise schedule, held against its own scheduler.
+    """Return the `DDPMScheduler` of a model's noise schedule, checked against its own scheduler.
 
     Args:
         model: For the message.

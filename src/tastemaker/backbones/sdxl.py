@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, and a U-Net that is told sizes and crop."""
+"""Stable Diffusion XL: two text encoders, and a U-Net with size and crop conditioning."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tastemaker.backbones.unet import UNetBackbone
 class SDXLBackbone(UNetBackbone):
     """A `StableDiffusionXLPipeline`.
 
-    The U-Net is told six numbers, `time_ids`: original height and width, top and left of the crop,
-    height and width to draw.
+    The U-Net takes six numbers, `time_ids`: original height and width, top and left of the crop,
+    target height and width.
 
     Args:
         name: Name, hub id or folder that it was loaded from.
@@ -63,7 +63,7 @@ class SDXLBackbone(UNetBackbone):
         conditioning: Conditioning,
     ) -> torch.Tensor:
         embeddings = conditioning["prompt_embeds"]
-        told = {
+        added = {
             "text_embeds": conditioning["pooled_prompt_embeds"],
             "time_ids": self._time_ids(conditioning, noisy_latents).to(embeddings),
         }
@@ -71,13 +71,13 @@ class SDXLBackbone(UNetBackbone):
             noisy_latents,
             timesteps,
             encoder_hidden_states=embeddings,
-            added_cond_kwargs=told,
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return prediction
 
     def _time_ids(self, conditioning: Conditioning, latents: torch.Tensor) -> torch.Tensor:
-        """An image's own, or those of an image that was drawn at its size."""
+        """Sizes and crop of the images; by default those of images sampled at this size."""
         if "time_ids" in conditioning:
             return conditioning["time_ids"]
         drawn = self.image_conditioning({}, latents[0])["time_ids"]

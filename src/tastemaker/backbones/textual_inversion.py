@@ -31,14 +31,14 @@ ENCODERS = ("clip_l", "clip_g")
 
 
 def refuse_token(folder: Path) -> None:
-    """Refuse a folder whose LoRA would be taken without the learned word beside it.
+    """Refuse to take a folder's LoRA without the learned word beside it.
 
     Raises:
-        TastemakerError: The folder holds a learned word.
+        TastemakerError: The folder has a learned word.
     """
     if (folder / TOKEN_FILE).is_file():
         raise TastemakerError(
-            f"{folder} holds a learned word beside its LoRA, and only both together are the model;"
+            f"{folder} has a learned word beside its LoRA, and only both together are the model;"
             " give the folder as `model` and train on top of it."
         )
 

@@ -26,7 +26,7 @@ RACY_SECONDS = 2.0
 """The coarsest clock of a file system in use, FAT's."""
 
 KEPT_DAYS = 90
-"""Hashes older than this are worked out anew, so that the cache does not grow for ever."""
+"""Hashes older than this are dropped, so that the cache does not grow for ever."""
 
 BATCH = 1000
 """Hashes that are committed together."""
@@ -203,7 +203,7 @@ def _hash() -> Any:
 
 
 def _state(path: Path) -> tuple[str, float]:
-    """What tells that a file was not touched, and when it last was, in seconds."""
+    """State of a file that any change alters, and the time of its last change, in seconds."""
     held = path.stat()
     times = (held.st_mtime_ns, held.st_ctime_ns)
     return f"{held.st_dev} {held.st_ino} {held.st_size} {times}", max(times) / 1e9

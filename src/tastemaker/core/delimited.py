@@ -1,4 +1,4 @@
-"""Read delimited tables, .csv and .tsv, of which no row and no word may be lost."""
+"""Read delimited tables, .csv and .tsv, without losing a row or a word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tastemaker.core.reading import MOST_LINE, decode_text, read_bytes
 
 
 def delimited_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read the rows of a .csv or .tsv file with a header; blank ones are passed over.
+    """Read the rows of a .csv or .tsv file with a header; blank rows are skipped.
 
     In a .tsv, where many programs write quotes as they are, quotes that do not come in pairs are
     taken for plain characters.
@@ -46,7 +46,7 @@ def delimited_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if any(fields[len(header) :]):
             raise TastemakerError(
                 f"{path}, line {number} has {len(fields)} fields, but the header {len(header)};"
-                " put a field that holds the separator in quotes."
+                " put a field that contains the separator in quotes."
             )
         yield number, dict(zip(header, fields, strict=False))
 
@@ -55,7 +55,7 @@ def _split(text: str, mark: str, quoting: Any) -> list[tuple[int, list[str]]]:
     """Rows that are not blank, each with the number of its last line.
 
     Raises:
-        csv.Error: A quote is not closed or stands where none may; it begins with the line.
+        csv.Error: A quote is not closed or is in the wrong place; it begins with the line.
     """
     csv.field_size_limit(MOST_LINE)
     lines = io.StringIO(text, newline="")

@@ -1,4 +1,4 @@
-"""Where and in which precision to compute, and what machine a run was made on."""
+"""Devices, precision and processes of a run, and a description of its machine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PACKAGES = ("tastemaker", "torch", "diffusers", "transformers", "peft", "acceler
 
 
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers say how many processes there are: torchrun, accelerate, and those of MPI."""
+"""Variables in which launchers state the number of processes: torchrun, accelerate, MPI."""
 
 
 IGNORED = ("DIFFUSERS_ATTN_BACKEND", "NVIDIA_TF32_OVERRIDE")
-"""Variables by which libraries would compute otherwise, and that no stage's key holds."""
+"""Variables that change how libraries compute, and that no artifact's key contains."""
 
 
 def ignore_environment() -> None:
@@ -48,9 +48,9 @@ def fix_arithmetic() -> None:
 
 
 def processes() -> PartialState:
-    """The processes of this run and which one this is, also where they share CPUs alone.
+    """Return the processes of this run and the rank of this one, also on CPUs alone.
 
-    By itself accelerate takes each process for the only one where there is no accelerator: every
+    By itself accelerate takes each process without an accelerator for the only one: every
     process would then do all the work.
 
     Returns:
@@ -68,7 +68,7 @@ def processes() -> PartialState:
     try:
         state = PartialState(cpu=on_cpu)
         known = state.num_processes
-    except ValueError:  # it was told of others, and not how to reach them
+    except ValueError:  # it knows of others, and not how to reach them
         known = 1
     if known != launched:
         raise TastemakerError(
@@ -87,12 +87,12 @@ def _forced_to_cpu() -> bool:
 
 
 def number_of_processes() -> int:
-    """How many processes were launched together, known before any of them loads torch."""
+    """Return the number of processes launched together, before any of them loads torch."""
     return next((int(os.environ[name]) for name in WORLD_SIZES if name in os.environ), 1)
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one, or the first, of its launch."""
+    """Return whether this process is the one, or the first, of its launch."""
     return number_of_processes() == 1 or processes().is_main_process
 
 
@@ -126,7 +126,7 @@ def from_main_process(make: Callable[[], Value]) -> Value:
 
 
 def everywhere(here: bool) -> bool:
-    """Whether something is so in every process of the launch."""
+    """Return whether something is true in every process of the launch."""
     if number_of_processes() == 1:
         return here
     from accelerate.utils import gather_object
@@ -218,7 +218,7 @@ def check_dtype(device: torch.device, name: str) -> None:
 
 
 def memory(name: str) -> int | None:
-    """Bytes that a device has for this process.
+    """Return the bytes that a device has for this process.
 
     Args:
         name: A configured device.

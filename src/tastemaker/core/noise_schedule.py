@@ -1,4 +1,4 @@
-"""A noise schedule by its formulas: all that credit schemes need to know of a model.
+"""Noise schedules by their formulas, which is what credit schemes need of a model.
 
 Papers state timesteps of Stable Diffusion 1.5's schedule (scaled-linear betas from 8.5e-4 to .012,
 1000 steps), and so do all options. `NoiseSchedule.timestep_at` converts them for every other model.
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Linear:
-    """An estimate that is linear in noisy latents and prediction, a pair of factors a timestep.
+    """An estimate that is linear in noisy latents and prediction, one pair of factors per timestep.
 
     Args:
         offset: Factor on the noisy latents, shape [T].
@@ -32,7 +32,7 @@ STATED_LENGTH = 1000
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`x_t = alpha_t x_0 + sigma_t noise` at T timesteps, and what the network predicts.
+    """Noise schedule `x_t = alpha_t x_0 + sigma_t noise` and the kind of prediction.
 
     Args:
         alpha: Shape [T], float64; `sqrt(abar_t)`, or `1 - s` of a rectified flow.
@@ -102,7 +102,7 @@ class NoiseSchedule:
         """Coefficient c of a reverse step's log-ratio, shape [T].
 
         At the posterior's mode `log p_theta(x_{s-1}|x_s) / q(x_{s-1}|x_s,x_0) = -c_s error_s`. The
-        posterior's mean holds x_0 with the factor `alpha_{s-1} v_s / sigma_s^2`, where
+        posterior's mean contains x_0 with the factor `alpha_{s-1} v_s / sigma_s^2`, where
         `v_s = sigma_s^2 - (alpha_s / alpha_{s-1})^2 sigma_{s-1}^2`; so, per error of x_0,
         `c_s = alpha_{s-1}^2 v_s / (2 sigma_s^4)` with the forward variance `v_s`, and
         `alpha_{s-1}^2 v_s / (2 sigma_s^2 sigma_{s-1}^2)` with the posterior's. For noise prediction

@@ -102,14 +102,14 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def decode_text(data: bytes, where: object) -> str:
-    """Decode UTF-8, with or without a mark at its beginning.
+    """Decode UTF-8, with or without a byte order mark.
 
     Args:
         data: The text's bytes.
         where: File, or file and row, for messages.
 
     Raises:
-        TastemakerError: It is in another encoding, or is no text.
+        TastemakerError: It is in another encoding, or is not text.
     """
     if data.startswith(_UTF_16):
         raise TastemakerError(f"{where} is not UTF-8 text but UTF-16; save it as UTF-8.")
@@ -123,7 +123,9 @@ def decode_text(data: bytes, where: object) -> str:
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise TastemakerError(f"{where} is no text: it has a NUL in line {line}; save it as UTF-8.")
+        raise TastemakerError(
+            f"{where} is not text: it has a NUL in line {line}; save it as UTF-8."
+        )
     return text
 
 
@@ -141,7 +143,7 @@ def read_lines(path: Path) -> list[str]:
     """Read the lines of a text file.
 
     Returns:
-        Its lines as they stand; the line at i is number i + 1.
+        Its lines; the line at i is number i + 1.
 
     Raises:
         TastemakerError: As for `read_text`.
@@ -150,10 +152,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def require_unicode(text: str, what: str) -> None:
-    r"""Refuse text that no file and no tokenizer takes: half a character.
+    r"""Refuse half a character, which no file and no tokenizer takes.
 
     Args:
-        text: As JSON or YAML gave it; their escapes can write what no text file holds.
+        text: As JSON or YAML gave it; their escapes can write half characters.
         what: What it is, for the message.
 
     Raises:
@@ -176,13 +178,13 @@ def require_unicode(text: str, what: str) -> None:
 
 @functools.cache
 def say_counts(source: str, kept: int, given: int, *counts: tuple[int, str]) -> None:
-    """Print, once, what of a source was not taken as it stands; nothing where all of it was.
+    """Print, once, how much of a source was taken; nothing if all of it was.
 
     Args:
         source: What was read.
         kept: How many texts were taken.
         given: How many the source has.
-        *counts: How many, and what became of them; zeros are passed over.
+        *counts: Number of texts, and the reason; zeros are skipped.
     """
     notes = [f"{number} {what}" for number, what in counts if number]
     if notes:
@@ -197,7 +199,7 @@ def parse_json(text: str, where: object) -> Any:
         where: File, or file and row, for messages.
 
     Raises:
-        TastemakerError: It is not JSON, is nested too deep, or holds a number of too many digits.
+        TastemakerError: It is not JSON, is nested too deep, or has a number of too many digits.
     """
     try:
         value = json.loads(text, parse_int=bounded_integer)
@@ -210,7 +212,7 @@ def parse_json(text: str, where: object) -> Any:
 
 
 def check_depth(value: Any, text: str, where: object) -> None:
-    """Refuse a value of JSON that is nested too deep for what goes through it later.
+    """Refuse a value of JSON that is nested too deep for later recursion.
 
     Args:
         value: Parsed.
@@ -227,7 +229,7 @@ def check_depth(value: Any, text: str, where: object) -> None:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Read JSON lines, one in memory at a time; blank lines are passed over.
+    """Read JSON lines, one in memory at a time; blank lines are skipped.
 
     Yields:
         A line's number from 1, and its value; or a `TastemakerError`, not raised, that says what is
@@ -244,7 +246,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise TastemakerError(f"{path} is not UTF-8 text but UTF-16; save it as UTF-8.")
             if len(line) > MOST_LINE:
                 raise TastemakerError(
-                    f"{where} has more than {MOST_LINE} bytes; write an object a line."
+                    f"{where} has more than {MOST_LINE} bytes; write one object per line."
                 )
             if not line:
                 return
@@ -263,7 +265,7 @@ def open_tensors(path: Path) -> Iterator[safe_open]:
         The file as safetensors gives it, for PyTorch.
 
     Raises:
-        TastemakerError: As for `require_file`, or it is no whole safetensors file.
+        TastemakerError: As for `require_file`, or it is not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -273,7 +275,7 @@ def open_tensors(path: Path) -> Iterator[safe_open]:
             yield stored
     except (SafetensorError, OSError) as error:
         raise TastemakerError(
-            f"{path} is no whole safetensors file ({error}); download or save it again."
+            f"{path} is not a whole safetensors file ({error}); download or save it again."
         ) from error
 
 
@@ -284,7 +286,7 @@ def bounded_integer(digits: str) -> int:
         ValueError: It has more than 64 bits could.
     """
     if len(digits) > MOST_DIGITS:
-        raise ValueError(f"it holds a number of {len(digits)} digits")
+        raise ValueError(f"it has a number of {len(digits)} digits")
     return int(digits)
 
 

@@ -1,4 +1,4 @@
-"""Values of options: what every section and registered entry refuses alike, and names of files."""
+"""Base of all options, with the checks that they share, and names of files."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def checked_name(text: str) -> str:
 
     Raises:
         ValueError: It is empty, longer than `LONGEST_NAME` bytes, begins or ends with a space or a
-            dot, or holds a slash, a backslash or a character that cannot be printed.
+            dot, or contains a slash, a backslash or a character that cannot be printed.
 
     Example:
         >>> checked_name("pick score, v1.5")
         'pick score, v1.5'
         >>> checked_name("../evil")
         Traceback (most recent call last):
-        ValueError: the name '../evil' holds '/'; a name is part of a path: leave '/' out
+        ValueError: the name '../evil' has '/'; a name is part of a path: leave '/' out
     """
     if not text:
         raise ValueError("a name cannot be empty; leave it out, or give one")
     wrong = next((each for each in text if each in "/\\" or not each.isprintable()), None)
     if wrong is not None:
         raise ValueError(
-            f"the name {shown(text)} holds {wrong!r}; a name is part of a path: leave {wrong!r} out"
+            f"the name {shown(text)} has {wrong!r}; a name is part of a path: leave {wrong!r} out"
         )
     if text != text.strip(". "):
         raise ValueError(f"the name {shown(text)} begins or ends with a dot or a space; drop it")
@@ -70,7 +70,7 @@ class Options(BaseModel):
     """Base of sections and of registered entries' options.
 
     Frozen. An unknown key, a number that is not finite, a truth value where none is meant (YAML
-    reads `yes` as one) and text that no file can hold are errors.
+    reads `yes` as one) and text that no file can store are errors.
     """
 
     model_config = ConfigDict(
@@ -89,7 +89,7 @@ class Options(BaseModel):
                 return _whole(value)
         for text in values:
             if isinstance(text, str) and ("\0" in text or not _encodes(text)):
-                raise ValueError(f"{shown(text)} holds a character that no file can")
+                raise ValueError(f"{shown(text)} has a character that no file can store")
         return value
 
 

@@ -21,11 +21,11 @@ MOST_YAML = 1 << 20
 """Bytes of a YAML file: a megabyte takes seconds to parse."""
 
 MOST_NODES = 100_000
-"""Values in YAML, those behind an alias counted wherever it stands."""
+"""Values in YAML; those behind an alias count at each of its uses."""
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """Parse YAML of plain values; dates stay text, and no key may stand twice.
+    """Parse YAML of plain values; dates stay text, and no key may be given twice.
 
     Args:
         text: One document.
@@ -95,7 +95,7 @@ def _loader() -> Any:
                 if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                     if key.value in seen:
                         raise ValueError(
-                            f"the key {key.value!r} stands twice, again in line"
+                            f"the key {key.value!r} is given twice, again in line"
                             f" {key.start_mark.line + 1}; keep one"
                         )
                     seen.add(key.value)
@@ -112,7 +112,7 @@ def _loader() -> Any:
 
 
 def _yaml_fault(error: Exception) -> str:
-    """What PyYAML says, in one line: the problem and where it is."""
+    """One line of PyYAML's error: the problem and its place."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem is None or mark is None:
         return " ".join(str(error).split())
@@ -120,13 +120,13 @@ def _yaml_fault(error: Exception) -> str:
 
 
 def _check_values(value: Any, where: object) -> None:
-    """Refuse what is no configuration: too deep or too much, numbers and text that are none."""
+    """Refuse values that are too deep, too many, or not valid as number or text."""
     for number, (depth, held) in enumerate(walk(value)):
         if depth > MOST_DEPTH:
             raise too_deep(where)
         if number == MOST_NODES:
-            raise TastemakerError(f"{where} holds more than {number} values; is it a run's file?")
+            raise TastemakerError(f"{where} has more than {number} values; is it a run's file?")
         if isinstance(held, str):
             require_unicode(held, str(where))
         elif isinstance(held, int) and abs(held) >= 10**MOST_DIGITS:
-            raise TastemakerError(f"{where} holds a number of more than {MOST_DIGITS} digits.")
+            raise TastemakerError(f"{where} has a number of more than {MOST_DIGITS} digits.")

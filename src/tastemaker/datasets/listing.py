@@ -84,18 +84,18 @@ class Listing(Mapping[str, str]):
         Raises:
             KeyError: It was not added.
         """
-        select = "SELECT name FROM held WHERE key = ?"
+        select = "SELECT name FROM items WHERE key = ?"
         found = self._table.execute(select, (os.fsencode(key),)).fetchone()
         if found is None:
             raise KeyError(key)
         return os.fsdecode(found[0])
 
     def __iter__(self) -> Iterator[str]:
-        for (key,) in self._table.execute("SELECT key FROM held ORDER BY key"):
+        for (key,) in self._table.execute("SELECT key FROM items ORDER BY key"):
             yield os.fsdecode(key)
 
     def __len__(self) -> int:
-        return int(self._table.execute("SELECT count(*) FROM held").fetchone()[0])
+        return int(self._table.execute("SELECT count(*) FROM items").fetchone()[0])
 
     def add(self, key: str, name: str) -> bool:
         """Keep a name; of a key that is there already the first name stays.
@@ -103,5 +103,5 @@ class Listing(Mapping[str, str]):
         Returns:
             Whether the key is new.
         """
-        insert = "INSERT OR IGNORE INTO held VALUES (?, ?)"
+        insert = "INSERT OR IGNORE INTO items VALUES (?, ?)"
         return bool(self._table.execute(insert, (os.fsencode(key), os.fsencode(name))).rowcount)

@@ -1,4 +1,4 @@
-"""What is alive at once: tensors that operations make, and what networks hold."""
+"""Bytes of tensors that are alive at once, and of networks."""
 
 from __future__ import annotations
 

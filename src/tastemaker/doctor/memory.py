@@ -62,7 +62,7 @@ def table(config: RunConfig) -> str:
     there = memory(config.device)
     lines.append(f"\nWithout what the libraries take, about {_gigabytes(LIBRARIES)}, and scorers.")
     if there is None:
-        lines.append("How much memory this machine has is not known.")
+        lines.append("The memory of this machine is not known.")
     elif most.peak + LIBRARIES <= there:
         lines.append(f"It fits: this machine has {_gigabytes(there)}.")
     else:

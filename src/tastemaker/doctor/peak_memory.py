@@ -29,7 +29,7 @@ Size = tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class Need:
-    """What a section of a run takes.
+    """Memory that a section of a run needs.
 
     Attributes:
         section: Its path in the configuration.
@@ -54,10 +54,10 @@ def drawing(path: str, config: Any) -> Need:
     shape = backbone.latent_shape(config.height, config.width)
     dtype = torch_dtype(config.dtype)
     with torch.device("meta"), torch.no_grad(), LiveBytes() as live:
-        told = _told(backbone, images, dtype)
+        conditioning = _embeddings(backbone, images, dtype)
         latents = torch.empty(images, *shape, dtype=dtype)
-        backbone.predict(backbone.denoiser, latents, _timesteps(images), told)
-        del told
+        backbone.predict(backbone.denoiser, latents, _timesteps(images), conditioning)
+        del conditioning
         backbone.vae.decode_pixels(latents[: config.batch_size])
     held = pipeline_bytes(backbone)
     return _need(path, backbone, (), held, held + live.peak)
@@ -72,13 +72,13 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     images = 2 * config.batch_size
     with torch.device("meta"):
         add_text_adapters(config, backbone)
-    encoding, told = _encoding(backbone, images, size)
+    encoding, conditioning = _encoding(backbone, images, size)
     backbone.release_encoders(keep_text=config.text_lora is not None)
     backbone.prepare_training(torch_device(config.device))
     with torch.device("meta"):
         reference = make_trainable(config, backbone)
     text = backbone.text_encoders if config.text_lora is not None else []
-    batch = _batch(backbone, images, size, told, text_trains=bool(text))
+    batch = _batch(backbone, images, size, conditioning, text_trains=bool(text))
     trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
     if isinstance(reference, FrozenCopy):
@@ -102,12 +102,12 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     with torch.device("meta"):
         free_text(config, backbone)
     text = [each for each in backbone.text_encoders if trainable(each)]
-    encoding, told = _encoding(backbone, images, size)
+    encoding, conditioning = _encoding(backbone, images, size)
     backbone.release_encoders(keep_text=bool(text))
     backbone.prepare_training(torch_device(config.device))
     with torch.device("meta"):
         free_denoiser(config, backbone)
-    batch = _batch(backbone, images, size, told, text_trains=bool(text))
+    batch = _batch(backbone, images, size, conditioning, text_trains=bool(text))
     trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
     optimizer = adamw(trained, config)
@@ -122,7 +122,9 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     """Sampling with a graph through the last steps, decoding, and back; without the scorer."""
     backbone = load_skeleton(config.model, config.dtype)
     images = config.batch_size
-    told = {name: value.detach() for name, value in _told(backbone, images, None).items()}
+    conditioning = {
+        name: value.detach() for name, value in _embeddings(backbone, images, None).items()
+    }
     backbone.prepare_training(torch_device(config.device))
     with torch.device("meta"):
         add_lora(backbone.denoiser, config.lora, config.seed)
@@ -131,21 +133,23 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     held = pipeline_bytes(backbone)
     optimizer = adamw(trained, config)
 
-    def predict(noisy: torch.Tensor, timestep: torch.Tensor, told: Conditioning) -> torch.Tensor:
-        return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), told)
+    def predict(
+        noisy: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), conditioning)
 
     with LiveBytes() as live:
         with torch.device("meta"):
             drawing = SamplingBatch(
-                told,
-                told,
+                conditioning,
+                conditioning,
                 range(images),
                 num_inference_steps=config.num_inference_steps,
                 guidance_scale=config.guidance_scale,
             )
             step = guided_step(predict, _Sampler(), drawing)
             noise = torch.empty(images, *backbone.latent_shape(None, None))
-            # One step without graph stands for all: they keep nothing.
+            # One step without graph is enough: they keep nothing.
             timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
             checkpointing = config.gradient_checkpointing
             latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
@@ -175,15 +179,15 @@ def _dtype(backbone: Backbone) -> torch.dtype:
 def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditioning]:
     """Bytes while prompts and images are encoded, and what the prompts became."""
     with torch.device("meta"), LiveBytes() as live:
-        told = _told(backbone, images, _dtype(backbone))
+        conditioning = _embeddings(backbone, images, _dtype(backbone))
         scale = backbone.pipeline.vae_scale_factor
         height, width = (side * scale for side in backbone.latent_shape(*size)[1:])
         backbone.vae.encode(torch.empty(1, 3, height, width))
-    return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in told.items()}
+    return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in conditioning.items()}
 
 
 def _batch(
-    backbone: Backbone, images: int, size: Size, told: Conditioning, *, text_trains: bool
+    backbone: Backbone, images: int, size: Size, conditioning: Conditioning, *, text_trains: bool
 ) -> NoisyBatch:
     tokens = None
     if text_trains:
@@ -193,10 +197,10 @@ def _batch(
         }
     with torch.device("meta"):
         latents = torch.empty(images, *backbone.latent_shape(*size), dtype=_dtype(backbone))
-        return NoisyBatch(latents, _timesteps(images), latents, told, tokens)
+        return NoisyBatch(latents, _timesteps(images), latents, conditioning, tokens)
 
 
-def _told(backbone: Backbone, images: int, dtype: torch.dtype | None) -> Conditioning:
+def _embeddings(backbone: Backbone, images: int, dtype: torch.dtype | None) -> Conditioning:
     """Embeddings of a prompt for each image."""
     one = backbone.encode_prompts(["a prompt"])
     return {

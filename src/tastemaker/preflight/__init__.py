@@ -1,4 +1,4 @@
-"""Preflight: what options name is looked for before anything is written, so that nothing is begun.
+"""Preflight: all that options name is looked for before anything is written.
 
 Every command checks its own section, and a run all of its sections before the first begins. No
 weights are loaded; what needs no torch comes first.
@@ -28,7 +28,7 @@ from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
 LAST = ("device", "model", "features", "tracker")
-"""What needs torch to be looked for."""
+"""Marks whose look-up needs torch."""
 
 
 def check(section: Section) -> None:
@@ -93,7 +93,7 @@ KINDS: dict[str, Callable[[Path], bool]] = {
         (folder / name).is_file() for name in ("model.json", "model_index.json")
     ),
 }
-"""What a folder is, by what it holds."""
+"""Kinds of folders, by their files."""
 
 CALLED = {
     "pairs": "a folder of pairs",
@@ -157,7 +157,7 @@ def _look_for_lora(folder: str) -> None:
 
     if not (Path(folder) / LORA_FILE).is_file():
         raise TastemakerError(
-            f"{folder!r} holds no LoRA ({LORA_FILE}); give a folder that `train` or `import` wrote."
+            f"{folder!r} has no LoRA ({LORA_FILE}); give a folder that `train` or `import` wrote."
         )
 
 
@@ -209,7 +209,7 @@ LOOKS: dict[str, Callable[[str], None]] = {
     "tracker": _look_for_tracker,
     "words": _look_for_words,
 }
-"""How a value is looked for, by what it names; columns are those of a pool that is not named."""
+"""Look-up of a value by its mark; columns are looked for in the pool, by `expect_columns`."""
 
 
 def _check_drawing(config: SamplingConfig) -> None:

@@ -83,9 +83,9 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
 
 
 def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
-    """What candidates are drawn of, as an input of the artifact, and the candidates themselves.
+    """Return the inputs of the artifact and its candidates.
 
-    Read before the model's libraries are imported, so that what is missing is said at once.
+    Read before the model's libraries are imported, so that missing files are reported at once.
     """
     draws, seed = config.num_candidates, config.seed
     if config.items is not None:
@@ -154,7 +154,7 @@ def _real(folder: Path) -> list[RealImage]:
     ]
     if not rows:
         raise TastemakerError(
-            f"{folder} holds no real image; import some: tastemaker import {folder} images=FOLDER."
+            f"{folder} has no real image; import some: tastemaker import {folder} images=FOLDER."
         )
     return rows
 

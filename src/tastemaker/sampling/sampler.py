@@ -40,7 +40,7 @@ HOW = {
     "height",
     "width",
 }
-"""What of the sampling options makes another picture of the same prompt, model and seed."""
+"""Sampling options that change the picture of a prompt, model and seed."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Item:
     """One candidate to draw.
 
     Args:
-        prompt: What it shall show.
-        seed: Of its image.
+        prompt: Its prompt.
+        seed: Seed of its noise.
         source_id: The real image that it belongs to; empty where there is none.
-        timestep: Where its reconstruction starts; None for a sample from noise.
+        timestep: Start of its reconstruction; None for a sample from noise.
         size: Height and width in pixels; None for the configuration's.
     """
 
@@ -78,21 +78,21 @@ class RealImage:
 
 
 Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
-"""From items and the drawing of them to final latents, one row an item."""
+"""Function from items and their batch to final latents, one row per item."""
 
 
 Rows = dict[Item, dict[str, Any]]
 """Rows of a pool by what they show."""
 
 MOST_IMAGES = 4_000_000
-"""Of a pool: all are listed before the first is drawn."""
+"""Most images of a pool: all are listed before the first is sampled."""
 
 
 def _refuse_too_many(items: int, each: int) -> None:
     if items * each > MOST_IMAGES:
         raise TastemakerError(
             f"{each} images for each of {items} prompts or real images are more than the"
-            f" {MOST_IMAGES} that a pool holds; ask for fewer, or cut the prompts into parts."
+            f" {MOST_IMAGES} that a pool may have; ask for fewer, or cut the prompts into parts."
         )
 
 
@@ -155,7 +155,7 @@ def plan_reconstructions(
 
     Args:
         real: The images.
-        timesteps: Where they start.
+        timesteps: Timesteps that they start at.
         seed: The run's seed; the noise is keyed by image and timestep.
 
     Returns:

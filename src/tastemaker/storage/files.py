@@ -17,12 +17,12 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import parse_json, read_text
 
 UMASK = os.umask(0o022)
-"""What the user's files are not open to; it can be read by setting it alone."""
+"""The user's file mode mask, which can only be read by setting it."""
 os.umask(UMASK)
 
 
 def temporary_of(path: Path) -> Path:
-    """Name what will be `path` once it is whole; `claims` knows such names after a kill."""
+    """Name the temporary file of `path`; `locks` knows such names after a kill."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
@@ -37,14 +37,14 @@ def atomic(path: Path) -> Iterator[Path]:
         A path in the same folder, for the caller to write.
 
     Raises:
-        TastemakerError: The disk is full, not writable or gone, or what is there is no file, such
-            as a device; the half-written file is removed.
+        TastemakerError: The disk is full, not writable or gone, or there is a device or
+            folder of that name; the half-written file is removed.
     """
     temporary = temporary_of(path)
     try:
         with disk_errors(path):
             if path.exists() and not path.is_file():
-                raise OSError(errno.EEXIST, "it exists and is no file")
+                raise OSError(errno.EEXIST, "it exists and is not a file")
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb") as file:
@@ -85,7 +85,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the system, or safetensors, says of a file that cannot be written into one error.
+    """Raise one error for all that the system or safetensors raises while writing.
 
     Args:
         path: What is written, for the message.
@@ -157,7 +157,7 @@ class DamagedError(TastemakerError):
 
 
 def damaged(path: Path, why: str) -> DamagedError:
-    """Say what is wrong with a file that this package wrote, and what to do."""
+    """Build the error, with its remedy, for a damaged file of this package."""
     return DamagedError(
         f"{path} is damaged or not of this program ({why}). Restore it, or delete it and run"
         " the command that made it again."
@@ -165,7 +165,7 @@ def damaged(path: Path, why: str) -> DamagedError:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file name in somebody's data leads out of the folder or archive that it stands in.
+    """Return whether a file name in somebody's data leads out of its folder or archive.
 
     Example:
         >>> leads_out("images/a.png"), leads_out("../a.png"), leads_out("/etc/a.png")
@@ -176,12 +176,12 @@ def leads_out(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file's name where it is no valid Unicode: as text that every file and terminal takes."""
+    """Escape what is not valid Unicode in a file's name, for files and terminals."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_json_lines(path: Path, **fields: type) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line that this package wrote.
+    """Read a file of one JSON object per line that this package wrote.
 
     Args:
         path: The file; missing reads as empty.

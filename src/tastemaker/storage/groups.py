@@ -1,4 +1,4 @@
-"""Candidates that compete with one another, with their scores: what pair and join rules see."""
+"""Groups of competing candidates with their scores, the input of pair and join rules."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Group:
     Args:
         prompt_id: The prompt's id.
         prompt: Its text.
-        candidate_ids: Ids, one a candidate.
-        scores: Scorer name to scores, one a candidate.
+        candidate_ids: Ids, one per candidate.
+        scores: Scorer name to scores, one per candidate.
         item_id: The real image that they belong to, or else the prompt's id.
         deviations: Scorer name to the standard deviation of its scores over the whole pool.
     """
@@ -54,7 +54,7 @@ class Group:
                 Their mean stays, for no difference of scores shows it.
 
         Returns:
-            One number a candidate.
+            One number per candidate.
 
         Raises:
             TastemakerError: The pool was not scored by it.
@@ -139,7 +139,7 @@ def met(ours: Iterable[Group], theirs: Iterable[Group]) -> Iterator[tuple[Group,
 
     Args:
         ours: Every one comes once.
-        theirs: What they are matched with; held in memory.
+        theirs: Groups that they are matched with; kept in memory.
 
     Yields:
         Each of ours, with its match or None.

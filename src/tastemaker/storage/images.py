@@ -55,7 +55,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         The picture, RGB.
 
     Raises:
-        TastemakerError: The bytes are no picture.
+        TastemakerError: The bytes are not a picture.
     """
     try:
         return read_image(data, lambda image: image.convert("RGB"))
@@ -116,10 +116,10 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """Height and width of an encoded picture, from its header.
+    """Read height and width of an encoded picture from its header.
 
     Raises:
-        TastemakerError: The bytes are no picture.
+        TastemakerError: The bytes are not a picture.
     """
     try:
         with open_image(data) as image:

@@ -34,7 +34,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp|\.tmp\w{6}|\.lock\.break\..+")
 """Names that `files.temporary_of`, safetensors and filelock give files until they are whole."""
 
 _tokens: dict[Path, str] = {}
-"""Locks that this command holds: place to token."""
+"""Locks of this command: place to token."""
 
 
 @contextlib.contextmanager
@@ -46,11 +46,11 @@ def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
     host when it was not renewed for `LEASE_SECONDS`. Whoever has the lock removes the temporary
     files of killed commands; folders that were made for the lock go with it where they stay empty.
 
-    In a block that holds the lock already nothing more is done.
+    Inside a block with the same lock nothing more is done.
 
     Args:
         output: The output folder; made where missing.
-        beside: The output is a file, or a folder that appears whole: the lock stands beside it, and
+        beside: The output is a file, or a folder that appears whole: the lock is beside it, and
             nothing but the temporary files of that name is removed.
 
     Raises:
@@ -70,7 +70,7 @@ def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
 
 
 def still_held(folder: Path) -> bool:
-    """Whether a folder that this command claimed is still where it was, and still its own."""
+    """Return whether a folder that this command claimed is still there and its own."""
     place = Path(os.path.abspath(folder / LOCK))
     return place in _tokens and _holds(place, _tokens[place])
 
@@ -185,7 +185,7 @@ def _remove_temporary_files(output: Path, lock: Path) -> None:
     Folders inside that other stages claim have locks of their own and are passed over.
 
     Args:
-        output: A folder, or what the lock stands beside; it may be missing.
+        output: A folder, or the file beside the lock; it may be missing.
         lock: Its lock.
     """
     inside = lock.name == LOCK

@@ -32,7 +32,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema)
     """Write one parquet file atomically from a stream of rows, a few of which are in memory.
 
     Args:
-        path: The file; where there is no row, none is written.
+        path: The file; without a row none is written.
         rows: Values by column.
         schema: Columns and their types.
 

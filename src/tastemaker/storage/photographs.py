@@ -142,8 +142,8 @@ def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransfo
     """Mode that a profile is for and its transform to sRGB; None where it is sRGB's own.
 
     Raises:
-        PyCMSError, OSError, TypeError, ValueError: It is no profile.
-        LookupError: It is one for pixels of another kind than the picture's.
+        PyCMSError, OSError, TypeError, ValueError: It is not a profile.
+        LookupError: It is for pixels of another kind than the picture's.
     """
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     target, modes = _PROFILED[source.profile.xcolor_space.strip()]

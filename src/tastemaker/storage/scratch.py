@@ -1,4 +1,4 @@
-"""Tables that may outgrow memory: temporary files that go with the process."""
+"""Tables that may outgrow memory, in temporary files of the process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 
 def scratch_table(columns: str) -> sqlite3.Connection:
-    """Make an empty table with the name `held`, ordered by its key.
+    """Make an empty table with the name `items`, ordered by its key.
 
     Its cache is a few megabytes, however many rows there are; the file goes with the connection.
 
@@ -19,5 +19,5 @@ def scratch_table(columns: str) -> sqlite3.Connection:
     table = sqlite3.connect("")
     table.execute("PRAGMA journal_mode = OFF")
     table.execute("PRAGMA synchronous = OFF")
-    table.execute(f"CREATE TABLE held ({columns}) WITHOUT ROWID")
+    table.execute(f"CREATE TABLE items ({columns}) WITHOUT ROWID")
     return table

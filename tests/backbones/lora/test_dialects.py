@@ -353,7 +353,7 @@ REFUSED = {
         "base_model.model.model.layers.0.self_attn.q_proj", torch.ones(1, 4), torch.ones(4, 1), 1
     ),
     "names that are not known": kohya("lora_unet_mystery", torch.ones(1, 4), torch.ones(4, 1), 1),
-    "not known, is no layer": {"model.diffusion_model.out.2.weight": torch.ones(4)},
+    "not known, is not a layer": {"model.diffusion_model.out.2.weight": torch.ones(4)},
 }
 
 

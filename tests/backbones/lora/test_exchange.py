@@ -206,13 +206,13 @@ def test_torn_and_missing_files_are_named(
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(b"{}")
     assert main(["import", str(tmp_path / "a"), f"lora={torn}", f"model={model}"]) == 2
-    assert "is no whole safetensors file" in capsys.readouterr().err
+    assert "is not a whole safetensors file" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "b"), "lora=none.safetensors", f"model={model}"]) == 2
     assert "none.safetensors does not exist" in capsys.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "c")]) == 2
-    assert "holds no LoRA" in capsys.readouterr().err
+    assert "has no LoRA" in capsys.readouterr().err
     (tmp_path / "weightless").mkdir()
     (tmp_path / "weightless" / "model.json").write_text('{"base": "nano"}', encoding="utf-8")
     assert main(["export", str(tmp_path / "weightless"), str(tmp_path / "d")]) == 2
-    assert "holds no LoRA" in capsys.readouterr().err
+    assert "has no LoRA" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()

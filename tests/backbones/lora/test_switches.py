@@ -195,13 +195,13 @@ def test_what_cannot_be_stacked(
     (strange / "model.json").write_text('{"base": "another/model"}', encoding="utf-8")
     for on, message in (
         (strange, "of another/model; stack LoRAs of one base"),
-        (tmp_path, "is no model"),
+        (tmp_path, "is not a model"),
     ):
         assert main(["stack", str(loras["both"]), str(on), str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["stack", str(tmp_path), str(strange), str(tmp_path / "out")]) == 2
-    assert "is no LoRA" in capsys.readouterr().err
+    assert "is not a LoRA" in capsys.readouterr().err
 
 
 def test_together_with_ip_adapter_both_act(tiny_model: Path, loras: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""LoRA files of other tools: which layer of a model each of their names means.
+"""LoRA files of other tools: their names of a model's layers.
 
 Read are sd-scripts, OneTrainer, LyCORIS' LoCon, ComfyUI, PEFT and diffusers, old and new, by one
 table: every path that some tool gives a layer, with `_` for `.`. Of what is not in it, diffusers'
@@ -139,7 +139,7 @@ def _plain(path: str) -> str:
 
 
 def _by_diffusers(tensors: Mapping[str, torch.Tensor], pipeline: Any) -> dict[str, torch.Tensor]:
-    """What diffusers' converter makes of a file; nothing where it fails or leaves tensors out."""
+    """Convert a file by diffusers' converter; empty if it fails or leaves tensors out."""
     try:
         read = type(pipeline).lora_state_dict(dict(tensors), return_alphas=True)
     except Exception:  # its converters meet the unknown with errors of every kind
@@ -162,7 +162,7 @@ def _options(header: Mapping[str, str], file: Path, networks: Mapping[str, Any])
     if METADATA not in header and beside.is_file():
         given = read_json(beside)
         if not isinstance(given, dict):
-            raise TastemakerError(f"{beside} is no JSON object; it is damaged.")
+            raise TastemakerError(f"{beside} is not a JSON object; it is damaged.")
         options = {f"{part}.{key}": value for part in networks for key, value in given.items()}
     for key, value in options.items():
         if key.endswith(".init_lora_weights") and str(value).lower().startswith(SHIFTED):
@@ -235,7 +235,7 @@ def _stranger(unknown: list[str], networks: Mapping[str, Any], file: Path) -> st
             " LoRA belongs to another family. Give model= the one that it was trained on."
         )
     return (
-        f"{file}: {unknown[0]}, one of {len(unknown)} names that are not known, is no layer of"
+        f"{file}: {unknown[0]}, one of {len(unknown)} names that are not known, is not a layer of"
         f" this {ours}. Read are the files of sd-scripts, OneTrainer, ComfyUI, PEFT and diffusers:"
         " convert it to one of these forms, or give the model that it was trained on."
     )

@@ -24,7 +24,7 @@ MODEL_FILE = "model.json"
 """Beside a trained LoRA or a learned word: the base that it belongs to."""
 
 METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps rank and alpha in the file's header."""
+"""Key of rank and alpha in the header of diffusers' files."""
 
 CLIP_PREFIX = "text_model."
 """Prefix of a CLIP text encoder's layers in files, which transformers 5 dropped."""
@@ -99,6 +99,6 @@ def part_of(values: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def flattened(module: Any) -> bool:
-    """Whether this is a text encoder in the layout of transformers 5."""
+    """Return whether a text encoder has the layout of transformers 5."""
     names = {name for name, _ in module.named_children()}
     return {"embeddings", "encoder"} <= names

@@ -38,8 +38,8 @@ KEPT = "tastemaker_adapter_metadata"
 def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
     """Write a trained LoRA, with those that it lies on, in the form that another tool reads.
 
-    The updates of LoRAs on one another add, so that one file of the sum of their ranks holds all of
-    them exactly.
+    The updates of LoRAs on one another add, so that one file of the sum of their ranks is
+    exactly all of them.
 
     Args:
         config: The layout.
@@ -50,7 +50,7 @@ def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
         The file, or the pipeline's folder.
 
     Raises:
-        TastemakerError: There is no LoRA, one is damaged, or a learned word would be lost.
+        TastemakerError: It is not a LoRA, one is damaged, or a learned word would be lost.
     """
     for folder in adapter_chain(str(lora))[0]:
         adapter_identity(str(folder))  # refuses a damaged one
@@ -161,7 +161,7 @@ def prove(layers: Layers, folder: Path, model: Backbone) -> None:
 
 
 def _same(got: torch.Tensor, want: torch.Tensor) -> bool:
-    """Whether factors are equal; on `meta`, where text encoders keep theirs, by shape."""
+    """Compare factors; on `meta`, where text encoders keep theirs, by shape."""
     return got.shape == want.shape and (got.is_meta or torch.equal(got, want.to(got.dtype)))
 
 
@@ -185,7 +185,7 @@ def _chain(lora: Path) -> tuple[list[Path], str]:
     """A LoRA's folder and those below it, from the lowest up, and the pipeline under all."""
     folders, root = adapter_chain(str(lora))
     if not folders:
-        raise TastemakerError(f"{lora} holds no LoRA; give the folder that `train` wrote.")
+        raise TastemakerError(f"{lora} has no LoRA; give the folder that `train` wrote.")
     for folder in folders:
         refuse_token(folder)
     return folders, root

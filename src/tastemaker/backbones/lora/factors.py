@@ -36,7 +36,7 @@ OTHER_KINDS = {
     r"emb_params|^clip_[lg]$|string_to_param": "learned word (textual inversion)",
     r"^image_proj|^ip_adapter|\.to_[kv]_ip\.": "IP-Adapter",
 }
-"""How keys of other kinds of adapters look."""
+"""Patterns in the keys of other kinds of adapters."""
 
 ADDED = re.compile(r"\.bias$|\.diff(_b)?$|\.w_norm$|\.b_norm$")
 """Keys of what is added to a weight: where it is zero it says nothing."""
@@ -44,13 +44,13 @@ ADDED = re.compile(r"\.bias$|\.diff(_b)?$|\.w_norm$|\.b_norm$")
 
 @dataclass
 class Factors:
-    """What a file has for one layer.
+    """Tensors of a file for one layer.
 
     Attributes:
         down: First factor, [rank, inputs...].
         up: Second factor, [outputs, rank, ...].
         mid: Of a Tucker decomposition, [rank, rank, k, k].
-        alpha: Scale times rank, where the file gives it.
+        alpha: Scale times rank, if the file gives it.
         keys: Of these tensors.
     """
 
@@ -118,7 +118,7 @@ def _check(name: str, layer: Factors, file: Path) -> None:
     if not rank or layer.up.ndim < 2 or layer.up.shape[1] != rank or not layer.up.numel():
         raise TastemakerError(
             f"{file}: {name} has down {tuple(layer.down.shape)} and up {tuple(layer.up.shape)},"
-            " which are no factors of one update; the file is damaged."
+            " which are not factors of one update; the file is damaged."
         )
     if layer.mid is not None and layer.mid.shape[:2] != (rank, rank):
         raise TastemakerError(

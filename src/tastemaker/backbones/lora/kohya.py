@@ -133,5 +133,5 @@ def names_of(networks: Mapping[str, Any]) -> Names:
 
 
 def is_clip(network: Any) -> bool:
-    """Whether a network is a CLIP text encoder, the kind that a LoRA may adapt."""
+    """Return whether a network is a CLIP text encoder, which a LoRA may adapt."""
     return type(network).__name__.startswith("CLIPText")

@@ -20,10 +20,10 @@ from tastemaker.storage.tensors import write_tensors
 
 DOWN = (".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.weight")
 UP = (".lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B.weight")
-"""How the keys of a layer's two factors end where diffusers writes them."""
+"""Suffixes of the keys of a layer's two factors in diffusers' files."""
 
 WRITTEN = {"unet": 0, "transformer": 2}
-"""Which of these endings each part of a pipeline is written with; text encoders: 1."""
+"""Index of the suffixes that each part of a pipeline is written with; text encoders: 1."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ Layers = dict[str, Layer]
 
 
 def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a LoRA's safetensors file with its header; 8-bit floats as bf16, which holds them.
+    """Read a LoRA's safetensors file with its header; 8-bit floats become bf16, without loss.
 
     Raises:
         TastemakerError: It is missing, torn, empty or of another format, or a number in it is not
@@ -71,7 +71,7 @@ def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         _refuse_pickle(file)
         raise
     if not tensors:
-        raise TastemakerError(f"{file} is empty: it holds no tensor. Save the LoRA again.")
+        raise TastemakerError(f"{file} is empty: it has no tensor. Save the LoRA again.")
     for key, value in tensors.items():
         if value.dtype.itemsize == 1 and value.is_floating_point():
             tensors[key] = value.bfloat16()
@@ -89,7 +89,7 @@ def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 PICKLES = (b"PK\x03\x04", b"\x80")
-"""How files of `torch.save` begin."""
+"""First bytes of files of `torch.save`."""
 
 
 def _refuse_pickle(file: Path) -> None:
@@ -118,7 +118,7 @@ def read_layers(file: Path) -> Layers:
     tensors, header = read_tensors(file)
     factors, unknown = read_factors(tensors, file)
     if unknown:
-        raise TastemakerError(f"{file}: {unknown[0]} is no tensor of a LoRA in diffusers' form.")
+        raise TastemakerError(f"{file}: {unknown[0]} is not a tensor of a LoRA in diffusers' form.")
     options = read_options(header, file)
     layers: Layers = {}
     for name, layer in factors.items():
@@ -144,7 +144,9 @@ def read_options(header: Mapping[str, str], file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         options = None
     if not isinstance(options, dict):
-        raise TastemakerError(f"{file}: {METADATA} in its header is no JSON object; it is damaged.")
+        raise TastemakerError(
+            f"{file}: {METADATA} in its header is not a JSON object; it is damaged."
+        )
     return options
 
 
@@ -152,7 +154,7 @@ def effective_alpha(options: Mapping[str, Any], module: str, rank: int) -> float
     """Return the alpha with which `alpha / rank` is the scale that PEFT's options give a module.
 
     `alpha * sqrt(rank)` of rank-stabilised LoRA, whose scale is `alpha / sqrt(rank)`. This is the
-    only place where a scale is worked out: import, export, stacking and going on from a LoRA all
+    only place that computes a scale: import, export, stacking and going on from a LoRA all
     read it from here.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a denoiser's layers are called in the model's original code, which many tools name them by.
+"""Names of a denoiser's layers in the model's original code, which many tools use.
 
 Of SD and SDXL `input_blocks`, `middle_block`, `output_blocks`; of SD3 and FLUX blocks whose query,
 key and value are one fused layer.
@@ -63,7 +63,7 @@ def text_layers(part: str, encoder: Any) -> dict[str, Fused]:
 
 
 def is_sdxl(network: Any) -> bool:
-    """Whether a U-Net is given sizes and pooled text, as SDXL's is."""
+    """Return whether a U-Net takes sizes and pooled text, as SDXL's does."""
     return bool(getattr(network.config, "addition_embed_type", None) == "text_time")
 
 
@@ -97,7 +97,7 @@ def _together(layers: list[Fused]) -> Fused:
 
 
 def _swapped(layer: Fused) -> bool:
-    """Whether it gives scale and shift alone, which the original code has as shift and scale."""
+    """Return whether a layer gives scale and shift, which the original code swaps."""
     found = re.search(r"(norm_out|norm1_context)\.linear$", layer.parts[0])
     return found is not None and layer.rows[0] == 2 * layer.inputs[0]
 

@@ -1,4 +1,4 @@
-"""LoRAs put together without training: on another model of their base, or in one file."""
+"""Combine LoRAs without training: on another model of their base, or in one file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tastemaker.storage.files import atomic, write_json
 def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
     """Put a LoRA on top of another model of its base: both act.
 
-    A preference LoRA on a personalised model, for instance. Whether the subject stays itself says
-    `evaluate` with that model as its base: the scorer `image_similarity`, before and after.
+    A preference LoRA on a personalised model, for instance. To see
+    that the subject stays itself, `evaluate` with that model as its base and the scorer
+    `image_similarity`.
 
     Args:
         lora: Folder of a LoRA, as `train` writes it.
@@ -33,15 +34,17 @@ def stack_adapter(lora: Path, on: Path, output: Path) -> Path:
         `output`.
 
     Raises:
-        TastemakerError: One is no LoRA or no model, they are of different bases, or the LoRA has a
+        TastemakerError: One is not a LoRA or model, they are of different bases, or the LoRA has a
             learned word.
     """
     if not (lora / LORA_FILE).is_file():
-        raise TastemakerError(f"{lora} is no LoRA: it holds no {LORA_FILE}.")
+        raise TastemakerError(f"{lora} is not a LoRA: it has no {LORA_FILE}.")
     refuse_token(lora)
     adapted = is_adapter(on)
     if not adapted and not (on / "model_index.json").is_file():
-        raise TastemakerError(f"{on} is no model: it is neither a LoRA's folder nor a pipeline's.")
+        raise TastemakerError(
+            f"{on} is not a model: it is neither a LoRA's folder nor a pipeline's."
+        )
     below, other = root_of(str(lora)), root_of(str(on))
     if adapted and below != other:
         raise TastemakerError(

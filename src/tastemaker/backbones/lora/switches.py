@@ -1,6 +1,6 @@
-"""Where a LoRA acts while images are drawn: how strongly, in which blocks, at which timesteps.
+"""Strength, blocks and timesteps of a LoRA during sampling.
 
-HG-DPO is drawn at half strength, its U-Net part in the up blocks alone, its text encoder's part in
+HG-DPO samples at half strength, its U-Net part in the up blocks alone, its text encoder's part in
 the first, noisiest tenth of the timesteps. In a diffusers script of your own:
 
     switch_lora(pipeline, "hg_dpo", scale=0.5, blocks=("up",))
@@ -31,10 +31,10 @@ CALLED = {
     "add_text_embeds": "pooled_prompt_embeds",
     "pooled_prompt_embeds": "pooled_prompt_embeds",
 }
-"""What pipelines call in their loop by which argument."""
+"""Argument of a pipeline for each tensor of its denoising loop."""
 
 OUTSIDE = "outside_"
-"""Prefix of the embeddings that hold outside the range of timesteps."""
+"""Prefix of the embeddings for timesteps outside the range."""
 
 
 def switch_lora(
@@ -84,7 +84,7 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
             encoded from then on carry two embeddings.
 
     Raises:
-        TastemakerError: There is no LoRA, or the family has no such blocks or range.
+        TastemakerError: Without a LoRA, or the family has no such blocks or range.
     """
     adapted = backbone.pipeline.get_list_adapters()
     if not any(POLICY in names for names in adapted.values()):
