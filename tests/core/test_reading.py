@@ -215,7 +215,7 @@ def test_a_file_may_have_so_many_bytes(tmp_path: Path) -> None:
 def test_what_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
     with (
-        pytest.raises(TastemakerError, match="no whole safetensors file"),
+        pytest.raises(TastemakerError, match="not a whole safetensors file"),
         reading.open_tensors(tmp_path / "a"),
     ):
         pass
