@@ -65,7 +65,7 @@ device: cpu
 generate: {prompts: p.txt, num_candidates: 2, num_inference_steps: 1}
 score: {scorers: [sharpness]}
 pair: {rule: {name: best_worst, scorer: sharpness}}
-train: {lora: {rank: 2}, steps: 1, batch_size: 1, tracker: null}
+train: {lora: {r: 2}, max_steps: 1, batch_size: 1, report_to: null}
 evaluate: {prompts: p.txt, num_inference_steps: 1, scorers: [sharpness]}
 """
 WORLD = ("pool", "pairs", "lora", "real", "drawn", "judged", "runs")
