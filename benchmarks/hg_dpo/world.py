@@ -165,9 +165,9 @@ class World:
         """
         judged, file = self.root / part, self.root / part / f"{name}.json"
         section = {**self.judging(part), "adapters": {name: adapter}}
-        config = EvaluateConfig.model_validate(section)
         real = self.images.held_out() if part == "test" else self.searched()
-        evaluate(config, {name: policy}, judged, file, real)
+        config = EvaluateConfig.model_validate({**section, "real": str(real)})
+        evaluate(config, {name: policy}, judged, file)
         models = json.loads(file.read_text(encoding="utf-8"))["models"]
         for model in (name, "base"):
             models[model]["quality"] = self.quality(Pool(judged / model))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
-from tastemaker.config.sections import EvaluateConfig
+from tastemaker.config.sections import EvaluateConfig, ReportConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.evaluate import compare, evaluate
+from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.metrics.features import feature_network
+from tastemaker.metrics.inception_score import inception_score
+from tastemaker.metrics.kernel_distance import kernel_distance
+from tastemaker.reporting.report import report
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json, write_text
+from tastemaker.storage.images import decode
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.results import read_report
+from tastemaker.storage.run_dir import RunDir
 
 
 def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
@@ -83,3 +93,86 @@ def test_a_damaged_model_is_named_before_any_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(TastemakerError, match="is damaged"):
         evaluate(config, {"policy": lora.folder}, tmp_path / "out", tmp_path / "report.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "prompts.txt"]
+
+
+class Averages(torch.nn.Module):
+    """Three classes: the means of the colours."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return 50 * pixels.mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluateConfig, Path]:
+    """An evaluation of nano against itself by all metrics, with its own images for real ones."""
+    folder = tmp_path_factory.mktemp("judged")
+    torch.jit.script(Averages()).save(str(folder / "averages.pt"))
+    (folder / "prompts.txt").write_text("a fish\na fox\na snail\na kite\n", encoding="utf-8")
+    classifier = {"name": "inception_score", "classifier": str(folder / "averages.pt")}
+    options: dict[str, Any] = {
+        "base": "nano",
+        "prompts": str(folder / "prompts.txt"),
+        "scorers": ["sharpness"],
+        "device": "cpu",
+        "num_inference_steps": 1,
+    }
+    plain = EvaluateConfig.model_validate(options)
+    evaluate(plain, {"policy": "nano"}, folder / "pools", folder / "report.json")
+    options["real"] = str(folder / "pools" / "base")
+    options["features"] = ["nano_judge"]
+    options["metrics"] = ["kernel", "frechet", {**classifier, "splits": 2}]
+    config = EvaluateConfig.model_validate(options)
+    evaluate(config, {"policy": "nano"}, folder / "pools", folder / "all.json")
+    return config, folder
+
+
+def test_metrics_are_reached_by_name(judged: tuple[EvaluateConfig, Path]) -> None:
+    _, folder = judged
+    without, found = (read_report(folder / name) for name in ("report.json", "all.json"))
+    assert found["metrics"] == ["kernel", "frechet", "inception_score"]
+    assert not {"kernel", "frechet", "inception_score"} & set(without["models"]["policy"])
+    pool = Pool(folder / "pools" / "policy")
+    encoded = (row["image"] for row in pool.candidates(("image",)).to_pylist())
+    images = [decode(each["bytes"], "image") for each in encoded]
+    network = feature_network("nano_judge")
+    features, names = network.features(images), [str(i) for i in range(4)]
+    expected = kernel_distance(features, features, names, names)
+    model = found["models"]["policy"]
+    assert model["kernel"]["nano_judge"]["value"] == pytest.approx(expected.value)
+    assert model["kernel"]["nano_judge"]["dimension"] == features.shape[1]
+    assert set(model["frechet"]["nano_judge"]) >= {"value", "stderr", "real_to_real", "images"}
+    score = inception_score(images, Averages(), splits=2)
+    entry = model["inception_score"]["torchscript:averages"]
+    assert (entry["value"], entry["std"]) == pytest.approx((score.mean, score.std))
+    assert (entry["name"], entry["images"], entry["splits"]) == ("classifier score", 4, 2)
+
+
+def test_metrics_are_on_the_page(judged: tuple[EvaluateConfig, Path], tmp_path: Path) -> None:
+    _, folder = judged
+    shutil.copyfile(folder / "all.json", tmp_path / "report.json")
+    page = report(ReportConfig(), RunDir(tmp_path)).read_text(encoding="utf-8")
+    for name in ("kernel distance, nano_judge", "classifier score, torchscript:averages"):
+        assert page.count(f'<th scope="row">{name}</th>') == 2  # base and policy
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("inception", "unknown metric 'inception'. Did you mean inception_score"),
+        ({"name": "inception_score", "classifier": "gone.pt"}, "'gone.pt' does not exist"),
+        ({"name": "inception_score", "classifier": "@", "splits": 5}, "cuts 4 images per model"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused_before_drawing(
+    judged: tuple[EvaluateConfig, Path], tmp_path: Path, metric: Any, words: str
+) -> None:
+    config, folder = judged
+    if isinstance(metric, dict):
+        name = metric["classifier"].replace("@", str(folder / "averages.pt"))
+        metric = {**metric, "classifier": name}
+    given = config.model_dump(mode="json") | {"metrics": [metric]}
+    with pytest.raises((TastemakerError, ValueError), match=words):
+        evaluate(
+            EvaluateConfig.model_validate(given), {"policy": "nano"}, tmp_path, tmp_path / "r.json"
+        )
+    assert not list(tmp_path.iterdir())

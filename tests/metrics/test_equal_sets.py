@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.distances import Captions, distances
+from tastemaker.metrics.distances import Captions, Features, frechet, kernel
 from tastemaker.metrics.equal_sets import equal_sets
 from tastemaker.metrics.features import INCEPTION_LABEL
 
@@ -52,11 +52,11 @@ def test_equal_laws_are_as_far_as_the_halves_of_the_real_images() -> None:
     ratios = []
     for seed in range(20):
         captions = Captions(drawn, real, seed)
-        found = distances(normal(400, 8, seed), normal(200, 8, 100 + seed), captions, "clip")
-        ratios.append(found["frechet"]["value"] / found["frechet"]["real_to_real"])
-        assert abs(found["kernel"]["value"]) < 4 * found["kernel"]["stderr"]
-        assert found["frechet"]["images"] == 100
-        assert found["kernel"]["images"] == 200
+        both = Features(normal(400, 8, seed), normal(200, 8, 100 + seed), captions, "clip")
+        near, far = frechet(both)["clip"], kernel(both)["clip"]
+        ratios.append(near["value"] / near["real_to_real"])
+        assert abs(far["value"]) < 4 * far["stderr"]
+        assert (near["images"], far["images"]) == (100, 200)
     assert 0.85 < sum(ratios) / 20 < 1.15
 
 
@@ -64,11 +64,11 @@ def test_equal_laws_are_as_far_as_the_halves_of_the_real_images() -> None:
 def test_only_enough_images_by_inception_are_called_fid(images: int, name: str) -> None:
     captions = Captions([str(i) for i in range(images)], [str(i) for i in range(images)], 0)
     a, b = normal(images, 2, 0), normal(images, 2, 1)
-    assert distances(a, b, captions, INCEPTION_LABEL)["frechet"]["name"] == name
-    assert distances(a, b, captions, "clip")["frechet"]["name"] == "Frechet distance"
+    for label, expected in ((INCEPTION_LABEL, name), ("clip", "Frechet distance")):
+        assert frechet(Features(a, b, captions, label))[label]["name"] == expected
 
 
 def test_too_few_real_images_are_refused() -> None:
     captions = Captions(["a", "b", "c"], ["d", "e", "f"], 0)
     with pytest.raises(TastemakerError, match="3 real images are too few"):
-        distances(normal(3, 2, 0), normal(3, 2, 1), captions, "clip")
+        frechet(Features(normal(3, 2, 0), normal(3, 2, 1), captions, "clip"))

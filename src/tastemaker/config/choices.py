@@ -209,6 +209,7 @@ if TYPE_CHECKING:
     Comparisons = Choice
     Layout = Choice
     CaptionedSource = Choice
+    Metric = Choice
     Rule = Choice
     JoinRule = Choice
     Loss = Choice
@@ -228,6 +229,7 @@ else:
     ]
     Scorer = Annotated[ScorerChoice, BeforeValidator(_expanded), AfterValidator(_known_scorer)]
     PixelScorer = Annotated[Scorer, AfterValidator(_has_gradient)]
+    Metric = _choice(registry.METRICS)
     Rule = _choice(registry.RULES, default="best_worst")
     JoinRule = _choice(registry.JOINS, default="best_worst")
     Loss = _choice(registry.LOSSES, default="dpo")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tastemaker.config.choices import Choice, Judges, Prompts, Scorers
+from tastemaker.config.choices import Choice, Judges, Metric, Prompts, Scorers
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.values import Name, Names, Options
 
@@ -258,8 +258,16 @@ class EvaluateConfig(SamplingConfig):
     adapters: dict[str, AdapterConfig] = Field(
         {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
     )
+    real: Annotated[str | None, Names("pool")] = Field(
+        None, description="Pool of held-out real images, for distances and hues."
+    )
     features: Annotated[tuple[str, ...], Names("features")] = Field(
         (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
+    )
+    metrics: tuple[Metric, ...] = Field(
+        (Choice(name="kernel"), Choice(name="frechet")),
+        description="Registered metrics of each model's images; distances need `real` and"
+        " `features`.",
     )
     scorers: Judges = Field(description="Registered scorers.")
     judge: str | None = Field(

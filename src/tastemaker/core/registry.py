@@ -248,6 +248,7 @@ SCORERS = Table(
     ),
 )
 ENSEMBLES = Table("ensemble of scorers", ("tastemaker.scorers.ensembles",))
+METRICS = Table("metric", ("tastemaker.metrics.distances", "tastemaker.metrics.inception_score"))
 RULES = Table("pair rule", ("tastemaker.pairing.pair", "tastemaker.pairing.angle"))
 JOINS = Table("join rule", ("tastemaker.pairing.join",))
 LOSSES = Table("loss", ("tastemaker.losses",))
@@ -263,6 +264,7 @@ TABLES = (
     SUBJECTS,
     SCORERS,
     ENSEMBLES,
+    METRICS,
     RULES,
     JOINS,
     LOSSES,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -13,22 +11,20 @@ from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.values import checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.metrics.clusters import mean_and_stderr
-from tastemaker.metrics.win_rate import beat_ratio, win_matrix, win_rate
+from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.measures import add_measures, check_measures
 from tastemaker.preflight import check
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json
-from tastemaker.storage.images import decode
 from tastemaker.storage.locks import exclusive
-from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
-from tastemaker.storage.trained_prompts import normalized_prompt, number_trained_on, shared_warning
-
-if TYPE_CHECKING:
-    from PIL import Image
+from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
 
 SHARD_SIZE = 256
+
+MEASURING = ("scorers", "judge", "real", "features", "metrics")
+"""Options that do not enter the images."""
 
 
 def evaluate(
@@ -36,16 +32,14 @@ def evaluate(
     models: Mapping[str, Path | str],
     output: Path,
     report: Path,
-    real: Path | None = None,
 ) -> Path:
-    """Draw images of equal prompts and seeds by every model, score them, compare with the base.
+    """Draw images of equal prompts and seeds by every model, score and compare them.
 
     Args:
         config: Base model, prompts, scorers and sampling options.
-        models: Name to model of what is to be judged, e.g. `{"policy": folder}`; "base" is taken.
-        output: Folder that holds one scored pool a model.
+        models: Name to model of those to judge, e.g. `{"policy": folder}`; "base" is taken.
+        output: Folder of one scored pool per model.
         report: The `report.json` to write.
-        real: A pool of held-out real images, to measure distances to.
 
     Returns:
         `report`.
@@ -59,8 +53,7 @@ def evaluate(
     _check_models(models)
     prompts = load_prompts(config.prompts)
     shared = number_trained_on(prompts, models.values())
-    if real is not None and config.features and len(prompts) < 2:
-        raise TastemakerError("distances to real images need images of two prompts or more.")
+    check_measures(config, len(prompts))
     if warning := shared_warning(shared or 0, len(prompts)):
         tqdm.write(f"warning: {warning}")
 
@@ -79,12 +72,12 @@ def evaluate(
     for pool in pools.values():
         score_pool(pool, config.scorers, device=config.device)
     columns = [scorer.column for scorer in config.scorers]
-    result = compare(pools, columns, len(prompts)) | {"prompts_trained_on": shared}
+    result = compare(pools, columns, len(prompts))
+    result |= {"prompts_trained_on": shared, "judge": config.judge}
     for name in models:
         if words := config.switches(name).words:
             result["models"][name]["drawn_with"] = words
-    if real is not None:
-        add_distances(result, pools, Pool(real), config)
+    add_measures(result, pools, config)
     with exclusive(report.parent):
         write_json(report, result)
     return report
@@ -113,144 +106,6 @@ def _check_models(models: Mapping[str, Path | str]) -> None:
         check_model(str(model))
 
 
-def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict[str, Any]:
-    """Summarise scored pools of equal prompts and seeds.
-
-    Standard errors and intervals take the prompts as clusters: images of one prompt are not
-    independent. The difference to the base is of images of one prompt and seed, so that its error
-    is usually far below those of the two means.
-
-    Args:
-        pools: Model name to pool; one is "base".
-        scorers: Columns to summarise.
-        prompts: Number of prompts.
-
-    Returns:
-        The content of `report.json`, schema 1; a standard error that one prompt cannot have is
-        None.
-
-    Raises:
-        TastemakerError: The pools hold other prompts or seeds, or a score is missing or not finite.
-    """
-    tables = {name: pool.scores() for name, pool in pools.items()}
-    rows = ("prompt_id", "seed")
-    for name, table in tables.items():
-        if any(table[key].to_pylist() != tables["base"][key].to_pylist() for key in rows):
-            raise TastemakerError(
-                f"pool of {name!r} has other prompts or seeds than the base's; make both anew."
-            )
-    clusters = tables["base"]["prompt_id"].to_pylist()
-    scores = {
-        scorer: {name: table[scorer].to_pylist() for name, table in tables.items()}
-        for scorer in scorers
-    }
-    models = {
-        name: {
-            "scores": {
-                scorer: _entry(held[name], None if name == "base" else held["base"], clusters)
-                for scorer, held in scores.items()
-            }
-        }
-        for name in tables
-    }
-    result: dict[str, Any] = {
-        "schema": 1,
-        "base": "base",
-        "prompts": prompts,
-        "images": len(clusters),
-        "models": models,
-    }
-    if len(tables) > 2:
-        result["win_rates"] = {
-            scorer: _against_each(held, clusters) for scorer, held in scores.items()
-        }
-    return result
-
-
-def _entry(
-    values: list[float], base: list[float] | None, clusters: Sequence[str]
-) -> dict[str, float | None]:
-    """One model under one scorer, as `report.json` holds it; without `base` it is the base."""
-    mean, stderr = mean_and_stderr(values, clusters)
-    entry = {"mean": mean, "stderr": _known(stderr)}
-    if base is None:
-        return entry
-    gains = [value - other for value, other in zip(values, base, strict=True)]
-    difference, error = mean_and_stderr(gains, clusters)
-    rate = win_rate(values, base, clusters)
-    return entry | {
-        "difference": difference,
-        "difference_stderr": _known(error),
-        "win_rate": rate.value,
-        "win_rate_low": rate.low,
-        "win_rate_high": rate.high,
-        "beat_ratio": beat_ratio(values, base),
-    }
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _against_each(
-    scores: Mapping[str, list[float]], clusters: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Win rates of every model against every other, as `report.json` holds them."""
-    return {
-        name: {
-            other: {"value": rate.value, "low": rate.low, "high": rate.high}
-            for other, rate in rates.items()
-        }
-        for name, rates in win_matrix(scores, clusters).items()
-    }
-
-
-def add_distances(
-    result: dict[str, Any], pools: Mapping[str, Pool], real: Pool, config: EvaluateConfig
-) -> None:
-    """Add how far every model's images lie from real ones, and its colours from the base's.
-
-    Args:
-        result: From `compare`; each model gets `frechet` and `kernel` and, but for the base,
-            `hue_distance`.
-        pools: Model name to pool.
-        real: Held-out real images.
-        config: Which features.
-
-    Raises:
-        TastemakerError: Unknown features, or too few real images.
-    """
-    from tastemaker.metrics.distances import Captions, distances
-    from tastemaker.metrics.features import feature_network
-    from tastemaker.metrics.hue import hue_distance
-
-    models = result["models"]
-    captions = Captions(_captions(pools["base"]), _captions(real), config.seed)
-    for name in config.features:
-        network = feature_network(name, device=config.device, batch_size=config.batch_size)
-        there = network.features(_images(real))
-        for model, pool in pools.items():
-            found = distances(network.features(_images(pool)), there, captions, network.label)
-            for kind, entry in found.items():
-                models[model].setdefault(kind, {})[network.label] = entry
-    base = list(_images(pools["base"]))
-    for model, pool in pools.items():
-        if model != "base":
-            models[model]["hue_distance"] = hue_distance(_images(pool), base)
-
-
-def _captions(pool: Pool) -> list[str]:
-    prompts = pool.candidates(("prompt",))["prompt"].to_pylist()
-    return [normalized_prompt(prompt) for prompt in prompts]
-
-
-def _images(pool: Pool) -> Iterator[Image.Image]:
-    """Pictures of a pool, in order, a shard in memory at a time."""
-    for shard in pool.shards():
-        for row in read_table(shard, ("candidate_id", "image")).to_pylist():
-            yield decode(row["image"]["bytes"], row["candidate_id"])
-
-
 def _drawn(config: EvaluateConfig, name: str) -> EvaluateConfig:
     """The options with the switches of one model's LoRA."""
     # Where the base is a trained model itself, it is drawn as it is.
@@ -263,7 +118,7 @@ def _artifact(
 ) -> Artifact:
     from tastemaker.backbones import model_identity
 
-    around = {"device", "scorers", "base", "features", "adapters", "judge"}
+    around = {"device", "base", "adapters", *MEASURING}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})

@@ -1,4 +1,4 @@
-"""Distances of a model's images to real ones, as an evaluation reports them."""
+"""Metrics of `evaluate` that compare a model's images with real ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import METRICS
 from tastemaker.metrics.equal_sets import EqualSets, Rows, captions_match, equal_sets, pick_equal
 from tastemaker.metrics.features import INCEPTION_LABEL
 from tastemaker.metrics.frechet import frechet_distance, frechet_stderr
 from tastemaker.metrics.kernel_distance import kernel_distance
 
+Entry = dict[str, dict[str, Any]]
+"""Values of `report.json` by the label of features or classifier."""
+
 LEAST_FOR_FID = 2048
-"""Below the dimension of `pool3` a Frechet distance is not what the literature calls FID."""
+"""Images, the dimension of `pool3`, below which a Frechet distance is not called FID."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class Captions:
     """Captions of the images that all models drew, and of the real ones.
 
     Args:
-        drawn: One an image.
-        real: One an image.
-        seed: Of the split of the real images.
+        drawn: One per image.
+        real: One per image.
+        seed: Seed of the split of the real images.
     """
 
     drawn: list[str]
@@ -40,65 +44,100 @@ class Captions:
 
     @cached_property
     def all(self) -> tuple[Rows, Rows]:
-        """Rows for a distance without bias: as many as there are, captions equal if known."""
+        """Rows for a distance without bias: all, or those of equal captions."""
         rows = list(range(len(self.drawn))), list(range(len(self.real)))
         matched = captions_match(self.drawn, self.real)
         return pick_equal(self.drawn, self.real, *rows) if matched else rows
 
 
-def distances(drawn: Tensor, real: Tensor, captions: Captions, label: str) -> dict[str, Any]:
-    """Measure how far a model's images lie from real ones.
+@dataclass(frozen=True)
+class Features:
+    """Features of a model's images and of real ones.
 
     Args:
         drawn: Features of the model's images, [n, d].
         real: Features of the real images, [m, d].
-        captions: Of both, in the same order.
-        label: Of the features.
+        captions: Captions of both, in the same order.
+        label: Name of the features.
+    """
+
+    drawn: Tensor
+    real: Tensor
+    captions: Captions
+    label: str
+
+    def entry(self, name: str, value: float, stderr: float, images: int, matched: bool) -> Entry:
+        """Return an entry of `report.json`, under the label of the features.
+
+        Only 2,048 or more images in Inception's features give what the literature means by a name.
+        """
+        known = {"Frechet distance": "FID", "kernel distance": "KID"}
+        full = self.label == INCEPTION_LABEL and images >= LEAST_FOR_FID
+        return {
+            self.label: {
+                "name": known[name] if full else name,
+                "value": value,
+                "stderr": stderr if math.isfinite(stderr) else None,
+                "images": images,
+                "dimension": self.drawn.shape[1],
+                "captions": "equal" if matched else "any",
+            }
+        }
+
+
+@METRICS.register("frechet")
+def frechet(features: Features) -> Entry:
+    """Frechet distance to real images, at equal numbers of images.
+
+    Args:
+        features: Features of a model's and of real images.
 
     Returns:
-        `frechet`, of equal numbers of images, with the same distance between two halves of the
-        real ones, and `kernel`, without bias; standard errors are clustered by caption, None where
-        there are too few captions. `dimension` is d, `captions` whether both sides have equal ones.
+        Value, standard error clustered by caption (None with too few captions), and the distance
+        between two halves of the real images, `real_to_real`.
 
     Raises:
-        TastemakerError: Fewer than 2 images a set.
+        TastemakerError: Fewer than 2 images per set.
     """
+    captions, real = features.captions, features.real
     sets = captions.equal
     if len(sets.real) < 2:
         raise TastemakerError(
             f"{len(captions.real)} real images are too few for a distance: each half needs two that"
             " the models have as many images for; give more."
         )
-    inception, number = label == INCEPTION_LABEL, len(sets.real)
-    here, there = drawn[sets.drawn], real[sets.real]
-    of_here, of_there = _named(captions, sets.drawn, sets.real)
-    common = {"dimension": drawn.shape[1], "captions": "equal" if sets.matched else "any"}
-    frechet = {
-        "name": "FID" if inception and number >= LEAST_FOR_FID else "Frechet distance",
-        "value": frechet_distance(here, there),
-        "stderr": _known(frechet_stderr(here, there, of_here, of_there, seed=captions.seed)),
-        "real_to_real": frechet_distance(real[sets.others], there),
-        "images": number,
-    }
-    rows = captions.all
-    kernel = kernel_distance(drawn[rows[0]], real[rows[1]], *_named(captions, *rows))
-    return {
-        "frechet": {**frechet, **common},
-        "kernel": {
-            "name": "KID"
-            if inception and min(map(len, rows)) >= LEAST_FOR_FID
-            else "kernel distance",
-            "value": kernel.value,
-            "stderr": _known(kernel.stderr),
-            "images": min(map(len, rows)),
-            **common,
-        },
-    }
+    here, there = features.drawn[sets.drawn], real[sets.real]
+    names = _named(captions, sets.drawn, sets.real)
+    found = features.entry(
+        "Frechet distance",
+        frechet_distance(here, there),
+        frechet_stderr(here, there, *names, seed=captions.seed),
+        len(sets.real),
+        sets.matched,
+    )
+    found[features.label]["real_to_real"] = frechet_distance(real[sets.others], there)
+    return found
+
+
+@METRICS.register("kernel")
+def kernel(features: Features) -> Entry:
+    """Kernel distance to real images, without bias: prefer it below 5,000 images.
+
+    Args:
+        features: Features of a model's and of real images.
+
+    Returns:
+        Value, and standard error clustered by caption (None with too few captions).
+
+    Raises:
+        TastemakerError: Fewer than 2 images per set, or all of one caption.
+    """
+    rows = features.captions.all
+    names = _named(features.captions, *rows)
+    distance = kernel_distance(features.drawn[rows[0]], features.real[rows[1]], *names)
+    matched = features.captions.equal.matched
+    return features.entry("kernel distance", *distance, min(map(len, rows)), matched)
 
 
 def _named(captions: Captions, drawn: Rows, real: Rows) -> tuple[list[str], list[str]]:
     return [captions.drawn[row] for row in drawn], [captions.real[row] for row in real]
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -120,6 +120,24 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
             raise _no_features(name_or_path, error) from error
 
 
+def classifier_network(name_or_path: str) -> tuple[str, nn.Module]:
+    """Load a classifier from pixels in [0, 1], [n, 3, height, width], to logits.
+
+    Args:
+        name_or_path: `inception`, or a TorchScript file.
+
+    Returns:
+        Its label, and the network.
+
+    Raises:
+        TastemakerError: There is no such network, or it cannot be loaded.
+    """
+    if name_or_path == INCEPTION:
+        return "Inception", _inception("logits_unbiased")
+    path = Path(name_or_path).expanduser()
+    return f"torchscript:{path.stem}", _torchscript(path)
+
+
 def _no_features(name: str, error: TastemakerError) -> TastemakerError:
     return TastemakerError(
         f"{name!r} gives no features: name {INCEPTION!r}, a registered scorer in CLIP form, a"
@@ -190,16 +208,16 @@ class _Inception(nn.Module):
         return features
 
 
-def _inception() -> nn.Module:
+def _inception(layer: str = "2048") -> nn.Module:
     try:
         fidelity = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError:
         raise TastemakerError(
-            "features 'inception' need the package torch-fidelity: pip install torch-fidelity, or"
-            " name other features, whose distance is then no FID."
+            "'inception' needs the package torch-fidelity: pip install torch-fidelity, or name"
+            " another network, which gives no FID and no Inception Score."
         ) from None
     try:
-        return _Inception(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]))
+        return _Inception(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", [layer]))
     except OSError as error:  # an URL that cannot be reached is one
         raise TastemakerError(
             f"the weights of Inception cannot be fetched ({error}); put torch-fidelity's file"

@@ -27,7 +27,7 @@ from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
-LAST = ("device", "model", "features", "tracker")
+LAST = ("device", "model", "features", "classifier", "tracker")
 """Marks whose look-up needs torch."""
 
 
@@ -181,6 +181,12 @@ def _look_for_features(name: str) -> None:
     check_features(name, refuse_missing)
 
 
+def _look_for_classifier(name: str) -> None:
+    from tastemaker.metrics.features import classifier_network
+
+    classifier_network(name)
+
+
 def _look_for_tracker(name: str) -> None:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -200,6 +206,7 @@ def _look_for_words(file: str) -> None:
 
 
 LOOKS: dict[str, Callable[[str], None]] = {
+    "classifier": _look_for_classifier,
     "device": _look_for_device,
     "features": _look_for_features,
     "lora": _look_for_lora,

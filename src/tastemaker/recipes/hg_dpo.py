@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tastemaker.backbones import merge_adapters
 from tastemaker.config.runs import RealRun, StageConfig
+from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
@@ -50,7 +51,7 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         pairs = run.stage_pairs(config.text_encoder.pairs)
         text = train(config.text_encoder.train, pairs, run.model("text_encoder"))
         models["policy"] = merge_adapters([before, text], run.policy)
-    evaluate(config.evaluate, models, run.evaluation, run.report_json, held_out)
+    evaluate(judging(config, held_out), models, run.evaluation, run.report_json)
     report(config.report, run)
 
 
@@ -72,8 +73,15 @@ def hg_dpo_mixed(config: RealRun, run: RunDir) -> None:
     sets = [stage_pairs(images, name, stage) for name, stage in config.stages.items()]
     last = list(config.stages.values())[-1]
     policy = train(last.train, mix(sets, run.stage_pairs("mixed")), run.policy)
-    evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json, held_out)
+    evaluate(judging(config, held_out), {"policy": policy}, run.evaluation, run.report_json)
     report(config.report, run)
+
+
+def judging(config: RealRun, held_out: Path | None) -> EvaluateConfig:
+    """Return the options of the evaluation, with the run's held-out images to compare with."""
+    if held_out is None:
+        return config.evaluate
+    return config.evaluate.model_copy(update={"real": str(held_out)})
 
 
 def carried_on(stage: StageConfig, before: Path | None = None) -> TrainConfig:

@@ -117,12 +117,12 @@ def _results(report: Mapping[str, Any], learned: Collection[str]) -> list[str]:
             rows.append(
                 f"| {plain(model)} | {plain(scorer)}{mark} | {mean} | {difference} | {wins} |"
             )
-        for kind in ("kernel", "frechet"):
-            for features, distance in found.get(kind, {}).items():
+        for metric in report.get("metrics", ()):
+            for label, distance in found.get(metric, {}).items():
                 value = _with_error(distance["value"], distance["stderr"])
                 if "real_to_real" in distance:
                     value += f" (real to real {distance['real_to_real']:.4g})"
-                name = f"{distance['name']}, {features}, {distance['images']} images"
+                name = f"{distance['name']}, {label}, {distance['images']} images"
                 rows.append(f"| {plain(model)} | {plain(name)} | {value} | | |")
     return rows
 

@@ -123,7 +123,7 @@ def _results(contents: Contents) -> dict[str, Any]:
         },
         "win_rates": figures.win_rates(intervals) if intervals else None,
         "drawn_with": summary.drawn_with(contents),
-        "distances": summary.distances(contents),
+        "measures": summary.measures(contents),
         "distributions": _distributions(contents, colours),
         "colours": colours,
         "base": contents.base,

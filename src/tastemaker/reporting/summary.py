@@ -141,16 +141,16 @@ def drawn_with(contents: Contents) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Distance:
-    """How far a model's images lie from real ones; NaN where `report.json` is silent.
+class Measure:
+    """A metric of one model's images; NaN for values that `report.json` lacks.
 
     Args:
-        name: Of the distance and its features.
+        name: The metric with its features or classifier.
         model: The model.
-        value: The distance.
+        value: The value.
         stderr: Its standard error.
-        floor: The distance between two halves of the real images; NaN of one without bias.
-        images: Images on either side.
+        floor: A distance's value between two halves of the real images.
+        images: Number of images.
     """
 
     name: str
@@ -162,25 +162,25 @@ class Distance:
 
     @property
     def digits(self) -> int:
-        """Decimals of the printed distance."""
+        """Decimals of the printed value."""
         return decimals(self.stderr)
 
 
-def distances(contents: Contents) -> list[Distance]:
-    """Return every measured distance to real images, those without bias first."""
+def measures(contents: Contents) -> list[Measure]:
+    """Return every metric of the models' images, in the order of `evaluate.metrics`."""
     models: Mapping[str, Any] = contents.report["models"]
     return [
-        Distance(
-            name=f"{held.get('name', 'Frechet distance')}, {features}",
+        Measure(
+            name=f"{entry['name']}, {label}",
             model=model,
-            value=_number(held.get("value")),
-            stderr=_number(held.get("stderr")),
-            floor=_number(held.get("real_to_real")),
-            images=int(held.get("images", 0)),
+            value=_number(entry["value"]),
+            stderr=_number(entry["stderr"]),
+            floor=_number(entry.get("real_to_real")),
+            images=int(entry["images"]),
         )
-        for kind in ("kernel", "frechet")
+        for metric in contents.report.get("metrics", ())
         for model in (contents.base, *contents.challengers)
-        for features, held in models.get(model, {}).get(kind, {}).items()
+        for label, entry in models.get(model, {}).get(metric, {}).items()
     ]
 
 

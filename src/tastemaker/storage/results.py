@@ -33,11 +33,14 @@ class _Score(_Held):
         return self
 
 
-class _Distance(_Held):
+class _Measure(_Held):
     name: str
     value: float
     stderr: float | None
     images: int
+
+
+class _Distance(_Measure):
     dimension: int
     real_to_real: float | None = None
 
@@ -46,6 +49,7 @@ class _Model(_Held):
     scores: dict[str, _Score]
     frechet: dict[str, _Distance] = {}
     kernel: dict[str, _Distance] = {}
+    inception_score: dict[str, _Measure] = {}
     drawn_with: str = ""
 
 
@@ -54,6 +58,7 @@ class _Report(_Held):
     prompts: int
     images: int | None = None
     prompts_trained_on: int | None = None
+    metrics: list[str] = []
     models: dict[str, _Model]
 
     @model_validator(mode="after")

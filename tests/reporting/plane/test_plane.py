@@ -23,7 +23,7 @@ from PIL import Image
 from tastemaker.config.datasets import PairConfig
 from tastemaker.config.sections import ReportConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.evaluate import compare
+from tastemaker.evaluation.comparison import compare
 from tastemaker.pairing.pair import pair
 from tastemaker.reporting.figures import model_colours
 from tastemaker.reporting.images import thumbnail
