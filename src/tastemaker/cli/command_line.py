@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from tastemaker.cli.commands import (
     COMMANDS,
     Command,
+    config_command,
     doctor_command,
     report_command,
     run_command,
@@ -23,7 +23,7 @@ from tastemaker.cli.commands import (
 )
 from tastemaker.cli.endings import status_of
 from tastemaker.config import loading as config
-from tastemaker.config.choices import Choice
+from tastemaker.config.commented import default_text
 from tastemaker.config.sections import Section, section_class
 from tastemaker.core import __version__
 from tastemaker.core.hardware import ignore_environment
@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.max_steps=200")
+    options = _verb(verbs, "config", "a run with every option explained", CONFIG, config_command)
+    options.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     stack = _verb(
         verbs, "stack", "a LoRA on top of another model of its base", STACK, stack_command
     )
@@ -112,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+CONFIG = "A start for a run of your own: tastemaker config demo > mine.yaml"
 STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."
 CHECK = "read all images, list what is wrong by row, write nothing; status 1 if anything is"
 PLACES = {
@@ -160,16 +164,5 @@ def _lines(section: type[BaseModel], prefix: str) -> Iterator[str]:
         if kind is not None:
             yield from _lines(kind, f"{prefix}{name}.")
             continue
-        yield f"  {prefix}{name}={_default(field)}"
+        yield f"  {prefix}{name}={default_text(field)}"
         yield f"      {field.description}"
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "(required)"
-    value = field.default
-    if isinstance(value, Choice):
-        return value.name
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value)

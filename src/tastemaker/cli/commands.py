@@ -200,6 +200,13 @@ def run_command(parsed: argparse.Namespace) -> None:
     print(f"\n{folder.report_json}\n{folder.report_html}")
 
 
+def config_command(parsed: argparse.Namespace) -> None:
+    """A run with every option explained."""
+    from tastemaker.config.commented import commented
+
+    print(commented(config.load(parsed.source, tuple(parsed.overrides))), end="")
+
+
 def stack_command(parsed: argparse.Namespace) -> None:
     """A LoRA on top of another model."""
     from tastemaker.backbones import stack_adapter

@@ -9,12 +9,14 @@ known name.
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from tastemaker.config.foreign_names import own_name
 from tastemaker.config.runs import RunConfig, run_class
 from tastemaker.config.sections import Section, section_class
 from tastemaker.core import yaml_reading
@@ -97,11 +99,20 @@ def section(kind: type[AnySection], file: str | None, overrides: tuple[str, ...]
 
 def dump(config: Section) -> str:
     """Write a section as YAML that loads back to an equal section."""
-    data = config.model_dump(mode="json")
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def to_yaml(data: Any, **style: Any) -> str:
+    """Write plain values as YAML that loads back to equal ones.
+
+    Args:
+        data: What JSON can hold.
+        **style: Further options of PyYAML's.
+    """
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, **style)
     # PyYAML writes some control characters raw that it reads back as line ends.
     same = yaml.safe_load(text) == data
-    return text if same else yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
+    return text if same else yaml.safe_dump(data, sort_keys=False, allow_unicode=False, **style)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -168,8 +179,11 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(kind: type[Section], issue: Any) -> str:
     where = ".".join(str(part) for part in issue["loc"])
     if issue["type"] == "extra_forbidden":
-        known = nearest(str(issue["loc"][-1]), _fields(kind, issue["loc"]))
-        return f"unknown key {where!r}. {known}"
+        *parents, name = map(str, issue["loc"])
+        section = _section_at(kind, parents)
+        if section is not None and (own := own_name(name, section)) is not None:
+            return f"{where}: here it is {'.'.join([*parents, own])}."
+        return f"unknown key {where!r}. {nearest(name, section.model_fields if section else ())}"
     if issue["type"] == "missing":
         return f"{where!r} is required."
     if issue["type"] == "value_error":
@@ -181,10 +195,8 @@ def _explain(kind: type[Section], issue: Any) -> str:
     return text
 
 
-def _fields(kind: type[Section], location: tuple[int | str, ...]) -> list[str]:
-    for part in location[:-1]:
-        held = section_class(kind.model_fields[str(part)].annotation)
-        if held is None:
-            return []
-        kind = held
-    return list(kind.model_fields)
+def _section_at(kind: type[Section] | None, path: Sequence[str]) -> type[Section] | None:
+    """Return the section at a path; None where a registered entry's options are there."""
+    for part in path:
+        kind = kind and section_class(kind.model_fields[part].annotation)
+    return kind

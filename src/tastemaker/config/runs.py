@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tastemaker.config.choices import Choice
 from tastemaker.config.datasets import ImagesConfig, ImportConfig, PairConfig
+from tastemaker.config.inheritance import handed_down, merged_deep, with_known
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import (
     BlendConfig,
@@ -26,7 +27,6 @@ from tastemaker.config.sections import (
     ScoreConfig,
     Section,
     columns,
-    section_class,
 )
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core import registry
@@ -68,12 +68,13 @@ class RunConfig(Section):
         down = {key: data[key] for key in ("model", "seed", "device") if key in data}
         if "model" in down:
             down["base"] = down["model"]
-        return data | _handed_down(cls, data, down)
+        return data | handed_down(cls, data, down)
 
     @property
     def score_columns(self) -> tuple[str, ...] | None:
-        """Columns of scores that the run makes before it pairs; None where it does not say."""
-        return None
+        """Columns of scores that the run makes before it pairs; None where it makes none."""
+        score = getattr(self, "score", None)
+        return score.columns if score is not None else None
 
     @model_validator(mode="after")
     def _columns_are_made(self) -> RunConfig:
@@ -182,7 +183,7 @@ class RealRun(RunConfig):
             stage = data.get(name)
             if not isinstance(stage, dict) or not isinstance(common, dict):
                 continue
-            stage = {**stage, "train": _merged(common, stage.get("train"))}
+            stage = {**stage, "train": merged_deep(common, stage.get("train"))}
             if stage.get("chosen") == "reconstruction" and isinstance(candidates, dict):
                 known = DrawConfig.model_fields
                 sampling = {key: value for key, value in candidates.items() if key in known}
@@ -191,11 +192,6 @@ class RealRun(RunConfig):
                 stage["blend"] = {"scorer": data.get("scorer")} | (stage.get("blend") or {})
             data[name] = stage
         return data
-
-    @property
-    def score_columns(self) -> tuple[str, ...]:
-        """Those of `score`."""
-        return self.score.columns
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -268,16 +264,11 @@ class PersonalRun(RunConfig):
                 continue
             section = dict(section)
             if "prompts" in section:
-                section["prompts"] = _told(section["prompts"], known)
+                section["prompts"] = with_known(section["prompts"], known)
             if isinstance(section.get("scorers"), list | tuple):
-                section["scorers"] = [_told(each, known) for each in section["scorers"]]
+                section["scorers"] = [with_known(each, known) for each in section["scorers"]]
             data[name] = section
         return data
-
-    @property
-    def score_columns(self) -> tuple[str, ...]:
-        """Those of `score`."""
-        return self.score.columns
 
     @model_validator(mode="after")
     def _rounds_have_parts(self) -> PersonalRun:
@@ -326,37 +317,3 @@ def run_class(recipe: str) -> type[RunConfig]:
     entry = registry.RECIPES.entry(recipe)
     kind: type[RunConfig] = get_type_hints(entry)[next(iter(signature(entry).parameters))]
     return kind
-
-
-def _told(choice: Any, known: dict[str, dict[str, Any]]) -> Any:
-    """A named choice with what is known for its name, where it does not say it itself."""
-    given = {"name": choice} if isinstance(choice, str) else choice
-    if not isinstance(given, dict) or given.get("name") not in known:
-        return choice
-    return {**known[given["name"]], **given}
-
-
-def _merged(common: dict[str, Any], own: Any) -> dict[str, Any]:
-    """The common values with a stage's own over them, key by key at every depth."""
-    merged = dict(common)
-    for key, value in (own or {}).items():
-        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        # A named choice is one thing: another name does not inherit the old one's options.
-        merged[key] = _merged(merged[key], value) if both and "name" not in value else value
-    return merged
-
-
-def _handed_down(kind: type[Section], data: dict[str, Any], down: dict[str, Any]) -> dict[str, Any]:
-    """The sections of `data` with what they inherit, at every depth."""
-    handed = {}
-    for name, field in kind.model_fields.items():
-        section = section_class(field.annotation)
-        given = data.get(name, {})
-        if section is None or not isinstance(given, dict):
-            continue
-        if field.default is None and name not in data:
-            continue
-        shared = {key: value for key, value in down.items() if key in section.model_fields}
-        inner = {**shared, **given}
-        handed[name] = inner | _handed_down(section, inner, down)
-    return handed
