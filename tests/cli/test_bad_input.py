@@ -192,13 +192,6 @@ def test_checkpoint_with_credit_arrays_of_another_length(run_file: Path, refuses
     assert (policy / "metrics.jsonl").read_bytes() == before
 
 
-def test_run_folder_of_another_configuration(run_file: Path, refuses: Refuses) -> None:
-    refuses("run", str(run_file), "pair.rule={name: threshold, scorer: tiny, gap: 1000}")
-    message = refuses("run", str(run_file), "train.max_steps=7")
-    assert "another configuration" in message
-    assert "name=" in message
-
-
 def test_score_before_generate(refuses: Refuses, tmp_path: Path) -> None:
     message = refuses("score", str(tmp_path / "pool"), "scorers=[nano_judge]")
     assert "does not exist; run the command that makes it first" in message

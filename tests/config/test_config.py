@@ -280,5 +280,5 @@ def test_plugins_are_files(plugins: str) -> None:
 def test_keys_are_names(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("1: x\n", encoding="utf-8")
-    with pytest.raises(TastemakerError, match=r"run\.yaml: the key 1 is no name"):
+    with pytest.raises(TastemakerError, match=r"run\.yaml: the key 1 is not a name"):
         load(str(file))

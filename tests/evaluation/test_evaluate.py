@@ -75,7 +75,7 @@ def test_one_prompt_has_no_error(tmp_path: Path) -> None:
 def test_a_score_that_is_missing_is_named(tmp_path: Path, bad: float | None) -> None:
     base = scored(tmp_path / "base", [0.0, 0.0, 1.0], 1)
     policy = scored(tmp_path / "policy", [0.0, bad, bad], 1)
-    with pytest.raises(TastemakerError, match="taste.*a score that is no finite number"):
+    with pytest.raises(TastemakerError, match="taste.*a score that is not a finite number"):
         compare({"base": base, "policy": policy}, ["taste"], 3)
 
 

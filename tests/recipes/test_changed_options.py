@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -103,13 +105,15 @@ def test_raised_steps_go_on_from_the_last_checkpoint(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To 4 and on to 6 is to 6 at once: the same model and metrics, byte for byte."""
-    from tastemaker.training.preference.trainer import Trainer
+    from tastemaker.training.trainer import Trainer
 
-    step, taken = Trainer._step, []
+    step: Any = Trainer._step
+    taken: list[int] = []
 
-    def counted(self: Trainer, number: int) -> dict[str, float]:
-        taken.append(number)
-        return step(self, number)
+    def counted(self: Trainer[Any, Any], batches: Iterable[Any]) -> dict[str, float]:
+        taken.append(self.done)
+        row: dict[str, float] = step(self, batches)
+        return row
 
     monkeypatch.setattr(Trainer, "_step", counted)
     assert rerun(file, "train.max_steps=6") == TRAINED

@@ -101,8 +101,8 @@ def test_what_cannot_be_published_leaves_nothing(
         assert not (tmp_path / "out").exists()
         assert own.config.read_bytes() == held
 
-    refused("holds what another command made", own.folder)
-    refused("holds what another command made", own.policy)
+    refused("was made by another command", own.folder)
+    refused("was made by another command", own.policy)
     refused("push_to_hub: ", tmp_path / "out", "push_to_hub=../taste")
     write_json(own.environment, [1])
     refused("environment.json is damaged", tmp_path / "out")

@@ -163,7 +163,7 @@ class TestClaims:
 
     def test_files_of_nobody_are_not_taken_for_results(self, tmp_path: Path) -> None:
         write_text(tmp_path / "candidates-00000.parquet", "x")
-        with pytest.raises(TastemakerError, match="holds candidates-00000.parquet and no"):
+        with pytest.raises(TastemakerError, match="has candidates-00000.parquet and no"):
             made(Artifact(tmp_path, "generate", {}))
 
     def test_a_folder_that_was_moved_away_is_not_finished(self, tmp_path: Path) -> None:

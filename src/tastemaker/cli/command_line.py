@@ -23,7 +23,7 @@ from tastemaker.cli.commands import (
 )
 from tastemaker.cli.endings import status_of
 from tastemaker.config import loading as config
-from tastemaker.config.commented import default_text
+from tastemaker.config.comments import default_text
 from tastemaker.config.sections import Section, section_class
 from tastemaker.core import __version__
 from tastemaker.core.hardware import ignore_environment
@@ -59,7 +59,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the words, with `key=value` before or after any flag."""
     parser = _parser()
     if any("\0" in word for word in arguments or ()):  # a shell cannot give one, a caller can
-        parser.error("a word holds a NUL, which no file's name and no option can")
+        parser.error("a word contains a NUL, which neither a file's name nor an option can")
     parsed, more = parser.parse_known_args(arguments)
     strange = [word for word in more if word.startswith("-") or "=" not in word]
     if strange or (more and not hasattr(parsed, "overrides")):

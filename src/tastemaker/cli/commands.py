@@ -202,7 +202,7 @@ def run_command(parsed: argparse.Namespace) -> None:
 
 def config_command(parsed: argparse.Namespace) -> None:
     """A run with every option explained."""
-    from tastemaker.config.commented import commented
+    from tastemaker.config.comments import commented
 
     print(commented(config.load(parsed.source, tuple(parsed.overrides))), end="")
 

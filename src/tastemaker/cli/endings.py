@@ -1,4 +1,4 @@
-"""How a command ends: an exit status and at most one sentence, whatever was raised."""
+"""Exit status of a command, and one sentence where it did not end well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TERMINATED = 143
 BROKEN_PIPE = 141
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "overflow when unpacking", "overflowed")
-"""What torch says, in plain errors, of sizes that no machine has."""
+"""Texts of torch's plain errors for sizes that no machine has."""
 
 
 def status_of(command: Callable[[], int | None], words: Sequence[str] = ()) -> int:

@@ -1,9 +1,8 @@
-"""How a run is loaded: a YAML file or a shipped run, overrides, defaults, and every mistake named.
+"""Load a run: a YAML file or a shipped run, overrides, defaults, and every mistake named.
 
-A run is a YAML file that names a recipe and fills the sections of `sections.py`, `data_sections.py`
-and `training_sections.py`. `load` reads it, applies `key=value` overrides, fills every default,
-checks every registered name and its options, and reports each mistake with its path and the nearest
-known name.
+A run is a YAML file that names a recipe and fills the sections of `config/`. `load` reads it,
+applies `key=value` overrides, fills every default, checks every registered name and its options,
+and reports each mistake with its path and the nearest known name.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySecti
         The section.
 
     Raises:
-        TastemakerError: One line a mistake, each with its path.
+        TastemakerError: One line per mistake, each with its path.
     """
     try:
         return kind.model_validate(data)
@@ -119,7 +118,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        TastemakerError: The file is missing, is no YAML, or is not a mapping with names for keys.
+        TastemakerError: The file is missing, is not YAML, or is not a mapping with names for keys.
     """
     data = yaml_reading.read_yaml(path)
     if data is None:
@@ -128,7 +127,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise TastemakerError(f"{path} must hold `key: value` lines, not a {type(data).__name__}.")
     unnamed = next((key for key in data if not isinstance(key, str)), None)
     if unnamed is not None:
-        raise TastemakerError(f"{path}: the key {unnamed!r} is no name; write an option's.")
+        raise TastemakerError(f"{path}: the key {unnamed!r} is not a name; write an option's.")
     return data
 
 
@@ -163,15 +162,15 @@ def _override(data: dict[str, Any], override: str) -> None:
     value = yaml_reading.parse_yaml(text, f"override {override!r}: the value") if text else ""
     *parents, last = key.split(".")
     for parent in parents:
-        held = data.get(parent)
-        if isinstance(held, str):
-            held = {"name": held}
-        if not isinstance(held, dict | None):
+        given = data.get(parent)
+        if isinstance(given, str):
+            given = {"name": given}
+        if not isinstance(given, dict | None):
             raise TastemakerError(
-                f"override {override!r}: {parent!r} is {shown(held)}, which has no keys; give"
+                f"override {override!r}: {parent!r} is {shown(given)}, which has no keys; give"
                 f" {key.partition(f'{parent}.')[0]}{parent}= as a whole."
             )
-        data[parent] = dict(held or {})
+        data[parent] = dict(given or {})
         data = data[parent]
     data[last] = value
 

@@ -37,11 +37,11 @@ STAGES = ("easy", "normal", "hard")
 
 
 class RunConfig(Section):
-    """What every run has: a recipe, a name, and what its sections inherit."""
+    """Options of every run: a recipe, a name, and what its sections inherit."""
 
     recipe: str = Field("diffusion_dpo", description="Registered recipe.")
     name: Name = Field(description="Folder of the run below `output`.")
-    output: str = Field("runs", description="Folder that holds all runs.")
+    output: str = Field("runs", description="Folder of all runs.")
     plugins: tuple[str, ...] = Field((), description="Python files with your own entries.")
     model: str = Field(description="Model for every section that does not name its own.")
     seed: int = Field(0, ge=0, description="Seed for every section that does not set its own.")
@@ -196,8 +196,8 @@ class RealRun(RunConfig):
     @property
     def stages(self) -> dict[str, StageConfig]:
         """The stages that are not skipped, in order."""
-        held = {name: getattr(self, name) for name in STAGES}
-        return {name: stage for name, stage in held.items() if stage is not None}
+        given = {name: getattr(self, name) for name in STAGES}
+        return {name: stage for name, stage in given.items() if stage is not None}
 
     @property
     def judged(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where a recipe's candidates come from: the model's own, or imported comparisons."""
+"""Candidates of a recipe: the model's own, or imported comparisons."""
 
 from __future__ import annotations
 

@@ -28,6 +28,9 @@ from tastemaker.training.checks import check_training
 def run(config: RunConfig) -> RunDir:
     """Run a recipe from start to report, or go on where it was interrupted.
 
+    In the folder of a run with other options, what depends on them is made again, and what was
+    there is kept in `.artifacts`.
+
     Args:
         config: The run, from `tastemaker.config.loading.load`.
 
@@ -35,7 +38,7 @@ def run(config: RunConfig) -> RunDir:
         The run's folder.
 
     Raises:
-        TastemakerError: The folder belongs to another configuration, or a step failed.
+        TastemakerError: The folder is of another recipe, or a step failed.
 
     Example:
         >>> from tastemaker.config.loading import load
@@ -112,7 +115,7 @@ def report_again(run: RunDir) -> Path:
         Path of the page.
 
     Raises:
-        TastemakerError: The folder holds no run, or the run is not finished.
+        TastemakerError: The folder is not a run's, or the run is not finished.
     """
     section = configuration.read_yaml(run.config).get("report", {})
     return report(configuration.parse(ReportConfig, section, str(run.config)), run)

@@ -47,7 +47,7 @@ class Artifact:
 
     @property
     def finished(self) -> bool:
-        """Whether the command ended here before, with this very configuration and all its files."""
+        """True if the command ended here before, with this configuration and all its files."""
         marker = self.folder / DONE_FILE
         if not marker.is_file() or read_record(marker, key=str)["key"] != self.key:
             return False
@@ -66,7 +66,7 @@ class Artifact:
             Whether there is work to do; False where the command ended here before.
 
         Raises:
-            TastemakerError: The folder holds the work of another configuration or of nobody, or
+            TastemakerError: The folder is of another configuration and not in a run, or of none, or
                 another command is writing there.
         """
         from_main_process(self._select)
@@ -122,11 +122,11 @@ class Artifact:
         marker = self.folder / ARTIFACT_FILE
         if not marker.is_file():
             return
-        held = read_record(marker, key=str, config=dict)
-        if held["key"] != self.key:
+        there = read_record(marker, key=str, config=dict)
+        if there["key"] != self.key:
             raise TastemakerError(
                 f"{self.folder} was made by another configuration"
-                f" ({first_difference(held['config'], self.config)})."
+                f" ({first_difference(there['config'], self.config)})."
                 " Choose another name or output, or delete the folder."
             )
 
@@ -135,7 +135,7 @@ class Artifact:
         if not (self.folder / ARTIFACT_FILE).is_file():
             if others := results(self.folder):
                 raise TastemakerError(
-                    f"{self.folder} holds {others[0].name} and no {ARTIFACT_FILE} that says what it"
+                    f"{self.folder} has {others[0].name} and no {ARTIFACT_FILE} that says what it"
                     " is of; choose another output, or delete the folder."
                 )
             write_json(self.folder / ARTIFACT_FILE, self._about)
@@ -171,8 +171,8 @@ class Artifact:
             for file in results(self.folder)
             if not MADE_ALONG & set(file.relative_to(self.folder).parts)
         }
-        held = {"command": self.command, "key": self.key, **summary, "files": files}
-        write_json(self.folder / DONE_FILE, held)
+        record = {"command": self.command, "key": self.key, **summary, "files": files}
+        write_json(self.folder / DONE_FILE, record)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -180,11 +180,11 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for held in value.values():
-            yield from _texts(held)
+        for inside in value.values():
+            yield from _texts(inside)
     elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _texts(held)
+        for inside in value:
+            yield from _texts(inside)
 
 
 DONE_FILE = "done.json"
@@ -215,15 +215,15 @@ def results(folder: Path) -> list[Path]:
 
 
 def _amiss(folder: Path, *, whole: bool) -> dict[Path, str]:
-    """What is wrong with the files of a finished artifact, by file.
+    """Check the files of a finished artifact; returns what is wrong, by file.
 
     Args:
         folder: Its folder.
         whole: Compare contents too, not sizes alone.
     """
     wrong = {}
-    held = read_record(folder / DONE_FILE, key=str).get("files", {})
-    for name, about in held.items() if isinstance(held, dict) else ():
+    listed = read_record(folder / DONE_FILE, key=str).get("files", {})
+    for name, about in listed.items() if isinstance(listed, dict) else ():
         file = folder / name
         expected = about if isinstance(about, dict) else {}
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""One row a candidate: the schema of a pool's shards, rows by id, latents that a row may carry."""
+"""Candidates as rows: the schema of a pool's shards, rows by id, and stored latents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Build a shard whose pictures open as pictures in `datasets.load_dataset("parquet", ...)`.
 
     Args:
-        rows: One dict a candidate; `latents` and `latents_shape` in all or none, and so the sizes
+        rows: One dict per candidate; `latents` and `latents_shape` in all or none, and so the sizes
             of photographs, `original_size` and `crops_coords_top_left`.
 
     Returns:
@@ -61,9 +61,9 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 class Rows:
-    """Whole rows of a pool by candidate, with one shard in memory: ask in the order of the pool.
+    """Rows of a pool by candidate id, with one shard in memory: fast in the order of the pool.
 
-    Of all candidates together only 16 bytes each are held, so that millions are no burden.
+    Of each candidate 16 bytes are kept in memory, so that millions fit.
 
     Args:
         pool: The pool.
@@ -81,7 +81,7 @@ class Rows:
         every = np.concatenate(hashes)
         self.order = every.argsort(kind="stable")
         self.hashes = every[self.order]
-        self.held: tuple[int | None, pa.Table | None] = (None, None)
+        self.current: tuple[int | None, pa.Table | None] = (None, None)
 
     def get(self, candidate_id: str) -> dict[str, Any] | None:
         """Return a candidate's row, or None where the pool does not hold it."""
@@ -107,16 +107,16 @@ class Rows:
 
     def _row(self, place: int) -> dict[str, Any]:
         shard = int(np.searchsorted(self.starts, place, "right")) - 1
-        if self.held[0] != shard:
-            self.held = (shard, read_table(self.shards[shard], self.columns))
-        table = self.held[1]
+        if self.current[0] != shard:
+            self.current = (shard, read_table(self.shards[shard], self.columns))
+        table = self.current[1]
         assert table is not None
         rows: list[dict[str, Any]] = table.slice(place - int(self.starts[shard]), 1).to_pylist()
         return rows[0]
 
 
 def item_of(row: Mapping[str, Any]) -> str:
-    """What a candidate is one of several for: its real image, or else its prompt.
+    """Return the item that a candidate competes for: its real image, or else its prompt.
 
     Args:
         row: Of a pool, with candidate_id, prompt_id, source and source_id.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pool:
-    """A folder of candidates: image shards, and one scores file a scorer and shard.
+    """A folder of candidates: image shards, and one file of scores per scorer and shard.
 
     Args:
         folder: The folder, made by `generate` or by an import.
@@ -45,12 +45,12 @@ class Pool:
             finished_key(self.folder)
         found = sorted(self.folder.glob("candidates-*.parquet"))
         if not found:
-            raise TastemakerError(f"{self.folder} holds no candidates; run `generate` first.")
+            raise TastemakerError(f"{self.folder} has no candidates; run `generate` first.")
         return found
 
     @property
     def left_out(self) -> Path:
-        """What an import could not use, a JSON line each with `where` and `reason`."""
+        """Items that an import could not use: per JSON line `where` and `reason`."""
         return self.folder / "left_out.jsonl"
 
     def score_file(self, scorer: str, shard: Path) -> Path:
@@ -69,21 +69,21 @@ class Pool:
             candidates: How many there must be.
 
         Raises:
-            TastemakerError: A shard is missing, or holds more or less than it should.
+            TastemakerError: A shard is missing, or has more or fewer rows than it should.
         """
         import pyarrow.parquet as pq
 
-        held = 0
+        found = 0
         for index, shard in enumerate(self.shards()):
             if shard != self.shard(index):
                 raise TastemakerError(
                     f"{self.shard(index)} is missing; run the same command again."
                 )
             with whole_parquet(shard):
-                held += pq.read_metadata(shard).num_rows
-        if held != candidates:
+                found += pq.read_metadata(shard).num_rows
+        if found != candidates:
             raise TastemakerError(
-                f"{self.folder} holds {held} candidates, not {candidates}; do the processes share"
+                f"{self.folder} has {found} candidates, not {candidates}; do the processes share"
                 " its disk? Delete it and run the same command again."
             )
 
@@ -94,7 +94,7 @@ class Pool:
         return pa.concat_tables([read_table(shard, columns) for shard in self.shards()])
 
     def scores(self) -> pa.Table:
-        """Read prompts, ids and every scorer's column, one row a candidate, in pool order.
+        """Read prompts, ids and every scorer's column, one row per candidate, in pool order.
 
         Raises:
             TastemakerError: Scores and candidates do not belong together.
@@ -107,8 +107,8 @@ class Pool:
         """Read the rows of `scores`, one shard after the other.
 
         Raises:
-            TastemakerError: Scores and candidates do not belong together, or a score is no finite
-                number.
+            TastemakerError: Scores and candidates do not belong together, or a score is not a
+                finite number.
         """
         columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
         scorers = self.scorers()
@@ -123,7 +123,7 @@ class Pool:
                     )
                 if not _finite(scored[scorer]):
                     raise TastemakerError(
-                        f"{self.score_file(scorer, shard)} holds a score that is no finite number;"
+                        f"{self.score_file(scorer, shard)} has a score that is not a finite number;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
                     )
                 table = table.append_column(scorer, scored[scorer])
@@ -131,7 +131,7 @@ class Pool:
 
 
 def _finite(scores: pa.ChunkedArray) -> bool:
-    """Whether a column holds a finite number in every row."""
+    """True if a column has a finite number in every row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

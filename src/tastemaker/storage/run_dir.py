@@ -27,7 +27,7 @@ from tastemaker.storage.kept import (
 from tastemaker.storage.locks import ARTIFACT_FILE, exclusive
 
 CUTS = {"batch_size", "gradient_accumulation_steps", "device"}
-"""Keys that say how work is cut and where it is done. Where results depend on them, stages say."""
+"""Keys of batches and devices do not make another run; artifacts that depend on them have them."""
 
 
 def _uncut(config: Any) -> Any:
@@ -100,7 +100,7 @@ class RunDir:
 
     @property
     def evaluation(self) -> Path:
-        """One scored pool a model, on the same prompts and seeds."""
+        """One scored pool per model, on the same prompts and seeds."""
         return self.folder / "evaluation"
 
     @property
@@ -160,10 +160,10 @@ class RunDir:
             TastemakerError: The folder is of another recipe, or not a run's.
         """
         if self.config.is_file():
-            held = _uncut(read_yaml(self.config))
+            old = _uncut(read_yaml(self.config))
             new = _uncut(parse_yaml(config, self.config))
-            if held != new:
-                self._put_all_aside(held, new)
+            if old != new:
+                self._put_all_aside(old, new)
                 write_text(self.config, config)
         elif self.folder.is_dir() and any(files_below(self.folder)):
             raise TastemakerError(
@@ -175,15 +175,15 @@ class RunDir:
             write_json(self.environment, environment)
         return self
 
-    def _put_all_aside(self, held: Any, new: dict[str, Any]) -> None:
+    def _put_all_aside(self, old: Any, new: dict[str, Any]) -> None:
         """Put what the configuration made aside; the stages bring back what is the same in both."""
-        if not isinstance(held, dict) or held.get("recipe") != new.get("recipe"):
+        if not isinstance(old, dict) or old.get("recipe") != new.get("recipe"):
             raise TastemakerError(
-                f"{self.folder} holds another run ({first_difference(held, new)});"
+                f"{self.folder} is another run's ({first_difference(old, new)});"
                 " choose another name=...."
             )
         print(
-            f"{self.folder} was made with other options ({first_difference(held, new)}): what"
+            f"{self.folder} was made with other options ({first_difference(old, new)}): what"
             f" depends on them is made again, and the earlier results are kept in"
             f" {self.folder / KEPT}."
         )
@@ -197,10 +197,10 @@ def refuse_claimed(output: Path) -> None:
     """Refuse to write into a folder that a stage or a run has: its files would be replaced.
 
     Args:
-        output: Of a command that is no artifact.
+        output: Of a command that makes no artifact.
 
     Raises:
         TastemakerError: It is such a folder.
     """
     if (output / ARTIFACT_FILE).is_file() or RunDir(output).policy.is_dir():
-        raise TastemakerError(f"{output} holds what another command made; choose another output.")
+        raise TastemakerError(f"{output} was made by another command; choose another output.")

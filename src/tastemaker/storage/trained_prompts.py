@@ -1,4 +1,4 @@
-"""Which prompts a model was trained on: kept beside it, so that a judge of it can tell."""
+"""Hashes of the prompts that a model was trained on, kept beside it for its evaluations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_trained_prompts(folder: Path, prompts: Iterable[str], before: Iterable
     Args:
         folder: The trained model's.
         prompts: Of its training.
-        before: Models that it was trained from; theirs are added where they are known.
+        before: Models that it was trained from; their prompts are added where known.
     """
     hashes = set(map(_hashed, prompts))
     for model in before:

@@ -111,7 +111,7 @@ def test_the_page_of_a_pool(folders: Path, tmp_path: Path) -> None:
 
 def test_what_is_neither_is_named(tmp_path: Path, capsys: Any) -> None:
     assert main(["show", str(tmp_path)]) == 2
-    assert "holds no candidates" in capsys.readouterr().err
+    assert "has no candidates" in capsys.readouterr().err
 
 
 def test_show_imports_no_torch(folders: Path, tmp_path: Path) -> None:
