@@ -20,8 +20,8 @@ from stable_diffusion import BETAS, SIZE
 from tastemaker.backbones import (
     Backbone,
     SamplingBatch,
-    check_drawing,
     check_model,
+    check_sampling,
     load_backbone,
     model_identity,
     stack,
@@ -356,7 +356,7 @@ def test_what_a_model_cannot_draw_is_said_without_weights(
 ) -> None:
     config = SamplingConfig(**{"device": "cpu", **SIDES, **options})
     with pytest.raises(TastemakerError, match=said):
-        check_drawing(config, str(models[family]))
+        check_sampling(config, str(models[family]))
 
 
 def test_a_sampler_whose_package_is_missing_is_said(
@@ -372,7 +372,7 @@ def test_a_sampler_whose_package_is_missing_is_said(
 def test_more_steps_than_timesteps_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
     model = changed(models["sd1"], tmp_path / "model", SCHEDULER, num_train_timesteps=20)
     with pytest.raises(TastemakerError, match="20 timesteps"):
-        check_drawing(SamplingConfig(device="cpu", num_inference_steps=21), str(model))
+        check_sampling(SamplingConfig(device="cpu", num_inference_steps=21), str(model))
 
 
 def test_students_are_warned_of(models: dict[str, Path], tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from tastemaker.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone as Backbone
-    from tastemaker.backbones.checks import check_drawing as check_drawing
     from tastemaker.backbones.checks import check_model as check_model
+    from tastemaker.backbones.checks import check_sampling as check_sampling
     from tastemaker.backbones.checks import student_warning as student_warning
     from tastemaker.backbones.conditioning import Conditioning as Conditioning
     from tastemaker.backbones.conditioning import select as select

@@ -64,7 +64,7 @@ def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...],
     return backbone
 
 
-def check_drawing(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()) -> None:
+def check_sampling(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()) -> None:
     """Refuse sampling options that a model cannot take: size, sampler, steps, device, precision.
 
     Args:

@@ -27,12 +27,7 @@ from tastemaker.core.noise_schedule import NoiseSchedule
 
 
 class FlowBackbone(Backbone):
-    """Common base of SD3.x and FLUX.
-
-    Args:
-        name: Name, hub id or folder that it was loaded from.
-        pipeline: The loaded pipeline, on its device.
-    """
+    """Common base of SD3.x and FLUX."""
 
     part = "transformer"
     last = "proj_out"

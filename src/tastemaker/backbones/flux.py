@@ -24,10 +24,6 @@ class FluxBackbone(FlowBackbone):
 
     Guidance is one of the transformer's inputs (FLUX.1-dev) or absent (schnell):
     negative prompts have no effect.
-
-    Args:
-        name: Name, hub id or folder that it was loaded from.
-        pipeline: The loaded pipeline, on its device.
     """
 
     takes_negative = False

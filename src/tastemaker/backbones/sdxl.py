@@ -16,10 +16,6 @@ class SDXLBackbone(UNetBackbone):
 
     The U-Net takes six numbers, `time_ids`: original height and width, top and left of the crop,
     target height and width.
-
-    Args:
-        name: Name, hub id or folder that it was loaded from.
-        pipeline: The loaded pipeline, on its device.
     """
 
     text_parts = ("text_encoder", "text_encoder_2")
@@ -55,30 +51,13 @@ class SDXLBackbone(UNetBackbone):
         corner = row.get("crops_coords_top_left") or row.get("crop_corner") or (0, 0)
         return {"time_ids": torch.tensor([[*original, *corner, height, width]]).float()}
 
-    def predict(
-        self,
-        denoiser: torch.nn.Module,
-        noisy_latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        conditioning: Conditioning,
-    ) -> torch.Tensor:
-        embeddings = conditioning["prompt_embeds"]
+    def _added(self, conditioning: Conditioning, latents: torch.Tensor) -> dict[str, Any]:
+        sizes = conditioning.get("time_ids")
+        if sizes is None:  # images sampled at this size
+            own = self.image_conditioning({}, latents[0])["time_ids"]
+            sizes = own.to(latents.device).expand(len(latents), -1)
         added = {
             "text_embeds": conditioning["pooled_prompt_embeds"],
-            "time_ids": self._time_ids(conditioning, noisy_latents).to(embeddings),
+            "time_ids": sizes.to(conditioning["prompt_embeds"]),
         }
-        prediction: torch.Tensor = denoiser(
-            noisy_latents,
-            timesteps,
-            encoder_hidden_states=embeddings,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return prediction
-
-    def _time_ids(self, conditioning: Conditioning, latents: torch.Tensor) -> torch.Tensor:
-        """Sizes and crop of the images; by default those of images sampled at this size."""
-        if "time_ids" in conditioning:
-            return conditioning["time_ids"]
-        drawn = self.image_conditioning({}, latents[0])["time_ids"]
-        return drawn.to(latents.device).expand(len(latents), -1)
+        return {"added_cond_kwargs": added}

@@ -18,12 +18,7 @@ from tastemaker.core.noise_schedule import NoiseSchedule
 
 
 class UNetBackbone(Backbone):
-    """A `StableDiffusionPipeline`: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise`.
-
-    Args:
-        name: Name, hub id or folder that it was loaded from.
-        pipeline: The loaded pipeline, on its device.
-    """
+    """A `StableDiffusionPipeline`: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise`."""
 
     part = "unet"
     last = "conv_out"
@@ -93,8 +88,13 @@ class UNetBackbone(Backbone):
             timesteps,
             encoder_hidden_states=conditioning["prompt_embeds"],
             return_dict=False,
+            **self._added(conditioning, noisy_latents),
         )[0]
         return prediction
+
+    def _added(self, conditioning: Conditioning, latents: torch.Tensor) -> dict[str, Any]:
+        """Arguments of the U-Net beside prompt embeddings."""
+        return {}
 
     def target(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

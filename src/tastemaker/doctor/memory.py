@@ -11,7 +11,7 @@ from tastemaker.config.runs import RunConfig
 from tastemaker.config.sections import EvaluateConfig, SamplingConfig, Section, sections_of
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import memory
-from tastemaker.doctor.peak_memory import Need, Size, drawing, personalisation, reward, training
+from tastemaker.doctor.peak_memory import Need, Size, personalisation, reward, sampling, training
 
 LIBRARIES = 500_000_000
 """Bytes of a process that has imported torch, diffusers and transformers."""
@@ -39,7 +39,7 @@ def needs(config: Section) -> list[Need]:
         elif isinstance(section, RewardTrainConfig):
             found.append(reward(path, section))
         elif isinstance(section, SamplingConfig):
-            found.append(drawing(path, section))
+            found.append(sampling(path, section))
     return found
 
 

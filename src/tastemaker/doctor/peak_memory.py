@@ -46,7 +46,7 @@ class Need:
     peak: int
 
 
-def drawing(path: str, config: Any) -> Need:
+def sampling(path: str, config: Any) -> Need:
     """Encoding prompts, denoising and decoding, with all networks in memory."""
     model = config.base if isinstance(config, EvaluateConfig) else config.model
     backbone = load_skeleton(model, config.dtype)

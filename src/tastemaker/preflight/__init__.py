@@ -47,7 +47,7 @@ def check(section: Section) -> None:
             _at(path, _look_for, mark, value)
     for path, inside in sections_of(section):
         if isinstance(inside, SamplingConfig):
-            _at(path, _check_drawing, inside)
+            _at(path, _check_sampling, inside)
 
 
 def expect(folder: Path, what: str, *others: str) -> None:
@@ -219,9 +219,9 @@ LOOKS: dict[str, Callable[[str], None]] = {
 """Look-up of a value by its mark; columns are looked for in the pool, by `expect_columns`."""
 
 
-def _check_drawing(config: SamplingConfig) -> None:
-    from tastemaker.backbones import check_drawing
+def _check_sampling(config: SamplingConfig) -> None:
+    from tastemaker.backbones import check_sampling
 
-    check_drawing(
+    check_sampling(
         config, getattr(config, "base" if isinstance(config, EvaluateConfig) else "model")
     )

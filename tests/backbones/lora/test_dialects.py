@@ -332,7 +332,7 @@ REFUSED = {
     "whole weights": {**PLAIN, "lora_unet_conv_in.diff_b": torch.ones(8)},
     "textual inversion": {"emb_params": torch.ones(2, 8)},
     "no second factor": {key: value for key, value in PLAIN.items() if "up" not in key},
-    "no factors of one update": {**PLAIN, f"{NAME}.lora_up.weight": torch.ones(8, 3)},
+    "not factors of one update": {**PLAIN, f"{NAME}.lora_up.weight": torch.ones(8, 3)},
     "another size": {**PLAIN, f"{NAME}.lora_down.weight": torch.ones(2, 9)},
     "alpha 0": {**PLAIN, f"{NAME}.alpha": torch.tensor(0.0)},
     "two updates": {
