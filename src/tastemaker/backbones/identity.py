@@ -43,7 +43,7 @@ def model_identity(model: str) -> dict[str, Any]:
 
 
 def adapter_identity(folder: str) -> dict[str, Any]:
-    """Describe a LoRA or a learned word alone, whatever lies below it.
+    """Describe a LoRA or a learned word alone, without the models below it.
 
     Args:
         folder: Its folder.

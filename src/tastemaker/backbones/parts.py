@@ -47,7 +47,7 @@ PARTS: dict[str, dict[str, str]] = {
 """Class of each part by pipeline."""
 
 OPTIONAL = ("text_encoder_3",)
-"""Parts that a pipeline draws without."""
+"""Parts that a pipeline can sample without."""
 
 WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"

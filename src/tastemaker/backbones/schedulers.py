@@ -58,10 +58,10 @@ SCHEDULE = (
     "prediction_type",
     "rescale_betas_zero_snr",
 )
-"""Options that belong to the model, whichever sampler draws from it."""
+"""Options that belong to the model, whatever its sampler."""
 
 ENDS = ("steps_offset", "set_alpha_to_one")
-"""Options that say where a sampler ends; where the model's sampler has them, others follow it."""
+"""Options of a sampler's last step; other samplers take them from the model's own."""
 
 LATENTS = {"clip_sample": False, "thresholding": False}
 """Options for samplers of latents: pixels are in [-1, 1], latents are not."""

@@ -84,7 +84,7 @@ class NoiseSchedule:
             A timestep in [0, T), or T for 1000.
 
         Raises:
-            ValueError: It lies outside.
+            ValueError: It is outside.
 
         References:
             The papers know Stable Diffusion alone; equal noise levels are our reading for others.

@@ -18,7 +18,7 @@ LIBRARIES = 500_000_000
 
 
 def needs(config: Section) -> list[Need]:
-    """Work out what every section of a run takes that draws images or trains.
+    """Compute the memory of every section of a run that samples images or trains.
 
     Args:
         config: The run. Models that it makes itself count as their base.
@@ -79,7 +79,7 @@ def _gigabytes(size: int) -> str:
 
 
 def _drawn_size(config: Section) -> Size:
-    """Height and width of the images that are trained on, where the run draws them itself."""
+    """Height and width of the training images, if the run samples them itself."""
     for _, section in sections_of(config):
         if isinstance(section, SamplingConfig) and not isinstance(section, EvaluateConfig):
             return section.height, section.width

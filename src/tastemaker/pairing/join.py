@@ -15,7 +15,7 @@ from tastemaker.core.values import Names
 from tastemaker.pairing.picks import Dropped, PairRows, Pick, checked, finish_pairs, highest, lowest
 from tastemaker.preflight import expect, expect_columns
 from tastemaker.storage.artifact import Artifact, finished_key
-from tastemaker.storage.groups import Group, Groups, columns_read, met, score_keys
+from tastemaker.storage.groups import Group, Groups, columns_read, matched, score_keys
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
@@ -98,7 +98,7 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
     rule = JOINS.bind(config.rule.name, config.rule.options)
 
     def picks() -> Iterator[tuple[Group, Group, Pick | Dropped]]:
-        for group, other in met(left.groups(), right.groups()):
+        for group, other in matched(left.groups(), right.groups()):
             if other is None:
                 yield group, group, Dropped(f"not in {rejected.name}")
             else:

@@ -19,7 +19,7 @@ from tastemaker.preflight import check, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows, candidate_table
 from tastemaker.storage.files import config_key
-from tastemaker.storage.groups import Groups, met, score_keys
+from tastemaker.storage.groups import Groups, matched, score_keys
 from tastemaker.storage.images import decode, encode_png
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
@@ -84,7 +84,7 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
 def _plan(config: BlendConfig, real: Pool, candidates: Pool) -> list[Blended]:
     """Match every real image with its best candidate, by image or else by caption."""
     items = []
-    for group, other in met(Groups(real), Groups(candidates)):
+    for group, other in matched(Groups(real), Groups(candidates)):
         if other is not None:
             best = highest(other.scored_by(config.scorer))
             items += [Blended(each, other.candidate_ids[best]) for each in group.candidate_ids]

@@ -48,7 +48,7 @@ def generate(config: GenerateConfig, output: Path) -> Path:
 def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     """Noise every real image to some timesteps, and denoise it from there by a model.
 
-    What comes out lies between the photograph and what the model would draw: the more noise, the
+    The result is between the photograph and a sample of the model: the more noise, the
     more of the model. The noise is keyed by image and timestep. Timesteps are those of Stable
     Diffusion's schedule; other models take those of equal noise level.
 
@@ -104,7 +104,7 @@ def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
 
 
 def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, Any]) -> Artifact:
-    """The artifact of a pool that a model draws; a pool of real images counts as an input."""
+    """Return the artifact of a sampled pool; a pool of real images counts as an input."""
     from tastemaker.backbones import model_identity
 
     settings = config.model_dump(mode="json", exclude={"device", "items"})
@@ -120,7 +120,7 @@ def _fill(
     draw: Draw | None = None,
     **counts: int,
 ) -> None:
-    """Draw what is missing of an artifact's pool, and finish it with what it was drawn of."""
+    """Sample what is missing of an artifact's pool, and finish it with its counts."""
     from tastemaker.sampling.sampler import sample_pool
 
     sample_pool(

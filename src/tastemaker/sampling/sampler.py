@@ -1,4 +1,4 @@
-"""Draw a pool of candidates: prompts x draws, in shards that are the unit of resume."""
+"""Sample a pool of candidates: prompts x draws, in shards that are the unit of resume."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HOW = {
 
 @dataclass(frozen=True)
 class Item:
-    """One candidate to draw.
+    """One candidate to sample.
 
     Args:
         prompt: Its prompt.
@@ -64,7 +64,7 @@ class Item:
 
 @dataclass(frozen=True)
 class RealImage:
-    """A real image that others are drawn for.
+    """A real image that candidates are sampled for.
 
     Args:
         candidate_id: Its id.
@@ -234,7 +234,7 @@ def from_noise(config: SamplingConfig) -> Draw:
         config: Size; where it names none, an item's own.
 
     Returns:
-        What `sample_pool` draws with.
+        The function that `sample_pool` samples with.
     """
 
     def draw(backbone: Backbone, items: Sequence[Item], drawing: SamplingBatch) -> torch.Tensor:
@@ -247,7 +247,7 @@ def from_noise(config: SamplingConfig) -> Draw:
 def _batch_drawer(
     config: SamplingConfig, model: str, texts: set[str], keep_latents: bool, draw: Draw
 ) -> Callable[[Sequence[Item]], Rows]:
-    """Load a model and return the function that draws a batch of items as rows of a pool."""
+    """Load a model and return the function that samples a batch of items as rows of a pool."""
     backbone = load_backbone(
         model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
     )

@@ -134,7 +134,7 @@ class Groups:
         return len(group.candidate_ids) == self.sizes[group.item_id]
 
 
-def met(ours: Iterable[Group], theirs: Iterable[Group]) -> Iterator[tuple[Group, Group | None]]:
+def matched(ours: Iterable[Group], theirs: Iterable[Group]) -> Iterator[tuple[Group, Group | None]]:
     """Match the groups of two pools by their real image, or else by prompt.
 
     Args:

@@ -36,7 +36,7 @@ KEPT = "tastemaker_adapter_metadata"
 
 
 def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
-    """Write a trained LoRA, with those that it lies on, in the form that another tool reads.
+    """Write a trained LoRA, with those below it, in the form that another tool reads.
 
     The updates of LoRAs on one another add, so that one file of the sum of their ranks is
     exactly all of them.
