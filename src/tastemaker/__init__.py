@@ -16,7 +16,28 @@ from tastemaker.core import __version__ as __version__
 from tastemaker.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from tastemaker import losses as losses
+    from tastemaker.config.datasets import DataExportConfig as DataExportConfig
+    from tastemaker.config.datasets import ImagesConfig as ImagesConfig
+    from tastemaker.config.datasets import ImportConfig as ImportConfig
+    from tastemaker.config.datasets import JoinConfig as JoinConfig
+    from tastemaker.config.datasets import PairConfig as PairConfig
+    from tastemaker.config.datasets import ShowConfig as ShowConfig
     from tastemaker.config.loading import load as load
+    from tastemaker.config.personalization import PersonalizeConfig as PersonalizeConfig
+    from tastemaker.config.runs import RunConfig as RunConfig
+    from tastemaker.config.sections import BlendConfig as BlendConfig
+    from tastemaker.config.sections import EvaluateConfig as EvaluateConfig
+    from tastemaker.config.sections import ExportConfig as ExportConfig
+    from tastemaker.config.sections import GenerateConfig as GenerateConfig
+    from tastemaker.config.sections import LoraImportConfig as LoraImportConfig
+    from tastemaker.config.sections import PublishConfig as PublishConfig
+    from tastemaker.config.sections import ReconstructConfig as ReconstructConfig
+    from tastemaker.config.sections import ReportConfig as ReportConfig
+    from tastemaker.config.sections import ScoreConfig as ScoreConfig
+    from tastemaker.config.training import LoraConfig as LoraConfig
+    from tastemaker.config.training import RewardTrainConfig as RewardTrainConfig
+    from tastemaker.config.training import TrainConfig as TrainConfig
     from tastemaker.core.errors import TastemakerError as TastemakerError
     from tastemaker.core.registry import CREDITS as CREDITS
     from tastemaker.core.registry import JOINS as JOINS
@@ -31,6 +52,7 @@ if TYPE_CHECKING:
     from tastemaker.datasets.importing import import_images as import_images
     from tastemaker.evaluation.evaluate import evaluate as evaluate
     from tastemaker.evaluation.score import score as score
+    from tastemaker.losses import DenoisingErrors as DenoisingErrors
     from tastemaker.pairing.join import join as join
     from tastemaker.pairing.join import mix as mix
     from tastemaker.pairing.pair import pair as pair
@@ -47,6 +69,7 @@ if TYPE_CHECKING:
     from tastemaker.storage.pool import Pool as Pool
     from tastemaker.training.personalization.personalize import personalize as personalize
     from tastemaker.training.preference.train import train as train
+    from tastemaker.training.preference.trainer import PreferenceTrainer as PreferenceTrainer
     from tastemaker.training.reward.train import train_reward as train_reward
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)

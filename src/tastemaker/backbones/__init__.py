@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tastemaker.backbones.identity import model_identity as model_identity
     from tastemaker.backbones.latents import encode_row as encode_row
     from tastemaker.backbones.loading import load_backbone as load_backbone
+    from tastemaker.backbones.loading import wrap_pipeline as wrap_pipeline
     from tastemaker.backbones.lora.stacking import merge_adapters as merge_adapters
     from tastemaker.backbones.lora.stacking import stack_adapter as stack_adapter
     from tastemaker.backbones.sampling_batch import SamplingBatch as SamplingBatch

@@ -80,6 +80,26 @@ def load_backbone(
     return backbone
 
 
+def wrap_pipeline(pipeline: Any) -> Backbone:
+    """Make a backbone of a loaded diffusers pipeline, which it uses in place.
+
+    Args:
+        pipeline: Of one of `FAMILIES`, on its device.
+
+    Raises:
+        TastemakerError: It is something else.
+    """
+    family = type(pipeline).__name__
+    if family not in FAMILIES:
+        raise TastemakerError(
+            f"model is a {family}; give a name, a folder, or a loaded pipeline of"
+            f" {', '.join(sorted(FAMILIES))}."
+        )
+    name = getattr(pipeline.config, "_name_or_path", None) or family
+    backbone: Backbone = _class_of(family)(str(name), pipeline)
+    return backbone
+
+
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder is an adapter on a base: a LoRA, a learned word, or both."""
     return any((folder / name).is_file() for name in (LORA_FILE, TOKEN_FILE))
@@ -158,7 +178,11 @@ def backbone_class(model: str) -> Any:
     Raises:
         TastemakerError: The model is missing, broken, or not understood.
     """
-    module, _, name = FAMILIES[read_family(model)].partition(":")
+    return _class_of(read_family(model))
+
+
+def _class_of(family: str) -> Any:
+    module, _, name = FAMILIES[family].partition(":")
     return getattr(importlib.import_module(module), name)
 
 

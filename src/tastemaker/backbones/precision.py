@@ -18,6 +18,8 @@ def keep_in_fp32(layer: torch.nn.Module) -> None:
         layer: Changed in place; a copy of the network keeps what this does.
     """
     kind = type(layer)
+    if issubclass(kind, _InFP32):
+        return
     layer.__class__ = type(f"{kind.__name__}InFP32", (_InFP32, kind), {})
     layer.float()
 

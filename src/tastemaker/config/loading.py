@@ -74,6 +74,25 @@ def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySecti
         raise TastemakerError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
+def section_of(
+    kind: type[AnySection], config: AnySection | None, options: dict[str, Any]
+) -> AnySection:
+    """Return a section, with some options in place of its own.
+
+    Args:
+        kind: The section's class.
+        config: A section to start from; None: the defaults.
+        options: By name, as Python values.
+
+    Raises:
+        TastemakerError: One is unknown or wrong.
+    """
+    if config is None:
+        return parse(kind, options, kind.__name__)
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    return parse(kind, {**given, **options}, kind.__name__)
+
+
 def section(kind: type[AnySection], file: str | None, overrides: tuple[str, ...]) -> AnySection:
     """Read one command's section from an optional YAML file and overrides.
 

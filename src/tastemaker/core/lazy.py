@@ -21,8 +21,8 @@ def lazy_exports(package: str) -> tuple[list[str], Callable[[str], Any], Callabl
 
         __all__, __getattr__, __dir__ = lazy_exports(__name__)
 
-    A name that is also that of a module of the package cannot be exported: once imported, the
-    module hides it.
+    A module of the package is exported by `from PACKAGE import losses as losses`; nothing else can
+    have the name of one, since the module, once imported, hides it.
 
     Args:
         package: The package's `__name__`.
@@ -36,6 +36,8 @@ def lazy_exports(package: str) -> tuple[list[str], Callable[[str], Any], Callabl
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:  # a module of its own
+            return importlib.import_module(f"{package}.{name}")
         return getattr(importlib.import_module(homes[name]), name)
 
     return sorted(homes), get, lambda: sorted({*vars(module), *homes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,8 +12,8 @@ from accelerate.state import AcceleratorState, DistributedType
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, load_backbone, student_warning
-from tastemaker.backbones.lora.adapters import trainable
+from tastemaker.backbones import Backbone, load_backbone, student_warning, wrap_pipeline
+from tastemaker.backbones.lora.adapters import adapted, trainable
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
@@ -113,6 +114,21 @@ def load_policy(config: OptimisationConfig, *, whole: bool = False) -> Backbone:
         tqdm.write(f"warning: {warning}")
     dtype = "fp32" if whole else config.dtype
     return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
+
+
+def own_policy(model: Any) -> Backbone:
+    """Take a loaded pipeline, or a backbone, to train.
+
+    Raises:
+        TastemakerError: It is something else, or carries the LoRA of an earlier training.
+    """
+    backbone = model if isinstance(model, Backbone) else wrap_pipeline(model)
+    if adapted(backbone):
+        raise TastemakerError(
+            "the pipeline carries a LoRA; take it off with pipeline.unload_lora_weights(), or make"
+            " it part of the weights with pipeline.fuse_lora() before that."
+        )
+    return backbone
 
 
 def trainable_parameters(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -15,10 +15,9 @@ from tastemaker.backbones import Backbone, Conditioning, stack
 from tastemaker.backbones.latents import encode_row
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import DamagedError
-from tastemaker.storage.pairs import PairSet
-from tastemaker.storage.parquet import read_table
 from tastemaker.storage.tensors import read_tensors, write_tensors
 from tastemaker.training.batches import Latents
+from tastemaker.training.preference.pairs import Pairs
 
 EMPTY = ""
 """The prompt of dropped prompts."""
@@ -55,20 +54,30 @@ class TrainingData:
         """Pairs in order of falling score gap, the order of a curriculum."""
         return self.score_gap.argsort(descending=True, stable=True)
 
+    def fingerprint(self) -> str:
+        """Hash everything that training reads of the pairs."""
+        parts = {
+            **self.latents.tensors(),
+            **{f"prompts.{name}": value for name, value in self.prompts.items()},
+            **{f"images.{name}": value for name, value in self.images.items()},
+            **{side: getattr(self, side) for side in ("chosen", "rejected", "prompt", "score_gap")},
+        }
+        return fingerprint(parts)
+
     def with_tokens(self, backbone: Backbone) -> TrainingData:
         """Return the data with its prompts as text encoders read them."""
         return replace(self, tokens=backbone.tokenize(self.texts))
 
 
-def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
+def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> TrainingData:
     """Encode the pairs' images and prompts, or read the cache of an earlier start.
 
-    Latents that the model drew itself are taken from the pool; other images pass the VAE.
+    Latents that the model sampled itself are taken from the pool; other images pass the VAE.
 
     Args:
         pairs: The pairs.
         backbone: The model, with its encoders.
-        cache: A safetensors file to keep the encodings in.
+        cache: A safetensors file to keep the encodings in; None keeps nothing.
 
     Returns:
         The data, on the CPU.
@@ -76,13 +85,14 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
     Raises:
         TastemakerError: An image is missing or corrupt, or sizes differ.
     """
-    table = pairs.table().to_pydict()
+    table = pairs.columns()
     ids = sorted({*table["chosen_id"], *table["rejected_id"]})
     prompts = sorted({EMPTY, *table["prompt"]})
-    tensors = _read_cache(cache)
+    tensors = None if cache is None else _read_cache(cache)
     if tensors is None:
         tensors = _encode(pairs, ids, prompts, backbone)
-        write_tensors(cache, tensors)
+        if cache is not None:
+            write_tensors(cache, tensors)
     latents = Latents.from_tensors(_part(tensors, "latents"))
     row = {candidate: i for i, candidate in enumerate(ids)}
     line = {prompt: i for i, prompt in enumerate(prompts)}
@@ -108,6 +118,16 @@ def cache_data(pairs: PairSet, backbone: Backbone, cache: Path) -> TrainingData:
     )
 
 
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hash tensors with their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors.items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
     """Return how many of the pairs with the widest gap a step of a curriculum may draw.
 
@@ -131,23 +151,17 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
 
 
 def _encode(
-    pairs: PairSet, ids: Sequence[str], prompts: Sequence[str], backbone: Backbone
+    pairs: Pairs, ids: Sequence[str], prompts: Sequence[str], backbone: Backbone
 ) -> dict[str, torch.Tensor]:
     means: dict[str, torch.Tensor] = {}
     stds: dict[str, torch.Tensor] = {}
     further: dict[str, Conditioning] = {}
     with tqdm(total=len(ids), desc="encode", unit="images") as bar:
-        for row in _rows(pairs, set(ids)):
+        for row in pairs.images(set(ids)):
             name = row["candidate_id"]
             means[name], stds[name] = encode_row(backbone, row)
             further[name] = backbone.image_conditioning(row, means[name])
             bar.update()
-    lost = [each for each in ids if each not in means]
-    if lost:
-        raise TastemakerError(
-            f"{len(lost)} images of {pairs.file} are in none of its pools (first: {lost[0]});"
-            " pair again, or restore the pool."
-        )
     latents = Latents.of([means[each] for each in ids], [stds[each] for each in ids])
     embeddings = stack([backbone.encode_prompts([prompt]) for prompt in prompts])
     return {
@@ -166,16 +180,6 @@ def _part(tensors: Conditioning, kind: str) -> Conditioning:
         for name, value in tensors.items()
         if name.startswith(f"{kind}.")
     }
-
-
-def _rows(pairs: PairSet, ids: set[str]) -> Iterator[dict[str, Any]]:
-    for pool in pairs.pools():
-        for shard in pool.shards():
-            table = read_table(shard)
-            names = table["candidate_id"].to_pylist()
-            for row, name in enumerate(names):
-                if name in ids:
-                    yield from table.slice(row, 1).to_pylist()
 
 
 def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:

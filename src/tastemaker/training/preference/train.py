@@ -50,7 +50,8 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
         if unfinished:
             from tastemaker.training.preference.trainer import PreferenceTrainer
 
-            PreferenceTrainer(config, PairSet(pairs), output).run()
+            cache = output / "cache.safetensors"
+            PreferenceTrainer(config.model, pairs, config, output=output, cache=cache).run()
             before = [model for model in (config.model, config.start) if model is not None]
             write_trained_prompts(output, PairSet(pairs).prompts(), before)
             artifact.finish(steps=config.max_steps)

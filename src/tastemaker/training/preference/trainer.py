@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from tastemaker.config.loading import section_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.trained_prompts import write_trained_prompts
 from tastemaker.training.checkpoint import last_good
 from tastemaker.training.fsdp import join, split
-from tastemaker.training.optimization import load_policy, text_rates, trainable_parameters
-from tastemaker.training.preference.data import TrainingData, available_pairs, cache_data
+from tastemaker.training.optimization import (
+    load_policy,
+    own_policy,
+    text_rates,
+    trainable_parameters,
+)
+from tastemaker.training.preference.data import (
+    TrainingData,
+    available_pairs,
+    cache_data,
+    fingerprint,
+)
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
     DivergenceWatch,
@@ -31,6 +45,7 @@ from tastemaker.training.preference.objective import (
     residuals_of,
     weighted_sum,
 )
+from tastemaker.training.preference.pairs import Pairs, open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
 from tastemaker.training.preference.statistics import matching
 from tastemaker.training.preference.terms import build_credit, build_losses
@@ -42,26 +57,49 @@ from tastemaker.training.trainer import BatchLoss, Trainer
 class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
     """A training on pairs.
 
+    `train` trains; `train_step` does one step of a loop of your own.
+
     Args:
-        config: The section `train`.
-        pairs: Pairs to train on.
+        model: Name, hub id or folder, or a loaded diffusers pipeline, which gets the LoRA.
+        pairs: A folder that `pair` or an import wrote; or a sequence of mappings with `prompt`,
+            `chosen` and `rejected` (PIL images or paths), such as a `datasets.Dataset`.
+        config: All options; None: those in `options`.
         output: Folder of checkpoints, metrics and the trained model.
+        cache: File to keep the encoded pairs in; None keeps them in memory alone.
+        **options: Of `TrainConfig`, in place of `config`.
 
     Raises:
-        TastemakerError: The model, a target layer or an image is wrong.
+        TastemakerError: The model, an option, a target layer or an image is wrong.
+
+    Example:
+        trainer = PreferenceTrainer("nano", dataset, output="my-lora", max_steps=100)
+        pipeline.load_lora_weights(trainer.train())
     """
 
     unit = "pairs"
     shown = ("rewards/accuracies", "loss")
     remedy = "Check the pairs' images and lower train.learning_rate."
 
-    def __init__(self, config: TrainConfig, pairs: PairSet, output: Path) -> None:
-        super().__init__(config, output, config.report_to)
-        self.backbone = load_policy(config, whole=config.method == "full")
+    def __init__(
+        self,
+        model: Any,
+        pairs: str | Path | PairSet | Sequence[Mapping[str, Any]],
+        config: TrainConfig | None = None,
+        *,
+        output: str | Path = "trainer_output",
+        cache: Path | None = None,
+        **options: Any,
+    ) -> None:
+        given = None if isinstance(model, str | Path) else own_policy(model)
+        name = str(model) if given is None else given.name
+        config = section_of(TrainConfig, config, {"model": name, **options})
+        super().__init__(config, Path(output), config.report_to)
+        self.backbone = given or load_policy(config, whole=config.method == "full")
         add_text_adapters(config, self.backbone)
-        self.data = self._cache(pairs)
+        self.data = self._cache(open_pairs(pairs), cache)
         self.sheets = self._sheets()
-        if self.sheets is None:
+        self.given = given is not None
+        if self.sheets is None and not self.given:
             self.backbone.release_encoders(keep_text=config.text_lora is not None)
         self.backbone.prepare_training()
         self.reference = make_trainable(config, self.backbone)
@@ -69,12 +107,38 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.credit = build_credit(config, self.backbone)
         self.densities = self._densities()
         self.watch = DivergenceWatch()
+        self.diary: CreditDiary | None = None
         self.beta = float(config.loss.options.get("beta", 1.0))
         self._prepare()
 
-    def _cache(self, pairs: PairSet) -> TrainingData:
+    def train(self) -> Path:
+        """Train, or go on from the newest checkpoint in `output`.
+
+        Returns:
+            `output`, a LoRA for `load_lora_weights` (or a whole pipeline after `method=full`).
+
+        Raises:
+            TastemakerError: `output` belongs to another model, other pairs or other options, or a
+                loss or gradient is not finite.
+        """
+        config = self.config
+        inputs = {
+            "pairs": self.data.fingerprint(),
+            "model": fingerprint(self.backbone.denoiser.state_dict()),
+        }
+        settings = {**config.identity(), "inputs": inputs}
+        artifact = Artifact(self.output, "train", settings, config.rising)
+        with artifact.claimed() as unfinished:
+            if unfinished:
+                self.run()
+                prompts = [text for text in self.data.texts if text]
+                write_trained_prompts(self.output, prompts, [config.model])
+                artifact.finish(steps=config.max_steps)
+        return self.output
+
+    def _cache(self, pairs: Pairs, cache: Path | None) -> TrainingData:
         with self.accelerator.main_process_first():
-            data = cache_data(pairs, self.backbone, self.output / "cache.safetensors")
+            data = cache_data(pairs, self.backbone, cache)
         return data.with_tokens(self.backbone) if self.config.text_lora is not None else data
 
     def _sheets(self) -> ValidationSheets | None:
@@ -195,7 +259,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         drawn = self.accelerator.gather(torch.cat(timesteps))
         self.credit.update(self._gathered(errors), drawn)
         rows = self._gathered(observed)
-        if self.main:
+        if self.diary is not None:
             self.diary.see(rows, drawn)
 
     def _gathered(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -211,7 +275,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         warning = self.watch.seen(row["rewards/margins"], row["errors/chosen"])
         if warning and self.main:
             tqdm.write(f"warning, step {done}: {warning}")
-        if self.main:
+        if self.diary is not None:
             self.diary.end_step(done)
         due = self.sheets is not None and done % self.config.validation.steps == 0
         # A sharded denoiser draws in all processes or in none.
@@ -226,7 +290,11 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         if self.ema is not None:
             self.ema.apply()
         join(self.backbone.denoiser, keep=self.main)
-        if self.main and self.config.method != "full":
+        if not self.main:
+            return
+        if self.config.method != "full":
             save_lora(self.backbone, self.config.model, self.output)
-        elif self.main:
+        elif self.given:
+            self.backbone.save_pipeline(self.output)
+        else:
             save_whole(self.config.model, self.output, self.backbone.denoiser)
