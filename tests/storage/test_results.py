@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.results import read_report
+from tastemaker.storage.results import _Report, read_report
 
 BASE = {"mean": 0.5, "stderr": None}
 COMPARED = {"difference": 0.1, "difference_stderr": None, "win_rate": 0.75}
@@ -36,6 +38,26 @@ PATHS = [
     SCORE,
     *((*SCORE, name) for name in ("mean", "stderr", "difference", "win_rate", "win_rate_low")),
 ]
+
+
+def fields(kind: Any) -> set[str]:
+    """Names of a schema's fields, at every depth."""
+    if inner := [fields(each) for each in get_args(kind)]:
+        return set().union(*inner)
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return set()
+    found = kind.model_fields.items()
+    names = {field.alias or name for name, field in found}
+    return names.union(*(fields(field.annotation) for _, field in found))
+
+
+def test_every_field_is_explained() -> None:
+    page = Path(__file__).parents[2] / "docs" / "files.md"
+    _, section = page.read_text(encoding="utf-8").split("## report.json")
+    assert len(fields(_Report)) > 20
+    assert fields(_Report) - {"models", "scores", "low", "high"} <= set(
+        re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section)))
+    )
 
 
 def test_a_whole_one_is_read_as_it_stands(tmp_path: Path) -> None:

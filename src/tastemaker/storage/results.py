@@ -1,11 +1,11 @@
-"""`report.json`: what `evaluate` writes, checked by whoever reads it."""
+"""Schema of `report.json`, checked whenever it is read; docs/files.md explains each field."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tastemaker.storage.files import damaged, read_json
 
@@ -24,6 +24,7 @@ class _Score(_Held):
     win_rate: float | None = None
     win_rate_low: float | None = None
     win_rate_high: float | None = None
+    beat_ratio: float | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Score:
@@ -31,6 +32,12 @@ class _Score(_Held):
         if any(each is None for each in compared) and self.model_fields_set - {"mean", "stderr"}:
             raise ValueError("the comparison with the base is not whole")
         return self
+
+
+class _Rate(_Held):
+    value: float
+    low: float
+    high: float
 
 
 class _Measure(_Held):
@@ -42,6 +49,7 @@ class _Measure(_Held):
 
 class _Distance(_Measure):
     dimension: int
+    captions: str | None = None
     real_to_real: float | None = None
 
 
@@ -50,16 +58,20 @@ class _Model(_Held):
     frechet: dict[str, _Distance] = {}
     kernel: dict[str, _Distance] = {}
     inception_score: dict[str, _Measure] = {}
+    hue_distance: float | None = None
     drawn_with: str = ""
 
 
 class _Report(_Held):
+    schema_: int = Field(1, alias="schema")
     base: str
     prompts: int
     images: int | None = None
     prompts_trained_on: int | None = None
+    judge: str | None = None
     metrics: list[str] = []
     models: dict[str, _Model]
+    win_rates: dict[str, dict[str, dict[str, _Rate]]] = {}
 
     @model_validator(mode="after")
     def _compared(self) -> _Report:
