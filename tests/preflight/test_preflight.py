@@ -80,7 +80,9 @@ def test_a_loss_of_a_plugin_that_looks_at_nothing_is_refused(
 ) -> None:
     LOSSES.names()
     monkeypatch.setitem(LOSSES._entries, "strange", lambda weights: weights)
-    with pytest.raises(TastemakerError, match="train: loss 'strange' takes weights; name its parameters"):
+    with pytest.raises(
+        TastemakerError, match="train: loss 'strange' takes weights; name its parameters"
+    ):
         check_run(load(str(run_file), ("train.loss=strange",)))
 
 

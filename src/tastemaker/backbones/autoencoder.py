@@ -14,7 +14,7 @@ from tastemaker.core.errors import TastemakerError
 class Autoencoder:
     """A pipeline's VAE; it is never trained, rewards are propagated through it.
 
-    Where its own configuration says that float16 overflows, it stays in float32.
+    It stays in float32 if its own configuration says that float16 overflows.
 
     Args:
         name: Of the model, for messages.

@@ -241,7 +241,7 @@ def student(model: str, place: str, index: Mapping[str, Any]) -> str | None:
     """Return the sign by which a model is known to be distilled to a few steps.
 
     Args:
-        model: What it was called.
+        model: Its name in the configuration.
         place: Pipeline folder or hub id.
         index: Its model_index.json.
 

@@ -52,7 +52,7 @@ class LearnedRows(torch.nn.Module):
     Args:
         table: Embeddings of the known tokens.
         first: Number of the first new token.
-        rows: Where the new rows start, shape [vectors, dimension]; kept in float32.
+        rows: Initial values of the new rows, shape [vectors, dimension]; kept in float32.
     """
 
     def __init__(self, table: torch.nn.Embedding, first: int, rows: torch.Tensor) -> None:

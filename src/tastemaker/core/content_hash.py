@@ -77,7 +77,7 @@ def folder_content(folder: Path, names: Iterable[str] | None = None) -> str:
 
     Args:
         folder: The folder; hidden files in it do not count.
-        names: Which files and folders in it count; None: all.
+        names: Files and folders in it that count; None for all.
 
     Returns:
         32 hex digits, the same for a copy elsewhere.
@@ -123,7 +123,7 @@ def files_below(folder: Path, names: Iterable[str] | None = None) -> Iterator[Pa
 
     Args:
         folder: The folder.
-        names: Which files and folders in it to look at; None: all.
+        names: Files and folders in it to list; None for all.
     """
     for name in sorted(os.listdir(folder) if names is None else names):
         path = folder / name

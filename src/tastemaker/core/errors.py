@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the known name closest to a misspelt one, and list them all.
 
     Args:
-        name: What was written.
+        name: The misspelt name.
         known: Every name that would have been accepted.
 
     Returns:

@@ -103,7 +103,7 @@ def from_main_process(make: Callable[[], Value]) -> Value:
         make: Called in the main process.
 
     Returns:
-        What it returned there.
+        The result in the main process.
 
     Raises:
         TastemakerError: In all processes, where it raised one there.
@@ -200,7 +200,7 @@ def check_dtype(device: torch.device, name: str) -> None:
     """Refuse a precision that a device cannot compute in, by trying.
 
     Args:
-        device: Where to compute.
+        device: Device to compute on.
         name: "fp32", "bf16" or "fp16".
 
     Raises:

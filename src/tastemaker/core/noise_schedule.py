@@ -37,7 +37,7 @@ class NoiseSchedule:
     Args:
         alpha: Shape [T], float64; `sqrt(abar_t)`, or `1 - s` of a rectified flow.
         sigma: Shape [T], float64; `sqrt(1 - abar_t)`, or `s`.
-        prediction: What the network predicts.
+        prediction: Quantity that the network predicts.
     """
 
     alpha: torch.Tensor

@@ -156,7 +156,7 @@ def require_unicode(text: str, what: str) -> None:
 
     Args:
         text: As JSON or YAML gave it; their escapes can write half characters.
-        what: What it is, for the message.
+        what: Its role, for the message.
 
     Raises:
         TastemakerError: It has a lone surrogate.
@@ -181,9 +181,9 @@ def say_counts(source: str, kept: int, given: int, *counts: tuple[int, str]) -> 
     """Print, once, how much of a source was taken; nothing if all of it was.
 
     Args:
-        source: What was read.
-        kept: How many texts were taken.
-        given: How many the source has.
+        source: Name of the source.
+        kept: Number of texts taken.
+        given: Number of texts in the source.
         *counts: Number of texts, and the reason; zeros are skipped.
     """
     notes = [f"{number} {what}" for number, what in counts if number]
@@ -216,7 +216,7 @@ def check_depth(value: Any, text: str, where: object) -> None:
 
     Args:
         value: Parsed.
-        text: What it was parsed from.
+        text: Its JSON.
         where: For messages.
 
     Raises:

@@ -31,7 +31,7 @@ class Table:
     """A table of named entries of one kind, filled by a decorator.
 
     Args:
-        kind: What an entry is called in messages, for instance "pair rule".
+        kind: Word for an entry in messages, for instance "pair rule".
         modules: Modules that register the built-in entries; imported at the first look-up, so that
             a table costs nothing until it is used.
     """

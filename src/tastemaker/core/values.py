@@ -58,7 +58,7 @@ class Names:
     `Annotated[str, Names("model")]`: it is looked for before anything is written.
 
     Attributes:
-        what: What the value, or each of several, is the name of.
+        what: Kind of thing that the value, or each of several, names.
     """
 
     what: Literal[

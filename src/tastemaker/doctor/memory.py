@@ -24,7 +24,7 @@ def needs(config: Section) -> list[Need]:
         config: The run. Models that it makes itself count as their base.
 
     Returns:
-        One need a section, in the order of the configuration.
+        One need per section, in the order of the configuration.
 
     Raises:
         TastemakerError: A model is missing or of an unknown family.
@@ -50,7 +50,7 @@ def table(config: RunConfig) -> str:
         config: The run.
 
     Returns:
-        One line a section, then the verdict.
+        One line per section, then the verdict.
     """
     found = needs(config)
     lines = [f"{'section':<24}{'model':<28}{'trains':>14}{'weights':>10}{'peak':>10}"]

@@ -54,7 +54,7 @@ def expect(folder: Path, what: str, *others: str) -> None:
     """Make sure that a folder is what a command takes.
 
     Args:
-        folder: What was given.
+        folder: The folder.
         what: "pool" or "pairs".
         *others: What else the command takes.
 

@@ -167,7 +167,7 @@ def _from_real(real: Pool) -> Draw:
 
     rows = Rows(real)
 
-    def draw(backbone: Backbone, items: Sequence[Item], drawing: SamplingBatch) -> torch.Tensor:
+    def draw(backbone: Backbone, items: Sequence[Item], batch: SamplingBatch) -> torch.Tensor:
         drawn = []
         for timestep, part in groupby(range(len(items)), lambda i: items[i].timestep or 0):
             places = list(part)
@@ -176,7 +176,7 @@ def _from_real(real: Pool) -> Draw:
             )
             start = backbone.noise_schedule.timestep_at(timestep)
             drawn.append(
-                backbone.resample(latents.to(backbone.device), start, drawing.select(places))
+                backbone.resample(latents.to(backbone.device), start, batch.select(places))
             )
         return torch.cat(drawn)
 

@@ -68,7 +68,7 @@ class RealImage:
 
     Args:
         candidate_id: Its id.
-        caption: What it shows.
+        caption: Its caption.
         size: Height and width in pixels.
     """
 
@@ -184,7 +184,7 @@ def sample_pool(
     shard_size: int,
     draw: Draw | None = None,
 ) -> int:
-    """Draw what is missing of a pool.
+    """Sample what is missing of a pool.
 
     Shards are independent: each is cut into the same batches whether or not others exist, so that
     a pool made in two goes, or by several processes, has the bytes of one made in one go.
@@ -192,14 +192,14 @@ def sample_pool(
     Args:
         config: Sampling options.
         model: Name, hub id or folder.
-        items: What to draw, from `plan`.
+        items: Candidates to sample, from `plan`.
         folder: The pool's folder.
         keep_latents: Store final latents beside the pictures.
         shard_size: Candidates per shard.
-        draw: How an item becomes latents; None samples from noise.
+        draw: Function from items to latents; None samples from noise.
 
     Returns:
-        How many images this process drew.
+        Number of images that this process sampled.
 
     Raises:
         TastemakerError: The model cannot be loaded, or the disk is full.
@@ -231,15 +231,15 @@ def from_noise(config: SamplingConfig) -> Draw:
     """Sample every item from noise of its own seed.
 
     Args:
-        config: Size; where it names none, an item's own.
+        config: Size; None for an item's own.
 
     Returns:
         The function that `sample_pool` samples with.
     """
 
-    def draw(backbone: Backbone, items: Sequence[Item], drawing: SamplingBatch) -> torch.Tensor:
+    def draw(backbone: Backbone, items: Sequence[Item], batch: SamplingBatch) -> torch.Tensor:
         height, width = items[0].size or (None, None)
-        return backbone.sample(drawing, height=config.height or height, width=config.width or width)
+        return backbone.sample(batch, height=config.height or height, width=config.width or width)
 
     return draw
 
@@ -260,14 +260,14 @@ def _batch_drawer(
     how = config.model_dump(mode="json", include=HOW)
 
     def draw_batch(items: Sequence[Item]) -> Rows:
-        drawing = SamplingBatch(
+        batch = SamplingBatch(
             stack([embeddings[item.prompt] for item in items]),
             stack([negative] * len(items)),
             [item.seed for item in items],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=scale,
         )
-        latents = draw(backbone, items, drawing)
+        latents = draw(backbone, items, batch)
         images = backbone.vae.decode_images(latents)
         rows: Rows = {}
         for item, image, latent in zip(items, images, latents, strict=True):
@@ -291,7 +291,7 @@ def _table(rows: Rows) -> pa.Table:
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Batches of one size of pictures each, where there are several."""
+    """Batches of images of one size each."""
     for shape in dict.fromkeys(item.size for item in items):
         yield from batched([item for item in items if item.size == shape], size)
 

@@ -62,7 +62,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, all of which comes to `folder` when the block ends well.
 
     Args:
-        folder: Where to; made where missing. Files and folders of the same names are replaced.
+        folder: Target, made if missing. Files and folders of the same names are replaced.
 
     Yields:
         An empty folder inside, for the caller to fill.
@@ -88,7 +88,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Raise one error for all that the system or safetensors raises while writing.
 
     Args:
-        path: What is written, for the message.
+        path: The file, for the message.
 
     Raises:
         TastemakerError: The block raised an `OSError` or a `SafetensorError`.

@@ -37,7 +37,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema)
         schema: Columns and their types.
 
     Returns:
-        How many rows there were.
+        Number of rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

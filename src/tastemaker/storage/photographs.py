@@ -36,9 +36,9 @@ class Decoded(NamedTuple):
     """A picture from outside.
 
     Attributes:
-        image: What a viewer shows, RGB in sRGB.
-        as_stored: Whether the file's bytes may be kept, since their pixels are just these.
-        notes: What became of it that its owner may want to know, to be counted.
+        image: The picture as a viewer shows it, RGB in sRGB.
+        as_stored: True if the file's bytes may be kept, since their pixels are just these.
+        notes: Conversions that its owner may want to know of, to be counted.
     """
 
     image: Image.Image

@@ -135,7 +135,7 @@ def prove(layers: Layers, folder: Path, model: Backbone) -> None:
     """Load a written LoRA as any later command does, and compare what acts with what was read.
 
     Args:
-        layers: What was read.
+        layers: The layers that were read.
         folder: The LoRA's.
         model: Its model, on `meta`; it carries the LoRA afterwards.
 

@@ -77,7 +77,7 @@ def read_factors(
 
     Args:
         tensors: By key, in any tool's form.
-        file: Where they are from, for messages.
+        file: Their file, for messages.
 
     Returns:
         Both factors and alpha by the name that the file gives a layer; the keys that are neither.

@@ -66,7 +66,7 @@ def to_kohya(layers: Mapping[str, Layer], names: Names) -> dict[str, torch.Tenso
 def _one_alpha(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     """Give all layers of a U-Net or text encoder the alpha that most have, `up` the quotient.
 
-    Where alphas differ, diffusers' reader of these files applies one of them to all.
+    diffusers' reader of these files applies one alpha to all layers.
     """
     alphas: dict[str, Counter[float]] = {}
     for module, layer in layers.items():

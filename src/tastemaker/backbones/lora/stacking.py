@@ -65,7 +65,7 @@ def merge_adapters(folders: Sequence[Path], output: Path) -> Path:
     """Put LoRAs of different parts of one base into one file, e.g. U-Net and text encoder.
 
     Args:
-        folders: What `train` wrote, of one base.
+        folders: Folders that `train` wrote, of one base.
         output: Folder of the merged LoRA, usable as `model` anywhere.
 
     Returns:

@@ -124,7 +124,7 @@ def text_range_arguments(
         outside: The same without it.
         between: The LoRA acts at timesteps in [low, high) of the pipeline's own schedule.
         first: The first timestep that will be denoised.
-        guided: Whether classifier-free guidance is on.
+        guided: True with classifier-free guidance.
 
     Returns:
         Arguments of the pipeline's call.

@@ -140,14 +140,14 @@ def fuse_attached(backbone: Backbone) -> None:
 def load_lora(module: Any, adapter: str, layers: Mapping[str, Layer], folder: Path) -> None:
     """Give an adapter that is put on the update of a file.
 
-    Where the file's scale is not the adapter's (another alpha, rank-stabilised, a pattern), the
+    If the file's scale is not the adapter's (another alpha, rank-stabilised, a pattern), the
     second factor takes the quotient, so that training goes on from the same model.
 
     Args:
         module: The network that carries the adapter.
         adapter: Its name.
         layers: The file's for this network, by path.
-        folder: Where they are from, for messages.
+        folder: Their folder, for messages.
 
     Raises:
         TastemakerError: Other layers or shapes than the adapter's.
