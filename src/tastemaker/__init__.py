@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tastemaker.core.registry import CREDITS as CREDITS
     from tastemaker.core.registry import JOINS as JOINS
     from tastemaker.core.registry import LOSSES as LOSSES
+    from tastemaker.core.registry import METRICS as METRICS
     from tastemaker.core.registry import MODELS as MODELS
     from tastemaker.core.registry import PROMPTS as PROMPTS
     from tastemaker.core.registry import RECIPES as RECIPES

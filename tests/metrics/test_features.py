@@ -106,11 +106,11 @@ class TestTorchScript:
             feature_network(str(tmp_path / "gone.pt"))
         weights = tmp_path / "weights.pth"
         torch.save(MeanColour().state_dict(), weights)
-        with pytest.raises(TastemakerError, match=r"weights\.pth' is no TorchScript file"):
+        with pytest.raises(TastemakerError, match=r"weights\.pth' is not a TorchScript file"):
             feature_network(str(weights))
         text = tmp_path / "notes"
         text.write_text("a network")
-        with pytest.raises(TastemakerError, match="notes' is no TorchScript file"):
+        with pytest.raises(TastemakerError, match="notes' is not a TorchScript file"):
             feature_network(str(text))
 
 

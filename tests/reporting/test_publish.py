@@ -86,7 +86,7 @@ def test_card_says_how_many_prompts_were_trained_on(run_file: Path, tmp_path: Pa
 
 def test_unfinished_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "is no finished run" in capsys.readouterr().err
+    assert "is not a finished run" in capsys.readouterr().err
 
 
 def test_what_cannot_be_published_leaves_nothing(

@@ -363,9 +363,9 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (without("visual.conv1.weight"), "no CLIP.*lack 'visual.conv1.weight'"),
+            (without("visual.conv1.weight"), "not a CLIP.*lack 'visual.conv1.weight'"),
             (without("ln_final.bias"), "lack 'text_model.final_layer_norm.bias'"),
-            (renamed("mlp.c_fc", "mlp.fc"), "no CLIP"),
+            (renamed("mlp.c_fc", "mlp.fc"), "not a CLIP"),
             (
                 lambda weights: {**weights, "prompt": torch.zeros(1)},
                 "hold beside the model 'prompt'",
@@ -386,9 +386,9 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (without("blip.visual_encoder.pos_embed"), "no ImageReward: they lack 'pos_embed'"),
+            (without("blip.visual_encoder.pos_embed"), "not an ImageReward: they lack 'pos_embed'"),
             (without("blip.visual_encoder.norm.bias"), "lack 'post_layernorm.bias'"),
-            (without("mlp.layers.4.weight"), "no stack of linear layers"),
+            (without("mlp.layers.4.weight"), "not a stack of linear layers"),
             (renamed("mlp.", "head."), "hold 'head.layers.0.weight': no ImageReward"),
             (
                 lambda weights: {**weights, "blip.text_encoder.x": torch.zeros(1)},
@@ -424,7 +424,7 @@ class TestCheckpoints:
             file.write_text("version https://git-lfs", encoding="utf-8")
         else:
             torch.save({"epoch": 3} if what == "numbers" else {"run": Path.unlink}, file)
-        words = "holds no weights" if what == "numbers" else "no file of weights that can be read"
+        words = "holds no weights" if what == "numbers" else "not a file of weights that can"
         with pytest.raises(TastemakerError, match=words) as caught:
             SCORERS.bind("hps_v2", {"model": str(file), "tokenizer": str(tiny_clip)})()
         assert "\n" not in str(caught.value)

@@ -298,9 +298,9 @@ class TestAesthetic:
         ("weights", "words"),
         [
             (linear_weights(12, 1), "embeddings of 12 numbers, and .* gives 16"),
-            (linear_weights(16, 2), "no stack of linear layers"),
-            ({**linear_weights(16, 8), "layers.3.weight": torch.ones(1, 9)}, "no stack"),
-            ({"conv.weight": torch.ones(1, 3, 2, 2)}, "no stack of linear layers"),
+            (linear_weights(16, 2), "not a stack of linear layers"),
+            ({**linear_weights(16, 8), "layers.3.weight": torch.ones(1, 9)}, "not a stack"),
+            ({"conv.weight": torch.ones(1, 3, 2, 2)}, "not a stack of linear layers"),
         ],
     )
     def test_heads_that_do_not_fit(
@@ -421,7 +421,7 @@ class TestIdentity:
         pytest.importorskip("onnxruntime")
         (tmp_path / "face.onnx").write_bytes(b"no network")
         choice = {"images": str(folder / "subject"), "model": str(tmp_path / "face.onnx")}
-        with pytest.raises(TastemakerError, match="no ONNX file that can be run") as caught:
+        with pytest.raises(TastemakerError, match="not an ONNX file that can be run") as caught:
             SCORERS.bind("identity", choice)()
         assert "\n" not in str(caught.value)
 
@@ -439,7 +439,7 @@ class TestIdentity:
     def test_models_that_are_none(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "face.pt").write_bytes(b"no network")
         for model, words in (
-            ("face.pt", "no TorchScript file"),
+            ("face.pt", "not a TorchScript file"),
             ("face.ts", "does not exist"),
             ("none", "does not exist"),
         ):

@@ -106,7 +106,7 @@ class TestPhotographs:
     def test_a_corrupt_one_is_named(self, subject: Path, damage: bytes | None) -> None:
         whole = (subject / "b.png").read_bytes()
         (subject / "b.png").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-        with pytest.raises(TastemakerError, match=r"b\.png.*no readable image.*mend it") as caught:
+        with pytest.raises(TastemakerError, match=r"b\.png.*no readable.*repair it") as caught:
             photographs(str(subject))
         assert "\n" not in str(caught.value)
 
@@ -185,7 +185,7 @@ class TestImageSimilarity:
         ("name", "words"),
         [
             ("./no/such/folder", "'./no/such/folder' does not exist"),
-            ("sharpness", "'sharpness' is no CLIP"),
+            ("sharpness", "'sharpness' is not a CLIP"),
             ("no-such-model", "'no-such-model' is neither"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Registered names with their options, as they stand in a section: checked before a model loads."""
+"""Registered names with their options, checked before a model loads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Choice(BaseModel):
 
     @property
     def table(self) -> registry.Table:
-        """Where the name is registered."""
+        """The table of the registered name."""
         assert self._table is not None, "a choice is made by a section's field"
         return self._table
 
@@ -63,7 +63,7 @@ class ScorerChoice(Choice):
 
 
 def scorer_table(name: str) -> registry.Table:
-    """The table of a scorer's name: ensembles are named among scorers; a plug-in's name wins."""
+    """Return the table of a scorer's name: ensembles or scorers; a plug-in's name wins."""
     if name in registry.ENSEMBLES and name not in registry.SCORERS:
         return registry.ENSEMBLES
     return registry.SCORERS
@@ -76,7 +76,7 @@ class LossTerm(Choice):
 
 
 def _expanded(value: Any) -> Any:
-    """A bare name as the choice of that name."""
+    """Return a bare name as the choice of that name."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -88,7 +88,7 @@ def _added(table: registry.Table, function: Callable[..., Any]) -> str:
 
 
 def _checked(choice: Any, table: registry.Table) -> Any:
-    """The choice with all options of its entry in a table, typed."""
+    """Return the choice with all options of its entry in a table, typed."""
     try:
         checked = choice.model_copy(update=table.validate(choice.name, choice.options))
     except TastemakerError as error:
@@ -143,7 +143,7 @@ def _prompt_source(value: Any) -> Any:
 
 
 def _source(table: registry.Table, format_at: Callable[[str], str]) -> BeforeValidator:
-    """Read a name as a format where `table` has it, otherwise as a path that tells its own."""
+    """Read a name as a format where `table` has it, otherwise as a path of inferred format."""
 
     def read(value: Any) -> Any:
         given = _expanded(value)
@@ -160,14 +160,14 @@ def _source(table: registry.Table, format_at: Callable[[str], str]) -> BeforeVal
 
 
 def _captioned_at(name: str) -> str:
-    """The format of captioned images that a path tells: parquet or a folder."""
+    """Return the format of captioned images by a path: parquet or a folder."""
     return "parquet" if name.lower().endswith(".parquet") else "folder"
 
 
 def _compared_at(name: str) -> str:
-    """The format of compared images that a file's name, or what is in a folder, tells."""
+    """Return the format of compared images by a file's name or a folder's contents."""
     path = Path(name)
-    # A name that is too long for any file is told by whoever opens it.
+    # A name that is too long for any file is reported when it is opened.
     held = set(os.listdir(path)) if os.path.isdir(path) else set()
     if any(each.lower().endswith((".tar", ".tar.gz", ".tgz")) for each in (path.name, *held)):
         return "webdataset"

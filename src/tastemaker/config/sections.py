@@ -29,7 +29,7 @@ class Section(Options):
 
 
 def section_class(annotation: Any) -> type[Section] | None:
-    """Return the section that a field holds, also where it may be left out; None for a value."""
+    """Return the section class of a field, also of an optional one; None for a value."""
     if get_origin(annotation) is dict:
         return None
     for kind in (annotation, *get_args(annotation)):
@@ -48,13 +48,13 @@ def sections_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Secti
 
 
 def marked(section: Section) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what the options of a section and of its choices are marked with, at every depth.
+    """Yield the marks of the options of a section and of its choices, at every depth.
 
     Args:
         section: A section, for instance a whole run.
 
     Yields:
-        Path, mark and value; of a choice itself its table stands in the place of the mark.
+        Path, mark and value; for a choice itself, its table in place of the mark.
     """
     for prefix, inside in sections_of(section):
         for name, field in type(inside).model_fields.items():
@@ -80,7 +80,7 @@ def _marked_options(path: str, choice: Choice) -> Iterator[tuple[str, Any, Any]]
 
 
 class AdapterConfig(Section):
-    """Where the newest LoRA of a model acts while images are drawn."""
+    """Scale, blocks and timesteps of a model's newest LoRA while images are drawn."""
 
     scale: float = Field(1.0, description="Factor on the LoRA; HG-DPO draws at 0.5.")
     blocks: tuple[Literal["down", "mid", "up"], ...] = Field(
@@ -130,10 +130,10 @@ class SamplingConfig(Section):
     scheduler: str | None = Field(
         None, description="A diffusers scheduler class, e.g. DDIMScheduler; default: the model's."
     )
-    adapter: AdapterConfig = Field(AdapterConfig(), description="Where a LoRA acts.")
+    adapter: AdapterConfig = Field(AdapterConfig(), description="Scale and reach of a LoRA.")
     height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     width: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
-    device: Device = Field("auto", description="Where to compute.")
+    device: Device = Field("auto", description="Device to compute on.")
     dtype: Precision = Field("fp32", description="Precision of the model while sampling.")
 
 
@@ -150,7 +150,7 @@ class DrawConfig(SamplingConfig):
 class CandidatesConfig(DrawConfig):
     """Candidates for the captions of real images."""
 
-    num_candidates: int = Field(8, ge=2, description="Images a real image; HG-DPO draws 20.")
+    num_candidates: int = Field(8, ge=2, description="Images per real image; HG-DPO draws 20.")
 
 
 class GenerateConfig(DrawConfig):
@@ -188,9 +188,9 @@ class BlendConfig(Section):
     model: Model = Field(description="Model whose VAE mixes latents; pixels do without.")
     scorer: Column = Field(description="Column of scores that says which candidate is best.")
     alpha: float = Field(0.5, ge=0, le=1, description="Share of the candidate, against the real.")
-    space: Literal["pixels", "latents"] = Field("latents", description="Where they are mixed.")
+    space: Literal["pixels", "latents"] = Field("latents", description="Space of the mixture.")
     shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
-    device: Device = Field("auto", description="Where to compute.")
+    device: Device = Field("auto", description="Device to compute on.")
     dtype: Precision = Field("fp32", description="Precision of the VAE.")
 
 
@@ -215,14 +215,14 @@ class ExportConfig(Section):
 
 
 class PublishConfig(Section):
-    """A finished run as a folder for others, with a model card; on request on the hub."""
+    """Options of `publish`: a finished run as a folder for others; on request on the hub."""
 
     license: str | None = Field(None, description="The weights' licence, as the hub names it.")
-    data: str | None = Field(None, description="What was trained on, in a sentence or a paragraph.")
+    data: str | None = Field(None, description="The training data, in a sentence or a paragraph.")
     push_to_hub: str | None = Field(
         None, description="owner/name of a repository to upload to; nothing is uploaded without."
     )
-    private: bool = Field(True, description="Whether a new repository is private.")
+    private: bool = Field(True, description="Make a new repository private.")
 
 
 class ScoreConfig(Section):
@@ -235,7 +235,7 @@ class ScoreConfig(Section):
         (), description="Scored pools whose scores are taken over for equal images and prompts."
     )
     batch_size: int = Field(64, ge=1, description="Images scored together.")
-    device: Device = Field("auto", description="Where to compute.")
+    device: Device = Field("auto", description="Device to compute on.")
     dtype: Precision = Field("fp32", description="Precision of the scorers.")
 
     @property
@@ -253,7 +253,7 @@ class EvaluateConfig(SamplingConfig):
     )
     num_images: int = Field(1, ge=1, description="Images per prompt and model.")
     adapter: AdapterConfig = Field(
-        AdapterConfig(), description="Where the LoRA of the final model, `policy`, acts."
+        AdapterConfig(), description="Scale and reach of the LoRA of the final model, `policy`."
     )
     adapters: dict[str, AdapterConfig] = Field(
         {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
@@ -286,7 +286,7 @@ class EvaluateConfig(SamplingConfig):
         return self
 
     def switches(self, model: str) -> AdapterConfig:
-        """Return where a judged model's LoRA acts: whole, save for `policy` and those named."""
+        """Return the switches of a judged model's LoRA: none but for `policy` and those named."""
         return self.adapters.get(model, self.adapter if model == "policy" else AdapterConfig())
 
     def refuse_switches(self, judged: Collection[str]) -> None:
@@ -308,7 +308,7 @@ class EvaluateConfig(SamplingConfig):
 
 
 class ReportConfig(Section):
-    """The page."""
+    """Options of the page."""
 
     strips: int = Field(8, ge=1, le=64, description="Prompts shown as before/after strips.")
     pairs: int = Field(6, ge=1, le=64, description="Best and worst pairs shown.")

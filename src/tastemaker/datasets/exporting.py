@@ -1,4 +1,4 @@
-"""Pairs and scored pools to the formats that others read: the way back of an import."""
+"""Export of pairs and scored pools to the formats that imports read."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
 MARKER = ".tastemaker.json"
-"""Hidden, so that no reader of the folder takes it for data."""
+"""Marker of a finished export, hidden from readers of the folder."""
 
 COLUMNS = ("candidate_id", "prompt", "model", "image")
 
 
 def is_data(source: Path) -> bool:
-    """Whether a folder holds pairs or a pool."""
+    """Return True for a folder of pairs or a pool."""
     return PairSet(source).file.is_file() or any(source.glob("candidates-*.parquet"))
 
 
 def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> Path:
-    """Write pairs, or the groups of a pool with their verdicts, in a format that others read.
+    """Write pairs, or the groups of a pool with their verdicts, in a format of other tools.
 
     Pairs become comparisons that the chosen image won. Of a pool each prompt's images are compared
     by a column of scores, ties and all: by people's verdicts if it has some. One image after
@@ -49,8 +49,8 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
         `output`.
 
     Raises:
-        TastemakerError: The folder holds something else, the pool has no such column, or the format
-            has no place for more than two images.
+        TastemakerError: The folder has other contents, the pool lacks the column, or the format
+            takes two images only.
     """
     key = config_key(
         config.model_dump(mode="json"), _source_key(source), LAYOUTS.code(config.layout.name)
@@ -62,7 +62,7 @@ def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> 
 
 
 def _exported(output: Path, key: str) -> bool:
-    """Whether an export ended here before; what else is there is refused."""
+    """Return True where this export ended before; refuse a folder with other contents."""
     marker = output / MARKER
     if marker.is_file():
         held = read_record(marker, key=str)
@@ -166,7 +166,7 @@ def _of_pool(pool: Pool, config: DataExportConfig) -> Iterator[Comparison]:
 
 
 def _verdicts(pool: Pool, config: DataExportConfig) -> str | None:
-    """The column of a pool that its images are compared by; None where the format needs none."""
+    """Return the column that a pool's images are compared by; None where the format needs none."""
     held = pool.scorers()
     if config.scorer is not None:
         return config.scorer

@@ -1,4 +1,4 @@
-"""What an import or a pair rule keeps: by the prompt's length and words, by size, by scores."""
+"""Filters of imports and pairs: by the prompt's length, words and split, and by image size."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def prompt_reasons(filters: PromptFilters, split: SplitConfig | None = None) -> 
     """Prepare the filters of prompts.
 
     Args:
-        filters: What a prompt must be like.
+        filters: Conditions on a prompt.
         split: Parts, and the one to take; None takes all.
 
     Returns:
-        A function that says why a prompt is dropped, or None where it is kept.
+        A function from a prompt to the reason why it is dropped; None where it is kept.
 
     Raises:
         TastemakerError: A word list cannot be read, or is empty.
@@ -54,10 +54,10 @@ def prompt_reasons(filters: PromptFilters, split: SplitConfig | None = None) -> 
 
 
 def size_reason(filters: ImageFilters, sizes: Sequence[tuple[int, int]]) -> str | None:
-    """Say why images of an item are dropped for their sizes.
+    """Return why images of an item are dropped for their sizes.
 
     Args:
-        filters: What an image must be like.
+        filters: Conditions on an image.
         sizes: Width and height of each image.
 
     Returns:
@@ -87,7 +87,7 @@ def _finder(filters: PromptFilters, name: str) -> re.Pattern[str] | None:
         return None
     words = [r"\s+".join(map(re.escape, word.split())) for word in _words(given)]
     if not words:
-        raise TastemakerError(f"the word list {name}={given!r} is empty; add a word a line.")
+        raise TastemakerError(f"the word list {name}={given!r} is empty; add one word per line.")
     return re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE)
 
 

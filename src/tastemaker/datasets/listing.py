@@ -1,4 +1,4 @@
-"""Names of files, however many: on disk, for memory to stay flat."""
+"""Listings of files on disk, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tastemaker.storage.files import printable
 from tastemaker.storage.scratch import scratch_table
 
 SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Endings of the files that are taken for images."""
+"""Endings of image files."""
 
 HIDDEN = "hidden"
 FOLDER = "a folder inside, which is not looked into"
@@ -24,15 +24,15 @@ NO_IMAGE = "a caption without an image"
 def passed_over(
     root: Path, reason: Callable[[str], str | None], inside: bool = True
 ) -> Iterator[LeftOut]:
-    """List what lies in a folder beside the files of a source.
+    """List the files of a folder that a source does not read.
 
     Args:
         root: The folder.
-        reason: From a file's path in it to why the source does not take it; None where it does.
-        inside: Whether the source takes files of folders inside.
+        reason: From a file's path to why the source does not read it; None where it does.
+        inside: Look into folders inside.
 
     Yields:
-        Files in order, and, as one, each folder that is not looked into.
+        Files in order, and each folder that is not looked into.
     """
     for folder, below, names in os.walk(root):
         place = Path(folder).relative_to(root)
@@ -49,11 +49,11 @@ def passed_over(
 
 
 def unnamed(file: Path, names: Iterable[object]) -> Iterator[LeftOut]:
-    """List what lies beside a file that names images, and is not named there.
+    """List the files of a folder that its metadata file does not name.
 
     Args:
-        file: In the folder of the images.
-        names: What it names; anything but text is passed over.
+        file: Metadata file in the folder of the images.
+        names: Names in it; values other than text are ignored.
     """
     named = Listing()
     for name in names:
@@ -72,7 +72,7 @@ def unnamed(file: Path, names: Iterable[object]) -> Iterator[LeftOut]:
 class Listing(Mapping[str, str]):
     """Names by key, in the order of the keys' bytes.
 
-    Names that are no valid Unicode are kept as they are.
+    Names that are not valid Unicode are kept unchanged.
     """
 
     def __init__(self) -> None:
@@ -98,10 +98,10 @@ class Listing(Mapping[str, str]):
         return int(self._table.execute("SELECT count(*) FROM items").fetchone()[0])
 
     def add(self, key: str, name: str) -> bool:
-        """Keep a name; of a key that is there already the first name stays.
+        """Add a name; the first name of a key stays.
 
         Returns:
-            Whether the key is new.
+            True for a new key.
         """
         insert = "INSERT OR IGNORE INTO items VALUES (?, ?)"
         return bool(self._table.execute(insert, (os.fsencode(key), os.fsencode(name))).rowcount)

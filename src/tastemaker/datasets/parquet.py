@@ -30,12 +30,12 @@ def parquet_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(path.glob("*.parquet"))
     if not files:
-        raise TastemakerError(f"{path} holds no .parquet file.")
+        raise TastemakerError(f"{path} has no .parquet file.")
     return files
 
 
 def not_parquet(path: Path) -> Iterator[LeftOut]:
-    """What lies beside the parquet files of a folder."""
+    """List the files beside the parquet files of a folder."""
     return passed_over(path, lambda place: None if place.endswith(".parquet") else OTHER, False)
 
 
@@ -59,8 +59,8 @@ def parquet_rows(
 
     Args:
         file: A parquet file.
-        needed: Columns that must be there.
-        optional: Columns that are read where they are there.
+        needed: Required columns.
+        optional: Columns that may be missing.
 
     Yields:
         The row's number from 0, and its values by column.
@@ -90,7 +90,7 @@ def image_bytes(value: Any) -> bytes:
         value: A cell of the column.
 
     Returns:
-        The encoded bytes; empty where the cell holds none.
+        The encoded bytes; empty where the cell has none.
     """
     held = value.get("bytes") if isinstance(value, dict) else value
     return held if isinstance(held, bytes) else b""

@@ -1,4 +1,4 @@
-"""Parts of a source by prompt: what is trained on and what is held out share none."""
+"""Splits of a source by prompt, without a prompt in common."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SEEDS = 2**63
 
 
 def part_of(prompt: str, split: SplitConfig) -> int:
-    """Return the part that a prompt is in: by its hash alone, whatever else the source holds.
+    """Return the part of a prompt: by its hash alone, independent of the rest of the source.
 
-    Capitals and the length of spaces do not count, so that a prompt and its twin stay together.
+    Case and the length of spaces do not count.
 
     Args:
         prompt: Any text.

@@ -1,4 +1,4 @@
-"""A handful of photographs of one subject, in a folder."""
+"""Photographs of one subject, in a folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tastemaker.storage.photographs import Decoded, read_photograph
 def photograph_files(folder: str) -> list[Path]:
     """List the photographs of a subject in order of their names.
 
-    Hidden files, files of other kinds and folders inside are passed over and counted aloud: a
-    folder holds one subject.
+    Hidden files, files of other kinds and folders inside are left out and their number is
+    printed.
 
     Args:
-        folder: Where they lie, 3 to 6 are usual; or a registered subject (`nano_fish`).
+        folder: Folder of photographs, 3 to 6 are usual; or a registered subject (`nano_fish`).
 
     Returns:
         One or more files.
@@ -85,5 +85,5 @@ def _decoded(file: Path) -> Decoded:
         return read_photograph(read_bytes(file))
     except TastemakerError as error:
         raise TastemakerError(
-            f"photograph {str(file)!r}: {error}; mend it or take it out of the folder."
+            f"photograph {str(file)!r}: {error}; repair it or remove it from the folder."
         ) from None

@@ -25,11 +25,10 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
         prompts: Number of prompts.
 
     Returns:
-        The content of `report.json`, schema 1; a standard error that one prompt cannot have is
-        None.
+        The content of `report.json`, schema 1; the standard error of a single prompt is None.
 
     Raises:
-        TastemakerError: The pools hold other prompts or seeds, or a score is missing or not finite.
+        TastemakerError: The pools have other prompts or seeds, or a score is missing or not finite.
     """
     tables = {name: pool.scores() for name, pool in pools.items()}
     rows = ("prompt_id", "seed")
@@ -69,7 +68,7 @@ def compare(pools: Mapping[str, Pool], scorers: list[str], prompts: int) -> dict
 def _entry(
     values: list[float], base: list[float] | None, clusters: Sequence[str]
 ) -> dict[str, float | None]:
-    """One model under one scorer, as `report.json` holds it; without `base` it is the base."""
+    """Return the entry of one model under one scorer; `base` is None for the base itself."""
     mean, stderr = mean_and_stderr(values, clusters)
     entry = {"mean": mean, "stderr": _known(stderr)}
     if base is None:
@@ -94,7 +93,7 @@ def _known(value: float) -> float | None:
 def _against_each(
     scores: Mapping[str, list[float]], clusters: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Win rates of every model against every other, as `report.json` holds them."""
+    """Return win rates of every model against every other."""
     return {
         name: {
             other: {"value": rate.value, "low": rate.low, "high": rate.high}

@@ -107,7 +107,7 @@ def _check_models(models: Mapping[str, Path | str]) -> None:
 
 
 def _drawn(config: EvaluateConfig, name: str) -> EvaluateConfig:
-    """The options with the switches of one model's LoRA."""
+    """Return the options with the switches of one model's LoRA."""
     # Where the base is a trained model itself, it is drawn as it is.
     own = AdapterConfig() if name == "base" else config.switches(name)
     return config.model_copy(update={"adapter": own})
@@ -140,7 +140,7 @@ def _draw(config: EvaluateConfig, model: str, prompts: list[str], artifact: Arti
 
 
 def summary(report: Path) -> str:
-    """Put a `report.json` in words, a line a model and scorer.
+    """Format a `report.json` as text, one line per model and scorer.
 
     Args:
         report: The file.

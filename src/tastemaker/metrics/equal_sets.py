@@ -18,7 +18,7 @@ class EqualSets(NamedTuple):
         drawn: Rows of the model's images.
         real: Rows of the half of the real images to measure them against.
         others: Rows of the other half; its distance to `real` is that of equal laws.
-        matched: Whether `drawn` and `real` hold every caption equally often.
+        matched: True where `drawn` and `real` have every caption equally often.
     """
 
     drawn: Rows
@@ -37,7 +37,7 @@ def equal_sets(drawn: Sequence[str], real: Sequence[str], seed: int = 0) -> Equa
     Args:
         drawn: The caption of each of a model's images.
         real: The caption of each real image.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Returns:
         Rows; models with equal captions get equal rows.
@@ -60,7 +60,7 @@ def equal_sets(drawn: Sequence[str], real: Sequence[str], seed: int = 0) -> Equa
 
 
 def captions_match(drawn: Sequence[str], real: Sequence[str]) -> bool:
-    """Whether at least half of the drawn images have the caption of a real one."""
+    """Return True where at least half of the drawn images have the caption of a real one."""
     known = set(real)
     return 2 * sum(caption in known for caption in drawn) >= len(drawn)
 

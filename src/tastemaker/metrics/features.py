@@ -55,7 +55,7 @@ def feature_network(
             height, width], to [n, d]; resizing and normalisation are its own. It is code: load
             files that you trust.
         device: "cpu", "auto", "cuda" or "mps".
-        batch_size: Images a network pass; it enters no number.
+        batch_size: Images per network pass; it enters no number.
 
     Returns:
         The label and the function from images to features. `inception` and TorchScript networks
@@ -190,9 +190,9 @@ def _torchscript(path: Path) -> nn.Module:
         return torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise TastemakerError(
-            f"{str(path)!r} is no TorchScript file ({str(error).splitlines()[0]}); save the network"
-            " with torch.jit.script(network).save(path). A file of weights alone does not say what"
-            " network they are for."
+            f"{str(path)!r} is not a TorchScript file ({str(error).splitlines()[0]}); save the"
+            " network with torch.jit.script(network).save(path). A file of weights alone does not"
+            " say what network they are for."
         ) from error
 
 

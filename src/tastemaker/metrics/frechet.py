@@ -1,4 +1,4 @@
-"""How far two sets of images lie apart: the Frechet distance between their features."""
+"""Frechet distance between the features of two sets of images."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     that of equal laws.
 
     Args:
-        features_a: One row an image, [n, d]; n of 2 or more, useful from about 10 d on.
+        features_a: One row per image, [n, d]; n of 2 or more, useful from about 10 d on.
         features_b: The other set, [m, d].
 
     Returns:
         The distance, 0 for equal means and covariances, in squared units of the features.
 
     Raises:
-        TastemakerError: A set is no matrix, holds fewer than 2 rows or a value that is not finite,
+        TastemakerError: A set is not a matrix, has fewer than 2 rows or a value that is not finite,
             or the widths differ.
 
     Example:
@@ -75,7 +75,7 @@ def frechet_stderr(
     has a larger distance than the sets themselves; the deviation alone is used.
 
     Args:
-        features_a: One row an image, [n, d].
+        features_a: One row per image, [n, d].
         features_b: The other set, [m, d].
         clusters_a: What each image belongs to, for instance its prompt.
         clusters_b: The same of the other set.
@@ -107,14 +107,14 @@ def feature_matrices(features_a: Tensor, features_b: Tensor) -> tuple[Tensor, Te
     """Check two sets of features that are to be compared.
 
     Args:
-        features_a: One row an image, [n, d]; n of 2 or more.
+        features_a: One row per image, [n, d]; n of 2 or more.
         features_b: The other set, [m, d].
 
     Returns:
         Both in float64 on the CPU.
 
     Raises:
-        TastemakerError: A set is no matrix, holds fewer than 2 rows or a value that is not finite,
+        TastemakerError: A set is not a matrix, has fewer than 2 rows or a value that is not finite,
             or the widths differ.
     """
     a, b = (features.detach().cpu().double() for features in (features_a, features_b))
@@ -134,7 +134,7 @@ def feature_matrices(features_a: Tensor, features_b: Tensor) -> tuple[Tensor, Te
 
 
 def _root(features: Tensor) -> Tensor:
-    """A matrix whose `A^T A` is the covariance, of at most d rows."""
+    """Return a matrix whose `A^T A` is the covariance, of at most d rows."""
     centred = (features - features.mean(0)) / (len(features) - 1) ** 0.5
     if len(centred) > centred.shape[1]:
         centred = torch.linalg.qr(centred, mode="r").R
@@ -175,7 +175,7 @@ def frechet_images(
 
     Raises:
         TastemakerError: A set has fewer than 2 images or images of several sizes, or the features
-            are no finite matrix.
+            are not a finite matrix.
     """
     a, b = (
         image_features(images, features, batch_size=batch_size) for images in (images_a, images_b)
@@ -204,7 +204,8 @@ def image_features(
         [images, d], float64 on the CPU, in the order of the images.
 
     Raises:
-        TastemakerError: No images, images of several sizes, or outputs that are no finite matrix.
+        TastemakerError: No images, images of several sizes, or outputs that are not a finite
+            matrix.
     """
     if batch_size < 1:
         raise TastemakerError(f"batch_size is {batch_size}; it must be 1 or more.")

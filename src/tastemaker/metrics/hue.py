@@ -1,4 +1,4 @@
-"""How far colours have drifted: the mean hue of an image, and its distance to the base's."""
+"""Colour drift: the mean hue of an image, and its distance to the base's."""
 
 from __future__ import annotations
 

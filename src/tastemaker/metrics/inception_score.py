@@ -57,11 +57,11 @@ def inception_score(
     Args:
         images: Images of one size, read once and as RGB. A split of n images cannot score above n,
             so that it needs many times as many images as there are classes; published scores use
-            50,000 in all, those of prompts 50 a class (the prompt set `imagenet_classes`).
+            50,000 in all, those of prompts 50 per class (the prompt set `imagenet_classes`).
         classifier: Network from pixels in [0, 1], [n, 3, height, width], to logits [n, classes];
             resizing and normalisation are its own. A module is left in evaluation mode.
         splits: Parts that are scored apart; 10 is customary, 1 scores all images together.
-        batch_size: Images a network pass; it enters no number.
+        batch_size: Images per network pass; it enters no number.
         seed: Of the shuffle. The global generators stay as they are.
 
     Returns:
@@ -71,7 +71,7 @@ def inception_score(
 
     Raises:
         TastemakerError: No images, fewer than splits, images of several sizes, or logits that are
-            no finite matrix.
+            not a finite matrix.
 
     Example:
         >>> stripes = [Image.new("RGB", (2, 2), colour) for colour in ("red", "lime", "blue")]

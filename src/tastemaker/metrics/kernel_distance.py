@@ -1,4 +1,4 @@
-"""How far two sets of images lie apart: the kernel distance between their features."""
+"""Kernel distance between the features of two sets of images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def kernel_distance(
     authors of KID average over subsets of 1000; the expectation is the same.
 
     Args:
-        features_a: One row an image, [n, d], n of 2 or more.
+        features_a: One row per image, [n, d], n of 2 or more.
         features_b: The other set, [m, d].
         clusters_a: What each image belongs to, for instance its prompt: images of one are not
             independent. None: each image is a cluster of its own.
@@ -59,7 +59,7 @@ def kernel_distance(
         The distance, about 0 for two samples of one law, and its standard error.
 
     Raises:
-        TastemakerError: A set is no matrix, holds fewer than 2 rows or a value that is not finite,
+        TastemakerError: A set is not a matrix, has fewer than 2 rows or a value that is not finite,
             the widths differ, or all images of a set are of one cluster.
 
     Example:
@@ -126,7 +126,7 @@ def _mean(sums: _Sums) -> Tensor:
 def _without(
     whole: tuple[Tensor, Tensor], parts: list[tuple[_Sums, Tensor, int]], clusters: int
 ) -> Tensor:
-    """The mean over pairs with each cluster left out in turn; NaN where no pair is left."""
+    """Return the mean over pairs with each cluster left out in turn; NaN where no pair is left."""
     total, pairs = (each.expand(clusters).clone() for each in whole)
     for sums, of, times in parts:
         total.index_add_(0, of, sums.total, alpha=-times)

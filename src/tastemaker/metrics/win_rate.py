@@ -1,4 +1,4 @@
-"""How often the policy's image beats the base's, on the same prompt and seed."""
+"""Win rates of the policy's images against the base's, on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def win_matrix(
         clusters: What each comparison belongs to: its prompt. None: all are independent.
 
     Returns:
-        A row a model, which holds all others as baselines; the rows are in the order given.
+        One row per model, with all others as baselines; the rows are in the order given.
 
     Raises:
         ValueError: The numbers of scores differ or are 0, or there are fewer than two models.

@@ -15,10 +15,10 @@ CELL, GAP, LABEL = 128, 4, 22
 
 
 def before_after(strips: Sequence[Strip]) -> Image.Image | None:
-    """Put the strips' images side by side, a row a model, the base's first.
+    """Arrange the strips' images side by side, one row per model, the base's first.
 
     Args:
-        strips: From `samples.strips`: a fair spread of prompts.
+        strips: Return value of `samples.strips`.
 
     Returns:
         The picture, or None where a strip lacks an image.

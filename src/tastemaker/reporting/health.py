@@ -1,4 +1,4 @@
-"""Health checks: what in the numbers of a run should make its owner doubt it, in plain words."""
+"""Health checks: warnings about a run's numbers, with remedies."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def warnings(
     training_scorers: Collection[str] = (),
     images: int | None = None,
 ) -> list[str]:
-    """Look for signs that a run went wrong or proves little.
+    """Return warnings about a run that went wrong or proves little.
 
     Args:
         metrics: Rows of `metrics.jsonl`, in order of steps; empty where nothing was trained.
         report: `report.json`.
         training_scorers: The scorers that training learned from.
-        images: Images drawn a model; default: the number of prompts in `report`.
+        images: Images per model; default: the number of prompts in `report`.
 
     Returns:
-        One warning a finding, each with its remedy; empty when all is well.
+        One warning per finding, each with its remedy; empty when all is well.
 
     Example:
         >>> warnings([], {"base": "base", "prompts": 500, "models": {}})
@@ -126,7 +126,7 @@ def _few_images(count: int) -> Iterator[str]:
     if count < ENOUGH_IMAGES:
         noun = "image" if count == 1 else "images"
         yield (
-            f"Only {count} {noun} a model were compared, so the intervals are wide."
+            f"Only {count} {noun} per model were compared, so the intervals are wide."
             f" Evaluate on {ENOUGH_IMAGES} or more: add prompts, or raise evaluate.num_images."
         )
 
@@ -137,8 +137,8 @@ def _fewer_than_dimensions(report: Mapping[str, Any]) -> Iterator[str]:
         if held.get("images", math.inf) <= held.get("dimension", 0):
             yield (
                 f"The Frechet distance of {features} was measured on {held['images']} images in"
-                f" {held['dimension']} dimensions, where its covariances are singular: it tells"
-                " little but an order. Look at the kernel distance, or give more images."
+                f" {held['dimension']} dimensions, where its covariances are singular: only its"
+                " order is meaningful. Look at the kernel distance, or give more images."
             )
 
 

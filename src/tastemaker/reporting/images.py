@@ -37,7 +37,7 @@ class Thumbnail:
 
     @property
     def is_small(self) -> bool:
-        """Whether the page shows the image enlarged."""
+        """True where the page shows the image enlarged."""
         return max(self.width, self.height) <= PIXEL_ART
 
 
@@ -54,7 +54,7 @@ def thumbnail(encoded: bytes, limit: int = THUMBNAIL) -> Thumbnail:
         The thumbnail; never larger than the image.
 
     Raises:
-        TastemakerError: The bytes are no image.
+        TastemakerError: The bytes are not an image.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
@@ -76,7 +76,7 @@ def thumbnails(pools: Iterable[Pool], wanted: Collection[str]) -> dict[str, Thum
     """Read the images of some candidates.
 
     Args:
-        pools: Where to look; a pool that is gone is passed over.
+        pools: Pools to search; missing ones are ignored.
         wanted: Candidate ids.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how it was judged, how to use it."""
+"""Model card: training, evaluation and use of a published model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def card(
 
 
 def plain(text: str) -> str:
-    """Return a name so that Markdown and HTML show it as it is.
+    """Escape a name for Markdown and HTML.
 
     Example:
         >>> plain("<b>name</b>")
@@ -88,7 +88,7 @@ def plain(text: str) -> str:
 
 
 def _header(config: PublishConfig, base: str, adapter: bool) -> dict[str, Any]:
-    """What the hub reads. A folder's name is no base that others have."""
+    """Return the hub's header; a local folder is not a base model of the hub."""
     header: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",

@@ -1,4 +1,4 @@
-"""What every page is made with: templates that refuse a missing value and escape what they show."""
+"""Templates of all pages: they refuse missing values and escape all text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def templates(*packages: str) -> Environment:
     """Return the templates of pages: a frame with its style, parts, and those of some packages.
 
     Args:
-        *packages: Whose folders hold further templates.
+        *packages: Packages with further templates.
 
     Returns:
         The environment; a page begins with `{% extends "frame.html" %}`.

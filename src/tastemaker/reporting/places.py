@@ -1,4 +1,4 @@
-"""Folders of one machine: nobody else has them, and their paths are none of others' business."""
+"""Removal of this machine's folders from published data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_places(data: Any) -> Any:
-    """Leave of every path that begins at the root or in the user's home its last name.
+    """Shorten every absolute path, or path in the user's home, to its last name.
 
     Args:
         data: JSON-like.

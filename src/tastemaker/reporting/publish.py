@@ -1,4 +1,4 @@
-"""Fill the folder, and on request put it on the hub."""
+"""Publish a run: a folder for others, on request uploaded to the hub."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tastemaker.storage.trained_prompts import FILE
 PICTURE = "before_after.png"
 
 NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "artifact.json", "done.json", FILE, ".*")
-"""Of a trained pipeline's folder: what a training keeps for itself."""
+"""Files of a trained pipeline's folder that are left out."""
 
 
 def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
-    """Make what others need of a finished run: weights in both layouts, card, figures, pictures.
+    """Write a folder with the weights of a finished run in both layouts, card, report and pictures.
 
     Nothing leaves this machine unless `push_to_hub` names a repository.
 
@@ -46,7 +46,9 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
         TastemakerError: The run is not finished or damaged, or the hub refuses.
     """
     if not run.report_json.is_file():
-        raise TastemakerError(f"{run.folder} is no finished run; run its recipe to the end first.")
+        raise TastemakerError(
+            f"{run.folder} is not a finished run; run its recipe to the end first."
+        )
     if config.push_to_hub is not None:
         _check_repository(config.push_to_hub)
     refuse_claimed(output)

@@ -1,4 +1,4 @@
-"""Which images the page shows: before/after strips, and pairs that training saw."""
+"""Images of the page: before/after strips, and pairs of the training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Drawn:
     """One model's image of a strip.
 
     Args:
-        model: Who drew it.
-        image: None where the file is gone.
+        model: The model that drew it.
+        image: None where the file is missing.
         scores: Score under each scorer that scored it.
         differences: Score minus the base's score; empty for the base itself.
     """
@@ -40,8 +40,8 @@ class Strip:
 
     Args:
         prompt: The prompt.
-        seed: The seed that all models drew with.
-        rank: Place among all prompts by score difference; 1 is the best.
+        seed: The seed of all models.
+        rank: Rank among all prompts by score difference; 1 is the best.
         drawn: The images.
     """
 
@@ -66,7 +66,7 @@ def quantiles(total: int, count: int) -> list[int]:
 
     Args:
         total: Length of the list.
-        count: How many places are wanted.
+        count: Number of places.
 
     Returns:
         At most `count` increasing places.
@@ -128,7 +128,7 @@ def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], l
 
     Args:
         contents: The run.
-        count: How many of each; fewer where the run has too few pairs for two separate groups.
+        count: Number of each; fewer where the run has too few pairs for two separate groups.
 
     Returns:
         The pairs with the largest margin, falling; those with the smallest, rising; and the number

@@ -1,4 +1,4 @@
-"""Which scorers can work here: what is installed, and whose weights are on this machine."""
+"""Availability of scorers: installed packages and local weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scorer_states() -> Iterator[tuple[str, list[str]]]:
 
 
 def _weights(option: str, name: Any, mark: Weights) -> str:
-    """What is to be said of an option that names weights."""
+    """Return a note on an option that names weights."""
     if not isinstance(name, str):
         return f"{option}: weights of yours"
     if here(name, tokenizer=mark.tokenizer):
@@ -89,7 +89,7 @@ def _refuse_unreachable(name: str, file: str) -> None:
 
 
 def here(name: str, *, tokenizer: bool = False) -> bool:
-    """Whether weights are on this machine: by path, or in the hub's cache.
+    """Return True for weights on this machine: by path, or in the hub's cache.
 
     Args:
         name: A file, a folder, a hub id, or `owner/name/file`.

@@ -1,4 +1,4 @@
-"""What a scorer is: pictures and prompts in, one number a picture out."""
+"""Protocols of scorers: from pictures and prompts to one number per picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Scorer(Protocol):
 
         Args:
             images: RGB pictures of any size.
-            prompts: One a picture.
+            prompts: One per picture.
 
         Returns:
             Float scores, shape [images]; higher is better.
@@ -39,7 +39,7 @@ class PixelScorer(Scorer, Protocol):
 
         Args:
             pixels: Shape [images, 3, height, width], in [0, 1], on the scorer's device.
-            prompts: One an image.
+            prompts: One per image.
 
         Returns:
             Float scores, shape [images], with their graph; higher is better.
@@ -55,10 +55,10 @@ class PixelScorer(Scorer, Protocol):
 class Weights:
     """Marks an option that names weights: `Annotated[str, Weights(), Field(...)]`.
 
-    `tastemaker doctor` then says whether they are here.
+    `tastemaker doctor` reports whether they are present.
 
     Attributes:
-        tokenizer: Whether a tokenizer alone is taken from there.
+        tokenizer: True where only a tokenizer is read from there.
     """
 
     tokenizer: bool = False
@@ -74,9 +74,9 @@ class Needs:
     """Marks an option some of whose values need a package that is not always installed.
 
     Attributes:
-        module: What is imported.
+        module: Imported module.
         extra: The extra that installs it.
-        suffix: Of the files that need it.
+        suffix: Suffix of the files that need it.
     """
 
     module: str

@@ -72,7 +72,7 @@ class RewardNetwork(nn.Module):
             vision_config, text_config = _vision_configuration(vision), _text_configuration(text)
         except KeyError as error:
             raise TastemakerError(
-                f"weights of {source!r} are no ImageReward: they lack {error}."
+                f"weights of {source!r} are not an ImageReward: they lack {error}."
             ) from None
         renamed = {_renamed(key): weight for key, weight in vision.items()}
         self.vision = filled(BlipVisionModel, vision_config, renamed, source)
@@ -109,7 +109,7 @@ def _under(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _renamed(key: str) -> str:
-    """A vision weight's name in transformers; an unknown key keeps its own, and is refused."""
+    """Return a vision weight's name in transformers; an unknown key is kept, and refused later."""
     block = BLOCK.fullmatch(key)
     if block is None:
         return NAMES.get(key, key)

@@ -16,7 +16,7 @@ SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
 
 def is_file(name: str) -> bool:
-    """Whether a name means one file of weights rather than a model's folder or hub id."""
+    """Return True for a name of one file of weights, False for a model's folder or hub id."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
@@ -87,7 +87,8 @@ def read_weights(name: str) -> dict[str, torch.Tensor]:
     # torn, a pickle of something else, or one that would run code
     except Exception as error:
         raise TastemakerError(
-            f"{str(path)!r} is no file of weights that can be read safely ({_first_line(error)});"
+            f"{str(path)!r} is not a file of weights that can be read safely"
+            f" ({_first_line(error)});"
             " download it again, or save its tensors as .safetensors."
         ) from error
     for key in ("state_dict", "model"):
@@ -124,7 +125,7 @@ def filled(
         TastemakerError: A weight is missing, of another shape, or one too many.
     """
     try:
-        network, told = kind.from_pretrained(
+        network, info = kind.from_pretrained(
             None,
             config=config,
             state_dict=dict(weights),
@@ -135,8 +136,8 @@ def filled(
     except (RuntimeError, ValueError) as error:
         raise TastemakerError(f"weights of {source!r} do not fit: {_first_line(error)}") from error
     for what, keys in (
-        ("lack", told["missing_keys"]),
-        ("hold beside the model", told["unexpected_keys"]),
+        ("lack", info["missing_keys"]),
+        ("hold beside the model", info["unexpected_keys"]),
     ):
         if keys:
             raise TastemakerError(

@@ -105,7 +105,7 @@ class ClipScorer(ClipForm):
         scale: Factor on the cosine; None takes the model's `exp(logit_scale)`.
 
     Raises:
-        TastemakerError: The model is missing or is no CLIP.
+        TastemakerError: The model is missing or is not a CLIP.
 
     References:
         Radford et al., arXiv 2103.00020; Kirstain et al. (PickScore), arXiv 2305.01569, eq. 1.
@@ -146,7 +146,7 @@ class ClipScore(ClipScorer):
         prefix: Put before every prompt.
 
     Raises:
-        TastemakerError: The model is missing or is no CLIP.
+        TastemakerError: The model is missing or is not a CLIP.
 
     References:
         Hessel et al. (CLIPScore), arXiv 2104.08718, section 3.
@@ -175,7 +175,7 @@ def clip_network(model: str) -> Any:
         model: Hub id or folder.
 
     Raises:
-        TastemakerError: The model is missing or is no CLIP.
+        TastemakerError: The model is missing or is not a CLIP.
     """
     from transformers import AutoConfig, CLIPModel
 
@@ -208,7 +208,7 @@ def load_tokenizer(name: str) -> Any:
 def model_errors(
     model: str, kind: str = "scorer model", what: str = "CLIP folder"
 ) -> Iterator[None]:
-    """Turn what transformers raises where there is no such model into our own error.
+    """Turn transformers' errors for a missing model into `TastemakerError`.
 
     Args:
         model: Hub id or folder.

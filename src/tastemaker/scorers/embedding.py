@@ -1,4 +1,4 @@
-"""Scorers of the picture alone, read off its embedding whatever its prompt."""
+"""Scorers of the picture alone, from its embedding, independent of the prompt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EmbeddingScorer(ABC, Generic[AnyEncoder]):
     """`score = f(image)`, with `image` an embedding of length 1; `_scored` is `f`.
 
     Args:
-        encoder: What embeds pictures.
+        encoder: Network that embeds pictures.
     """
 
     def __init__(self, encoder: AnyEncoder) -> None:
@@ -57,4 +57,4 @@ class EmbeddingScorer(ABC, Generic[AnyEncoder]):
 
     @abstractmethod
     def _scored(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Scores of embeddings of pictures, shape [images, width]."""
+        """Return scores of embeddings of pictures, shape [images, width]."""

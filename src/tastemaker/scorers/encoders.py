@@ -64,14 +64,14 @@ def clip_scorer(model: str) -> ClipScorer:
         The scorer, whose network, tokenizer and features others may use.
 
     Raises:
-        TastemakerError: There is no such model, or it is no CLIP.
+        TastemakerError: There is no such model, or it is not a CLIP.
     """
     if model not in SCORERS:
         return ClipScorer(model=model)
     scorer = SCORERS.bind(model, {})()
     if not isinstance(scorer, ClipScorer):
         raise TastemakerError(
-            f"scorer {model!r} is no CLIP; name one that is, or a CLIP's folder or hub id."
+            f"scorer {model!r} is not a CLIP; name one that is, or a CLIP's folder or hub id."
         )
     return scorer
 
@@ -106,7 +106,7 @@ def image_encoder(model: str) -> ImageEncoder:
 
 
 def _kind(model: str) -> str:
-    """The model's type in its configuration; empty where there is none to read."""
+    """Return the model's type in its configuration; empty where there is none to read."""
     from transformers import AutoConfig
 
     try:

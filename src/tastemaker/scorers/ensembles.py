@@ -30,7 +30,7 @@ Weighted = Annotated[
 ]
 Within = Annotated[
     Literal["pool", "prompt"],
-    Field(description="What a score is compared with: the whole pool, or its prompt's candidates."),
+    Field(description="Scores to compare with: the whole pool, or its prompt's candidates."),
 ]
 
 

@@ -20,7 +20,7 @@ def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequenti
 
     Args:
         weights: `layers.N.weight` and `layers.N.bias` in the order of N, or `weight` and `bias`.
-        source: Where they come from, for the message.
+        source: Their origin, for the message.
 
     Returns:
         The head in float32, not trainable; its last layer gives one number.
@@ -40,7 +40,8 @@ def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequenti
     fits = all(one.out_features == two.in_features for one, two in itertools.pairwise(layers))
     if not layers or 2 * len(layers) != len(weights) or not fits or layers[-1].out_features != 1:
         raise TastemakerError(
-            f"weights of {source!r} are no stack of linear layers from an embedding to one number;"
+            f"weights of {source!r} are not a stack of linear layers from an embedding to one"
+            " number;"
             f" they are {sorted(weights)[:4]}."
         )
     return nn.Sequential(*layers).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Whether a face is a person's, by a face recognition network of the user's own."""
+"""Similarity of faces to photographs of a person, by the user's own face recognition network."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Identity(Likeness):
             int | None, Field(ge=8, description="Side that the network takes; null: its own.")
         ] = None,
         mean: Annotated[float, Field(description="Subtracted from pixels in [0, 1].")] = 0.5,
-        std: Annotated[float, Field(gt=0, description="What they are divided by.")] = 0.5,
+        std: Annotated[float, Field(gt=0, description="Divisor of the pixels.")] = 0.5,
     ) -> None:
         pictures = photographs(images)
         super().__init__(_encoder(model, size, mean, std), pictures)
@@ -142,7 +142,7 @@ class TorchScriptNetwork:
         path: Of the file.
 
     Raises:
-        TastemakerError: It is no TorchScript.
+        TastemakerError: It is not TorchScript.
     """
 
     side: int | None = None
@@ -152,7 +152,7 @@ class TorchScriptNetwork:
             self.network: Any = torch.jit.load(str(path), map_location="cpu").eval()
         except (RuntimeError, ValueError) as error:
             raise TastemakerError(
-                f"face network {str(path)!r} is no TorchScript file"
+                f"face network {str(path)!r} is not a TorchScript file"
                 f" ({str(error).strip().splitlines()[0]}); save it with torch.jit.script or trace."
             ) from error
         for weight in self.network.parameters():
@@ -177,7 +177,7 @@ class OnnxNetwork:
         path: Of the file.
 
     Raises:
-        TastemakerError: onnxruntime is not installed, or the file is no ONNX.
+        TastemakerError: onnxruntime is not installed, or the file is not ONNX.
 
     Attributes:
         side: Of the square that it takes; None where the file leaves it open.
@@ -210,7 +210,7 @@ class OnnxNetwork:
         # onnxruntime's own errors share no base with each other but this one
         except Exception as error:
             raise TastemakerError(
-                f"face network {str(self.path)!r} is no ONNX file that can be run"
+                f"face network {str(self.path)!r} is not an ONNX file that can be run"
                 f" ({str(error).strip().splitlines()[0]})."
             ) from error
 

@@ -1,4 +1,4 @@
-"""What a scorer reads beside its options: files of weights, photographs, a plugin's code."""
+"""Inputs of scorers beside their options: weights, photographs, plugin code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tastemaker.scorers.checkpoints import hub_place, is_file
 
 
 def scorer_inputs(choice: ScorerChoice) -> dict[str, Any]:
-    """Describe what a scorer reads, for the key of its scores: another file is another scorer.
+    """Return the contents of a scorer's inputs, for the key of its scores.
 
     Args:
         choice: The scorer with all its options.
 
     Returns:
-        By option the content that it names, and under `code` that of a plugin; JSON-like.
+        Content by option, and a plugin's code by name; JSON-like.
 
     Raises:
         TastemakerError: A file cannot be read.

@@ -15,8 +15,8 @@ class Likeness(EmbeddingScorer[Encoder]):
     """`score = mean_k cos(image, photograph_k)`, in [-1, 1].
 
     Args:
-        encoder: What embeds pictures.
-        photographs: Of one subject; their order does not enter.
+        encoder: Network that embeds pictures.
+        photographs: Photographs of one subject, in any order.
     """
 
     def __init__(self, encoder: Encoder, photographs: Sequence[Image.Image]) -> None:

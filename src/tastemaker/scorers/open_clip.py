@@ -42,7 +42,7 @@ INSIDE = {
 }
 BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
 BUFFERS = {"attn_mask"}
-"""What older checkpoints hold beside weights; it follows from the architecture."""
+"""Buffers of older checkpoints that follow from the architecture."""
 
 
 def clip_model(weights: Mapping[str, torch.Tensor], source: str) -> Any:
@@ -70,7 +70,7 @@ def clip_model(weights: Mapping[str, torch.Tensor], source: str) -> Any:
         config = _configuration(weights)
     except KeyError as error:
         raise TastemakerError(
-            f"weights of {source!r} are no CLIP in open_clip's form: they lack {error}."
+            f"weights of {source!r} are not a CLIP in open_clip's form: they lack {error}."
         ) from None
     renamed = dict(pair for key in weights for pair in _renamed(key, weights[key]))
     return filled(CLIPModel, config, renamed, source)

@@ -102,7 +102,7 @@ def normalised(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 
 
 def unit_pixels(image: Image.Image) -> torch.Tensor:
-    """A picture of any mode as float32 in [0, 1], shape [1, 3, height, width]."""
+    """Return a picture of any mode as float32 in [0, 1], shape [1, 3, height, width]."""
     array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(array).permute(2, 0, 1)[None]
 

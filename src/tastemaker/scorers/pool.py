@@ -40,7 +40,7 @@ def score_pool(
 ) -> None:
     """Add what is missing of the scorers' columns, in their order.
 
-    An image that stands in the pool twice with one prompt is scored once.
+    An image that is in the pool twice with one prompt is scored once.
 
     Args:
         pool: A finished pool.
@@ -82,7 +82,7 @@ def score_pool(
 
 
 def _own(pool: Pool) -> list[Path]:
-    """The shards that are this process's work."""
+    """Return the shards of this process."""
     state = processes()
     return pool.shards()[state.process_index :: state.num_processes]
 
@@ -192,7 +192,7 @@ def _combine_missing(pool: Pool, choice: ScorerChoice) -> None:
 
 
 def _column(pool: Pool, name: str) -> Any:
-    """A column of scores in pool order, float64."""
+    """Return a column of scores in pool order, float64."""
     import numpy as np
 
     parts = [read_table(pool.score_file(name, shard), (name,)) for shard in pool.shards()]

@@ -33,7 +33,7 @@ class PickScore(ClipScorer):
         scale: Factor on the cosine; None takes the model's `exp(logit_scale)`, which is 100.
 
     Raises:
-        TastemakerError: The model is missing or is no CLIP.
+        TastemakerError: The model is missing or is not a CLIP.
 
     References:
         Kirstain et al. (PickScore), arXiv 2305.01569, eq. 1.

@@ -40,7 +40,7 @@ class ClipIQA(EmbeddingScorer[ClipScorer]):
         pair: Two texts of your own, the good one first, in place of `words`.
 
     Raises:
-        TastemakerError: The model is missing or is no CLIP, or the two texts are one.
+        TastemakerError: The model is missing or is not a CLIP, or the two texts are one.
 
     References:
         Wang et al., Exploring CLIP for assessing the look and feel of images, arXiv 2207.12396,
@@ -52,7 +52,7 @@ class ClipIQA(EmbeddingScorer[ClipScorer]):
         *,
         model: Annotated[str, Weights(), Field(description="Hub id or folder of a CLIPModel.")],
         words: Annotated[
-            Literal["quality", "sharpness"], Field(description="Which pair of opposite texts.")
+            Literal["quality", "sharpness"], Field(description="Pair of opposite texts.")
         ] = "quality",
         pair: Annotated[
             tuple[str, str] | None, Field(description="Own texts, good one first; null: words.")
@@ -108,7 +108,7 @@ def sharpness(image: Image.Image, size: int | None = None) -> float:
 
     `std(L * g)`, with `L = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]` and `g` the luma of ITU-R BT.601 in
     whole steps from 0 to 255. Beyond the border the picture is mirrored about its outermost pixels,
-    as OpenCV does, so that every pixel counts and a border is no edge.
+    as OpenCV does, so that every pixel counts and a border is not an edge.
 
     The same scene has a lower value when it is drawn with more pixels: sets of pictures compare at
     one size only. Choose it at or below the smallest picture's, since enlarging blurs.

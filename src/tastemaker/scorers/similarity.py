@@ -72,13 +72,13 @@ class TextSimilarity:
 
     Args:
         model: Name of a registered scorer in CLIP form, or folder or hub id of a `CLIPModel`.
-        subject: The phrase as it stands in prompts; capitals do not matter.
+        subject: The phrase in the prompts; case does not matter.
         class_name: What the subject is, in words that the text encoder knows.
         mode: "class" replaces the phrase by the class's name, "removed" leaves it out.
 
     Raises:
         TastemakerError: The phrase has no word of its own beside the class's name; the model is
-            missing or is no CLIP. On use: a prompt that is refused.
+            missing or is not a CLIP. On use: a prompt that is refused.
 
     References:
         CLIP-T of Ruiz et al. (DreamBooth), arXiv 2208.12242; TS of DreamBoothDPO,
@@ -94,9 +94,9 @@ class TextSimilarity:
             Field(description="Scorer in CLIP form, or folder or hub id of a CLIPModel."),
         ],
         subject: Annotated[
-            str, Field(min_length=1, description="The phrase as it stands in prompts: sks dog.")
+            str, Field(min_length=1, description="The phrase in the prompts: sks dog.")
         ],
-        class_name: Annotated[str, Field(pattern=r"\S", description="What it is: dog.")],
+        class_name: Annotated[str, Field(pattern=r"\S", description="Class of the subject: dog.")],
         mode: Annotated[
             Mode, Field(description="Replace the phrase by the class's name, or remove it.")
         ] = "class",
@@ -104,7 +104,7 @@ class TextSimilarity:
         if not rare_words(subject, class_name):
             raise TastemakerError(
                 f"subject {subject!r} has no word that is not in class_name {class_name!r}; give"
-                " the phrase as it stands in prompts, rare token included."
+                " the phrase in the prompts, rare token included."
             )
         self.clip = clip_scorer(model)
         self.clip.scale = 1.0
@@ -131,7 +131,7 @@ class TextSimilarity:
 
 
 def plain(prompt: str, subject: str, class_name: str, mode: Mode = "class") -> str:
-    """A prompt in words that any text encoder knows.
+    """Return a prompt in words that any text encoder knows.
 
     Args:
         prompt: It holds the subject's phrase once or more.
@@ -161,7 +161,7 @@ def plain(prompt: str, subject: str, class_name: str, mode: Mode = "class") -> s
     if not number:
         raise TastemakerError(
             f"prompt {prompt!r} does not hold the subject {subject!r}; set `subject` to the phrase"
-            " as it stands in the prompts."
+            " in the prompts."
         )
     left = [
         word

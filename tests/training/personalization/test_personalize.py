@@ -546,7 +546,7 @@ class TestBadInput:
         (tmp_path / "broken" / "b.jpg").write_bytes(b"no image")
         message = refuses(f"photographs={tmp_path / 'broken'}")
         assert "b.jpg" in message
-        assert "mend it or take it out" in message
+        assert "repair it or remove it" in message
         # The folder is not claimed: with mended photographs the same command works.
         assert not (tmp_path / "out").exists()
 

@@ -109,7 +109,7 @@ def _library() -> ModuleType:
 def _load(
     path: str, subset: str | None, split: str, revision: str | None, columns: tuple[str, ...]
 ) -> Any:
-    """The data set as an iterable of rows, its images as they are encoded."""
+    """Return the data set as an iterable of rows with encoded images."""
     library = _library()
     try:
         if (Path(path) / "dataset_dict.json").is_file() or (Path(path) / "state.json").is_file():
@@ -121,7 +121,7 @@ def _load(
             )
     except (OSError, ValueError, KeyError, RuntimeError, library.exceptions.DatasetsError) as error:
         raise TastemakerError(f"data set {path!r} cannot be loaded: {error}") from None
-    features = rows.features or {}  # unknown in some streams, whose rows then tell themselves
+    features = rows.features or {}  # unknown in some streams; their rows are checked instead
     missing = [name for name in columns if features and name not in features]
     if missing:
         raise TastemakerError(

@@ -1,4 +1,4 @@
-"""Images as files of a folder, beside what says which of them were compared."""
+"""Images as files of a folder with metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tastemaker.datasets.listing import SUFFIXES, Listing
 from tastemaker.storage.files import leads_out
 
 IN_A_FOLDER = 1000
-"""Comparisons whose images are written to one folder: file browsers dislike more."""
+"""Comparisons per folder of written images: file browsers are slow with more."""
 
 FolderPath = Annotated[str, Field(description="A folder.")]
 
@@ -41,7 +41,7 @@ def image_at(root: Path, name: object) -> bytes:
         The encoded bytes.
 
     Raises:
-        TastemakerError: It is no path, leads out of the folder, or cannot be read.
+        TastemakerError: It is not a path, leads out of the folder, or cannot be read.
     """
     if not name or not isinstance(name, str):
         raise TastemakerError(f"an image's path is {name!r}; it must name a file in {root}")
@@ -54,7 +54,7 @@ def image_at(root: Path, name: object) -> bytes:
 
 
 def named_images(root: Path, names: Iterable[object]) -> Iterator[Path]:
-    """The files that a line names as images, where they are such as `image_at` reads."""
+    """Yield the files that a line names as images and that `image_at` can read."""
     for name in names:
         if name and isinstance(name, str) and not leads_out(name):
             file = root / name
@@ -63,13 +63,13 @@ def named_images(root: Path, names: Iterable[object]) -> Iterator[Path]:
 
 
 def by_stem(folder: Path) -> Listing:
-    """The images of a folder: names without ending to whole names; hidden ones not.
+    """List the images of a folder, names without ending to whole names, without hidden ones.
 
     Raises:
         TastemakerError: There is no such folder, or two images have one stem.
     """
     if not folder.is_dir():
-        raise TastemakerError(f"{folder} does not exist; it must hold images.")
+        raise TastemakerError(f"{folder} does not exist; it must have images.")
     found = Listing()
     with os.scandir(folder) as entries:
         for name in (entry.name for entry in entries):
@@ -83,7 +83,7 @@ def by_stem(folder: Path) -> Listing:
 
 
 def suffix_of(image: bytes) -> str:
-    r"""The ending for a file of encoded bytes: `.png`, `.jpg`, ...; `.img` where it is not known.
+    r"""Return the ending for a file of encoded bytes: `.png`, `.jpg`, ...; `.img` if unknown.
 
     Example:
         >>> suffix_of(b"\xff\xd8\xff\xe0")
@@ -96,10 +96,10 @@ def suffix_of(image: bytes) -> str:
 
 @dataclass
 class ImageFolder:
-    """Writes images in numbered files, a thousand comparisons a folder.
+    """Writer of numbered image files, a thousand comparisons per folder.
 
     Args:
-        root: Where; the images come to `images/` in it.
+        root: Output folder; the images go to `images/` in it.
     """
 
     root: Path
@@ -108,8 +108,8 @@ class ImageFolder:
         """Write an image.
 
         Args:
-            number: Of its comparison.
-            place: Of the image in the comparison.
+            number: Index of its comparison.
+            place: Index of the image in the comparison.
             image: Encoded bytes.
 
         Returns:

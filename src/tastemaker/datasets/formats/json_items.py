@@ -1,4 +1,4 @@
-"""The items of a JSON file one after another: of a list, or an object a line."""
+"""Items of a JSON file one after another: a list, or one object per line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tastemaker.core.reading import bounded_integer, check_depth, open_file
 
 CHUNK = 1 << 18
 MOST = 1 << 24
-"""Characters of one item: a file whose item does not end before is no list of rows."""
+"""Most characters of one item."""
 
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def json_items(file: Path) -> Iterator[tuple[int, Any]]:
-    """Read a list of any length with a part of it in memory.
+    """Read a list of any length, a part of it at a time.
 
     Args:
         file: A JSON list, or objects one after another, as in JSON lines.

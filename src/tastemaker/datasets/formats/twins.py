@@ -110,7 +110,7 @@ def _no_twin(root: Path, place: str) -> str | None:
 
 
 def _stems(sides: Sequence[Listing]) -> Iterator[str]:
-    """The stems of both sides, each once, in order."""
+    """Yield the stems of both sides, each once, in order."""
     merged = heapq.merge(*sides, key=os.fsencode)
     return (stem for stem, _ in itertools.groupby(merged))
 

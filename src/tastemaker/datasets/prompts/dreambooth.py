@@ -25,7 +25,7 @@ _PROMPT = re.compile(
 
 @dataclass(frozen=True)
 class DreamBoothPrompts:
-    """What the file holds.
+    """Contents of the file.
 
     Args:
         classes: The class's name for every subject, for instance `{"dog2": "dog"}`.
@@ -37,7 +37,7 @@ class DreamBoothPrompts:
 
 
 def is_dreambooth(lines: Sequence[str]) -> bool:
-    """Tell whether the lines of a file are those of DreamBooth's."""
+    """Return True for the lines of DreamBooth's file."""
     return next((line.strip() for line in lines if line.strip()), "") == _CLASSES
 
 
@@ -75,7 +75,7 @@ def read_dreambooth(file: Path) -> DreamBoothPrompts:
         elif heading in _LISTS:
             templates[_LISTS[heading]].append(_template(line, where))
         else:
-            raise TastemakerError(f"{where} stands under no heading; the first is {_CLASSES!r}.")
+            raise TastemakerError(f"{where} is under no heading; the first is {_CLASSES!r}.")
     held = {_CLASSES: classes, **{title: templates[kind] for title, kind in _LISTS.items()}}
     missing = [title for title, content in held.items() if not content]
     if missing:

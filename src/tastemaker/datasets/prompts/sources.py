@@ -62,13 +62,13 @@ def load_prompts(choice: Choice) -> list[str]:
 def texts(
     *, prompts: Annotated[tuple[str, ...], Field(min_length=1, description="The prompts.")]
 ) -> list[str]:
-    """Take the prompts that the configuration itself holds.
+    """Take the prompts of the configuration itself.
 
     Args:
         prompts: One or more.
 
     Returns:
-        They.
+        The same prompts.
     """
     return list(prompts)
 
@@ -77,10 +77,10 @@ def texts(
 def prompt_file(
     *,
     path: Annotated[str, Field(description="A .txt, .jsonl, .csv, .tsv or .parquet file.")],
-    column: Annotated[str, Field(description="Column or key that holds the prompt.")] = "prompt",
+    column: Annotated[str, Field(description="Column or key of the prompt.")] = "prompt",
     number: Annotated[int | None, Field(ge=1, description="Take the first so many.")] = None,
 ) -> list[str]:
-    """Read prompts from a file: a line each, or a named column.
+    """Read prompts from a file: one per line, or a named column.
 
     Args:
         path: The file; its ending tells the format.
@@ -88,7 +88,7 @@ def prompt_file(
         number: Take only the first so many.
 
     Returns:
-        The prompts as they stand in the file.
+        The prompts of the file, unchanged.
 
     Raises:
         TastemakerError: The file is missing, of another kind, or lacks the column.
@@ -121,7 +121,7 @@ def imagenet_classes(
     """Return "A photo of <class>" for the 1000 classes of ImageNet (ILSVRC 2012), in their order.
 
     The prompts of the DDE paper's Inception Score, with 50 images each. As there, the two pairs of
-    classes that share a name are told apart. The paper's words for them were not available to us:
+    classes that share a name are distinguished. The paper's words for them were not available:
     these are CLIP's, "crane bird" and "construction crane", "tights" and "one-piece bathing suit"
     (both called maillot). So are other names whose plain word means something else first (cricket
     insect, cardigan sweater).
@@ -130,7 +130,7 @@ def imagenet_classes(
         number: Take only the first so many; the order is by kind, beginning with fish and birds.
 
     Returns:
-        The prompts; the prompt at i is of the class that a classifier's logit i stands for.
+        The prompts; the prompt at i is of the class of a classifier's logit i.
 
     References:
         Shi et al. (DDE), arXiv 2411.14871; Russakovsky et al. (ILSVRC), arXiv 1409.0575; Radford
@@ -144,16 +144,19 @@ def imagenet_classes(
 def filled_templates(
     *,
     subject: Annotated[
-        str, Field(pattern=r"\S", description="What fills the slot: token and class, or the class.")
+        str,
+        Field(
+            pattern=r"\S", description="Phrase that fills the slot: token and class, or the class."
+        ),
     ],
     set: Annotated[  # noqa: A002  # the option's name in YAML
         str, Field(description="live, object, or a file: templates, DreamBooth's, captions.")
     ] = "live",
-    kind: Annotated[Kind | None, Field(description="Which list of DreamBooth's file.")] = None,
+    kind: Annotated[Kind | None, Field(description="List of DreamBooth's file.")] = None,
     words: Annotated[
         tuple[str, ...], Field(description="The class's names, to make templates of captions.")
     ] = (),
-    part: Annotated[int, Field(ge=1, description="Which part, from 1 to `of`.")] = 1,
+    part: Annotated[int, Field(ge=1, description="Part to take, from 1 to `of`.")] = 1,
     of: Annotated[int, Field(ge=1, description="Split into so many disjoint parts.")] = 1,
     seed: Annotated[int, Field(ge=0, description="Equal seeds give equal parts.")] = 0,
     number: Annotated[
@@ -163,14 +166,14 @@ def filled_templates(
     """Fill templates, "a {} in a hammock", with a personalised model's subject.
 
     Args:
-        subject: What fills the slot, without an article: "sks dog" to generate with, "dog" to
+        subject: Phrase of the slot, without an article: "sks dog" to generate with, "dog" to
             compare another model.
         set: `live` or `object`, 25 templates each; or a file as `load_templates` reads it.
-        kind: Which list of DreamBooth's `prompts_and_classes.txt`, if `set` names that file.
+        kind: List of DreamBooth's `prompts_and_classes.txt`, if `set` names that file.
         words: The class's names in the singular, if `set` names a file of captions.
-        part: Which part of the split; no two parts share a prompt.
+        part: Part of the split; no two parts share a prompt.
         of: Parts in the split; 1 for the whole set.
-        seed: Of the split.
+        seed: Seed of the split.
         number: Take only the first so many of the part.
 
     Returns:
@@ -192,7 +195,7 @@ def filled_templates(
 
 def _lines(file: Path, column: str) -> list[str]:
     lines = read_lines(file)
-    return lines if lines[-1] else lines[:-1]  # what follows the last line's end is no line
+    return lines if lines[-1] else lines[:-1]  # the text behind the last line's end is empty
 
 
 def _json_lines(file: Path, column: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sets of templates: some of our own, and those of files."""
+"""Sets of templates: shipped ones, and those of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tastemaker.datasets.prompts.captions import read_captions, rewritten
 from tastemaker.datasets.prompts.dreambooth import Kind, is_dreambooth, read_dreambooth
 
 SETS = ("live", "object", "scenes", "scenes_held_out")
-"""Our own. `live` and `object`, in the manner of DreamBooth's, 25 templates each: places, views,
+"""Shipped sets. `live` and `object`, in the manner of DreamBooth's, 25 each: places, views,
 art and materials; `live` has outfits and accessories in place of some. `scenes`, 48, and
 `scenes_held_out`, 24 others: places, neighbours and backgrounds that the embedded model knows."""
 
@@ -21,9 +21,9 @@ def load_templates(name: str, kind: Kind | None = None, words: Sequence[str] = (
     """Load a set by its name, or read it from a file.
 
     Args:
-        name: One of `SETS`, or a file: `.txt` with a template a line; with `kind`, DreamBooth's
+        name: One of `SETS`, or a file: `.txt` with one template per line; with `kind`, DreamBooth's
             `prompts_and_classes.txt`; with `words`, captions (`.json` of COCO's form, or `.txt`).
-        kind: Which of the two lists of DreamBooth's file.
+        kind: List of DreamBooth's file to take.
         words: The class's names that captions are searched for.
 
     Returns:
@@ -39,11 +39,13 @@ def load_templates(name: str, kind: Kind | None = None, words: Sequence[str] = (
     """
     if name in SETS:
         if kind or words:
-            raise TastemakerError(f"templates {name!r} are our own; kind and words are of files.")
+            raise TastemakerError(
+                f"templates {name!r} are shipped; kind and words are options of files."
+            )
         return _listed(Path(__file__).parent / f"{name}.txt")
     file = Path(name)
     if not file.is_file():
-        raise TastemakerError(f"templates {name!r} are no file. {nearest(name, SETS)}")
+        raise TastemakerError(f"templates {name!r} is not a file. {nearest(name, SETS)}")
     if kind and words:
         raise TastemakerError(f"{name}: kind is of DreamBooth's file, words of captions; keep one.")
     if kind:
@@ -54,7 +56,7 @@ def load_templates(name: str, kind: Kind | None = None, words: Sequence[str] = (
 def _listed(file: Path) -> list[str]:
     if file.suffix.lower() != ".txt":
         raise TastemakerError(
-            f"{file}: templates come as .txt, one a line; captions need words=[dog, puppy]."
+            f"{file}: templates come as .txt, one per line; captions need words=[dog, puppy]."
         )
     lines = read_lines(file)
     if is_dreambooth(lines):
@@ -62,7 +64,7 @@ def _listed(file: Path) -> list[str]:
     numbered = ((line, f"{file}, line {number}") for number, line in enumerate(lines, 1))
     templates = [as_template(line, where) for line, where in numbered if line.strip()]
     if not templates:
-        raise TastemakerError(f"{file} holds no templates; write one a line, such as 'a {SLOT}'.")
+        raise TastemakerError(f"{file} has no templates; write one per line, such as 'a {SLOT}'.")
     unique = list(dict.fromkeys(templates))
     repeated = len(templates) - len(unique)
     say_counts(str(file), len(unique), len(templates), (repeated, "repeat an earlier template"))

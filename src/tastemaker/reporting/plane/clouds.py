@@ -1,4 +1,4 @@
-"""Pairs as differences on the plane: where all possible ones point, and which the rule kept.
+"""Pairs as differences on the plane: all possible ones, with those that the rule kept marked.
 
 Every ordered pair of a prompt's candidates is a vector (dIS, dTS), chosen minus rejected.
 """
@@ -25,7 +25,7 @@ class Cloud:
         name: The set of pairs.
         d_is: Fidelity of the chosen minus that of the rejected, shape `[pairs]`.
         d_ts: The same of the prompt.
-        kept: Whether the rule kept the pair.
+        kept: True for pairs that the rule kept.
     """
 
     name: str
@@ -53,11 +53,10 @@ def clouds(run: RunDir, plane: Plane) -> list[Cloud]:
 
     Args:
         run: The run.
-        plane: Which scores.
+        plane: The two scores.
 
     Returns:
-        A cloud a set, in the order of rounds; empty where its candidates are gone or lack one of
-        the scores.
+        One cloud per set, in order; empty where its candidates are missing or lack a score.
 
     Raises:
         TastemakerError: A file is torn.

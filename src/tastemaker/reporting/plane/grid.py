@@ -1,4 +1,4 @@
-"""A subject's photographs beside what every model drew of it: a row a prompt, a column a model."""
+"""Grid of a subject's photographs and images: one row per prompt, one column per model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GridRow:
 
     Args:
         prompt: Its text.
-        seed: With which all models drew it.
+        seed: The seed of all models.
         photograph: One of the subject's; they take turns. None where they are gone.
         drawn: Model to image; None where it is gone.
     """
@@ -40,7 +40,7 @@ class Grid:
     Args:
         subject: Its phrase in the prompts, or "the subject" where the run does not say.
         models: The columns after the photograph.
-        rows: One a prompt.
+        rows: One per prompt.
     """
 
     subject: str
@@ -54,7 +54,7 @@ def grid(contents: Contents, plane: Plane, count: int) -> Grid | None:
     Args:
         contents: The run.
         plane: The run's two scores, whose options name the photographs and the subject.
-        count: How many prompts.
+        count: Number of prompts.
 
     Returns:
         None where fewer than two models kept their images' scores.
@@ -103,7 +103,7 @@ def _options(contents: Contents, column: str) -> Mapping[str, Any]:
 
 
 def _photographs(folder: str | None) -> list[Thumbnail | None]:
-    """The photographs, where they still lie where the run found them."""
+    """Return the photographs, where the folder still exists."""
     if folder is None:
         return []
     # Here, since images as tensors need torch, and a page without a plane does not.

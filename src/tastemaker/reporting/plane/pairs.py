@@ -134,7 +134,7 @@ def _cloud(axes: Axes, held: Cloud, plane: Plane, palette: Palette) -> None:
 
 
 def _window(axes: Axes, window: AngleWindow, across: float, up: float, palette: Palette) -> None:
-    """The wedge of angles above the threshold, its edges with their degrees."""
+    """Draw the wedge of angles above the threshold, its edges with their degrees."""
     far = 2 * max(across, up)
     wedge = Wedge(
         (0, 0), far, window.low, window.high, color=palette["policy"], alpha=0.14, linewidth=0

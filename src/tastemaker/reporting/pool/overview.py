@@ -1,4 +1,4 @@
-"""Reads a pool or pairs: their numbers, and the few images of the contact sheet."""
+"""Overview of a pool or of pairs: counts, scores and the images of the contact sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 MOST_KINDS = 5
-"""Of more models or sizes the rarer are one entry."""
+"""Models or sizes that are listed; rarer ones are summed."""
 
 Array = npt.NDArray[np.float64]
 
@@ -43,12 +43,12 @@ class Card:
 
 @dataclass
 class Overview:
-    """What a folder holds.
+    """Counts, scores and sample images of a pool or of pairs.
 
     Args:
-        name: Of the folder.
-        facts: What is counted, in order.
-        scores: Of each histogram, series by name: all images, or chosen and rejected.
+        name: Name of the folder.
+        facts: Counts by label, in order.
+        scores: Series of each histogram by name: all images, or chosen and rejected.
         cards: The contact sheet.
     """
 
@@ -59,10 +59,10 @@ class Overview:
 
 
 def read(folder: Path, images: int) -> Overview:
-    """Read what a folder holds, with one shard of images in memory.
+    """Read a folder, with one shard of images in memory.
 
     Args:
-        folder: Of a pool, or of pairs.
+        folder: Folder of a pool, or of pairs.
         images: Cards of the contact sheet, spread evenly.
 
     Returns:

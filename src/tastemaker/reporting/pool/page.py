@@ -13,7 +13,7 @@ def render(overview: Overview) -> str:
     """Make the page.
 
     Args:
-        overview: Of a folder.
+        overview: Overview of a folder.
 
     Returns:
         HTML with everything inside: style, figures and images.

@@ -1,4 +1,4 @@
-"""What two pools have in common: prompts and pictures that leaked from one split to another."""
+"""Prompts and pictures in common of two pools, for leaks between splits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def shared(folder: Path, other: Path) -> dict[str, str]:
     """Count prompts and pictures that are in two pools, or in the images of two sets of pairs.
 
     Args:
-        folder: Of a pool or of pairs.
-        other: The same.
+        folder: Folder of a pool or of pairs.
+        other: Another one.
 
     Returns:
         Two facts, each with the first that is in both.
@@ -41,8 +41,8 @@ def shared_pictures(folder: Path, other: Path) -> dict[str, str]:
     """Find the images of a pool, or of pairs, whose pixels are in another.
 
     Args:
-        folder: Of a pool or of pairs.
-        other: The same.
+        folder: Folder of a pool or of pairs.
+        other: Another one.
 
     Returns:
         Ids of `folder`'s, each with the first of `other`'s that has its pixels.
@@ -66,7 +66,7 @@ def _pixels(name: str, image: bytes) -> str:
 
 
 def _images(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Id, prompt and file of each image."""
+    """Yield id, prompt and encoded bytes of each image."""
     only: set[str] | None = None
     pools = [Pool(folder)]
     if PairSet(folder).file.is_file():

@@ -48,7 +48,7 @@ def blocks(overview: Overview) -> str:
     """Draw the contact sheet in half blocks of a terminal that shows 24-bit colours.
 
     Args:
-        overview: Of a folder.
+        overview: Overview of a folder.
 
     Returns:
         Lines of text, each two rows of pixels high.
