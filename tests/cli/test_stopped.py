@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import ImageStat
+from safetensors.torch import load_file
+from tqdm import tqdm
 
 from tastemaker.cli import main
 from tastemaker.core.registry import SCORERS
@@ -88,3 +90,27 @@ def test_a_terminated_scoring_keeps_its_batches(
         "done.json",
         "scores-00000.parquet",
     ]
+
+
+def test_an_interrupted_encoding_keeps_its_images(
+    pairs: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, done = tqdm.update, []
+
+    def interrupts(bar: tqdm, number: int = 1) -> None:  # type: ignore[type-arg]
+        update(bar, number)
+        if bar.desc == "encode":
+            done.append(number)
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    options = [f"model={tiny_model}", "device=cpu", "max_steps=1", "report_to=null"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tqdm, "update", interrupts)
+        assert main(["train", str(pairs), "stopped", *options]) == 130
+    part = Path("stopped/unfinished-cache.safetensors")
+    assert len([key for key in load_file(part) if key.startswith("mean.")]) == 5
+    for folder in ("stopped", "undisturbed"):
+        assert main(["train", str(pairs), folder, *options]) == 0
+    assert files(Path("stopped")) == files(Path("undisturbed"))

@@ -68,9 +68,11 @@ def test_what_depends_on_an_option_is_made_again_and_nothing_else(
     report, policy = FOLDER / "report.json", FOLDER / "policy" / LORA
     first, trained = report.read_text(), policy.read_bytes()
     assert rerun(file, "report.strips=2") == set()
+    capsys.readouterr()
     assert rerun(file, "train.loss.beta=1000") == TRAINED
     (kept,) = (FOLDER / ".artifacts").glob("policy-*")
     assert (kept / LORA).read_bytes() == trained
+    assert "encode" not in capsys.readouterr().err, "encodings of the same pairs are copied"
     assert rerun(file, "evaluate.num_images=2") == {*DRAWN, "policy"}, "beta was set back"
     assert policy.read_bytes() == trained
     assert rerun(file, "evaluate.num_images=2", "pair.filters.min_score={tiny: -9}") == {
@@ -82,7 +84,7 @@ def test_what_depends_on_an_option_is_made_again_and_nothing_else(
     capsys.readouterr()
     main(["show", "runs/small"])
     listed = capsys.readouterr().out
-    assert "  candidates/scores/tiny: score tiny\n" in listed
+    assert "  candidates: generate, scored by tiny\n" in listed
     assert re.search(r"policy-\w{16}: train, loss.beta: 1000.0 there, \d+.0 now\n", listed)
     assert re.search(r"run-\w{16}: report, train.loss.beta: 1000.0 there, \d+.0 now\n", listed)
 

@@ -9,6 +9,7 @@ from typing import Any
 from tastemaker.config.loading import read_yaml
 from tastemaker.storage.artifact import DONE_FILE, first_difference
 from tastemaker.storage.kept import KEPT, artifacts_below, kept_artifacts, kept_reports
+from tastemaker.storage.pool import Pool
 from tastemaker.storage.run_dir import RunDir
 
 
@@ -29,7 +30,7 @@ def listing(run: RunDir) -> str:
     current = {
         place.relative_to(run.folder): about
         for place, about in artifacts_below(run.folder)
-        if KEPT not in place.relative_to(run.folder).parts
+        if not {KEPT, "scores"} & set(place.relative_to(run.folder).parts)
     }
     lines = [f"{run.folder}: a run of {config.get('recipe')}"]
     lines += [_line(run.folder, name, about) for name, about in current.items()]
@@ -53,4 +54,6 @@ def _kept(run: RunDir, current: dict[Path, dict[str, Any]]) -> Iterator[str]:
 
 def _line(run: Path, name: Path, about: dict[str, Any]) -> str:
     state = "" if (run / name / DONE_FILE).is_file() else ", unfinished"
-    return f"  {name}: {about['command']}{state}"
+    scorers = Pool(run / name).scorers()
+    scored = f", scored by {', '.join(scorers)}" if scorers else ""
+    return f"  {name}: {about['command']}{state}{scored}"

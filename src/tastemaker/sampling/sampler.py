@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -27,9 +27,6 @@ from tastemaker.storage.images import encode_png
 from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.unfinished import saved_when_stopped
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 HOW = {
     "num_inference_steps",
@@ -217,12 +214,12 @@ def sample_pool(
             for index, part in mine:
                 batches = list(_batches(part, config.batch_size))
                 rows = _drawn_before(pool.unfinished(index), batches)
-                with saved_when_stopped(pool.unfinished(index), rows, _table):
+                with saved_when_stopped(pool.unfinished(index), rows, _write):
                     for batch in batches:
                         if batch[0] not in rows:
                             rows |= draw_batch(batch)
                         bar.update(len(batch))
-                write_table(pool.shard(index), _table({item: rows[item] for item in part}))
+                _write(pool.shard(index), {item: rows[item] for item in part})
     state.wait_for_everyone()
     return sum(len(part) for _, part in mine)
 
@@ -286,8 +283,8 @@ def _drawn_before(file: Path, batches: Sequence[Sequence[Item]]) -> Rows:
     return dict(zip(chain(*batches), kept, strict=False))
 
 
-def _table(rows: Rows) -> pa.Table:
-    return candidate_table(list(rows.values()))
+def _write(file: Path, rows: Rows) -> None:
+    write_table(file, candidate_table(list(rows.values())))
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -137,11 +137,11 @@ def _score_shard(
     new = [key for key in first if key not in known]
     scores = {key: known[key] for key in first if key in known}
 
-    def table(of: dict[bytes, float]) -> pa.Table:
+    def write(file: Path, of: dict[bytes, float]) -> None:
         values = pa.array(of.values(), pa.float32())
-        return pa.table({CONTENT: pa.array(of.keys(), pa.binary(16)), column: values})
+        write_table(file, pa.table({CONTENT: pa.array(of.keys(), pa.binary(16)), column: values}))
 
-    with saved_when_stopped(begun, scores, table):
+    with saved_when_stopped(begun, scores, write):
         for keys in batched(new, batch_size):
             part = [first[key] for key in keys]
             images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in part]

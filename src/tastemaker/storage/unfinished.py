@@ -1,16 +1,11 @@
-"""Parts of shards that a stopped command leaves for its next start."""
+"""Parts of files that a stopped command leaves for its next start."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from tastemaker.storage.parquet import write_table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from typing import Any, TypeVar
 
 Collected = TypeVar("Collected", bound=Collection[Any])
 
@@ -20,18 +15,18 @@ UNFINISHED = "unfinished"
 
 @contextlib.contextmanager
 def saved_when_stopped(
-    path: Path, made: Collected, table: Callable[[Collected], pa.Table]
+    path: Path, made: Collected, write: Callable[[Path, Collected], object]
 ) -> Iterator[None]:
     """Save what a block has collected so far where Ctrl-C or SIGTERM ends it.
 
     Args:
-        path: The parquet file to write.
+        path: The file to write.
         made: What the block adds to.
-        table: Turns it into a table.
+        write: Writes it there.
     """
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         if made:
-            write_table(path, table(made))
+            write(path, made)
         raise

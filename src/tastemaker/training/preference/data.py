@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from tastemaker.backbones.latents import encode_row
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import DamagedError
 from tastemaker.storage.tensors import read_tensors, write_tensors
+from tastemaker.storage.unfinished import UNFINISHED, saved_when_stopped
 from tastemaker.training.batches import Latents
 from tastemaker.training.preference.pairs import Pairs
 
@@ -90,7 +92,7 @@ def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> T
     prompts = sorted({EMPTY, *table["prompt"]})
     tensors = None if cache is None else _read_cache(cache)
     if tensors is None:
-        tensors = _encode(pairs, ids, prompts, backbone)
+        tensors = _encode(pairs, ids, prompts, backbone, cache)
         if cache is not None:
             write_tensors(cache, tensors)
     latents = Latents.from_tensors(_part(tensors, "latents"))
@@ -151,27 +153,44 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
 
 
 def _encode(
-    pairs: Pairs, ids: Sequence[str], prompts: Sequence[str], backbone: Backbone
+    pairs: Pairs,
+    ids: Sequence[str],
+    prompts: Sequence[str],
+    backbone: Backbone,
+    cache: Path | None,
 ) -> dict[str, torch.Tensor]:
-    means: dict[str, torch.Tensor] = {}
-    stds: dict[str, torch.Tensor] = {}
-    further: dict[str, Conditioning] = {}
-    with tqdm(total=len(ids), desc="encode", unit="images") as bar:
-        for row in pairs.images(set(ids)):
-            name = row["candidate_id"]
-            means[name], stds[name] = encode_row(backbone, row)
-            further[name] = backbone.image_conditioning(row, means[name])
+    part = cache and cache.with_name(f"{UNFINISHED}-{cache.name}")
+    encoded = _read_part(part) if part else {}
+    with (
+        tqdm(total=len(ids), initial=len(encoded), desc="encode", unit="images") as bar,
+        saved_when_stopped(part, encoded, _write_part) if part else contextlib.nullcontext(),
+    ):
+        for row in pairs.images(set(ids) - encoded.keys()):
+            mean, std = encode_row(backbone, row)
+            further = backbone.image_conditioning(row, mean)
+            encoded[row["candidate_id"]] = {"mean": mean, "std": std, **further}
             bar.update()
-    latents = Latents.of([means[each] for each in ids], [stds[each] for each in ids])
+    rows = [encoded[each] for each in ids]
+    latents = Latents.of([row.pop("mean") for row in rows], [row.pop("std") for row in rows])
     embeddings = stack([backbone.encode_prompts([prompt]) for prompt in prompts])
     return {
         **{f"latents.{name}": value for name, value in latents.tensors().items()},
         **{f"prompts.{name}": value.float().cpu() for name, value in embeddings.items()},
-        **{
-            f"images.{name}": value
-            for name, value in stack([further[each] for each in ids]).items()
-        },
+        **{f"images.{name}": value for name, value in stack(rows).items()},
     }
+
+
+def _read_part(file: Path) -> dict[str, Conditioning]:
+    encoded: dict[str, Conditioning] = {}
+    for key, value in (_read_cache(file) or {}).items():
+        kind, _, name = key.partition(".")
+        encoded.setdefault(name, {})[kind] = value
+    return encoded
+
+
+def _write_part(file: Path, encoded: dict[str, Conditioning]) -> None:
+    parts = ((name, kind, value) for name, row in encoded.items() for kind, value in row.items())
+    write_tensors(file, {f"{kind}.{name}": value for name, kind, value in parts})
 
 
 def _part(tensors: Conditioning, kind: str) -> Conditioning:

@@ -12,6 +12,9 @@ from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
 
+ENCODED_BY = ("pairs", "model", "start", "dtype", "method", "text_lora")
+"""Options and inputs that the cached encodings of a training depend on."""
+
 
 def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     """Train a model on pairs, or go on from the newest checkpoint.
@@ -48,6 +51,7 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     artifact = Artifact(output, "train", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed() as unfinished:
         if unfinished:
+            artifact.reuse("cache.safetensors", ENCODED_BY)
             from tastemaker.training.preference.trainer import PreferenceTrainer
 
             cache = output / "cache.safetensors"
