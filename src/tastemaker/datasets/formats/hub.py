@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hub import offline_if_unreachable
 from tastemaker.core.reading import read_bytes
 from tastemaker.core.registry import COMPARISONS
 from tastemaker.datasets.comparisons import (
@@ -116,11 +117,15 @@ def _load(
             held = library.load_from_disk(path)
             rows = held[split] if isinstance(held, library.DatasetDict) else held
         else:
+            offline_if_unreachable()
             rows = library.load_dataset(
                 path, subset, split=split, revision=revision, streaming=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, library.exceptions.DatasetsError) as error:
-        raise TastemakerError(f"data set {path!r} cannot be loaded: {error}") from None
+        raise TastemakerError(
+            f"data set {path!r} cannot be loaded: {error}. Check the name; without a network give a"
+            " folder that `save_to_disk` wrote."
+        ) from None
     features = rows.features or {}  # unknown in some streams; their rows are checked instead
     missing = [name for name in columns if features and name not in features]
     if missing:
