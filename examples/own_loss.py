@@ -1,7 +1,5 @@
 """Train with a loss of your own: DPO-Positive, weighted by the gap of the scores."""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 
@@ -23,9 +21,15 @@ def scaled_dpop(
 
 def main(pairs: str = "runs/demo/pairs", output: str = "own-loss", max_steps: int = 50) -> None:
     """Train on the demo's pairs, after `tastemaker run demo`."""
-    options = {"max_steps": max_steps, "learning_rate": 1e-3, "report_to": None}
-    config = tm.TrainConfig(model="nano", loss={"name": scaled_dpop, "beta": 2000.0}, **options)
-    tm.train(config, Path(pairs), Path(output))
+    tm.train(
+        pairs=pairs,
+        output=output,
+        model="nano",
+        loss={"name": scaled_dpop, "beta": 2000.0},
+        max_steps=max_steps,
+        learning_rate=1e-3,
+        report_to=None,
+    )
 
 
 if __name__ == "__main__":

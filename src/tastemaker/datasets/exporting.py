@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import HUMAN, TIE, DataExportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LAYOUTS
@@ -33,6 +34,7 @@ def is_data(source: Path) -> bool:
     return PairSet(source).file.is_file() or any(source.glob("candidates-*.parquet"))
 
 
+@takes_options(DataExportConfig)
 def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> Path:
     """Write pairs, or the groups of a pool with their verdicts, in a format of other tools.
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import ImagesConfig, ImportConfig, SourceConfig
 from tastemaker.core.content_hash import contents
 from tastemaker.core.errors import TastemakerError
@@ -25,6 +26,7 @@ from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.pool import Pool
 
 
+@takes_options(ImportConfig)
 def import_comparisons(config: ImportConfig, output: Path) -> Path:
     """Import compared images to a pool with a column of verdicts.
 
@@ -46,6 +48,7 @@ def import_comparisons(config: ImportConfig, output: Path) -> Path:
     return _import(config, output)
 
 
+@takes_options(ImagesConfig)
 def import_images(config: ImagesConfig, output: Path) -> Path:
     """Import captioned photographs to a pool with the source `real`.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.values import checked_name
@@ -27,6 +28,7 @@ MEASURING = ("scorers", "judge", "real", "features", "metrics")
 """Options that do not enter the images."""
 
 
+@takes_options(EvaluateConfig)
 def evaluate(
     config: EvaluateConfig,
     models: Mapping[str, Path | str],

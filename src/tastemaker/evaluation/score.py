@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.preflight import check, expect
 from tastemaker.storage.pool import Pool
 
 
+@takes_options(ScoreConfig)
 def score(config: ScoreConfig, pool: Path) -> Path:
     """Add the scores of every configured scorer to a pool.
 

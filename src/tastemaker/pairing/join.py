@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import JoinConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import JOINS
@@ -69,6 +70,7 @@ def best_worst(
         yield Pick(best, worst, gain)
 
 
+@takes_options(JoinConfig)
 def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path:
     """Pair the items of one pool with the same items of another, or of earlier pairs.
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import PairConfig
 from tastemaker.core.registry import RULES
 from tastemaker.core.values import Names
@@ -113,6 +114,7 @@ def weighted(
     yield from extremes(group.scored_by(weights, zscored=zscored))
 
 
+@takes_options(PairConfig)
 def pair(config: PairConfig, pool: Path, output: Path) -> Path:
     """Pair a scored pool's candidates.
 

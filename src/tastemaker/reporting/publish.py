@@ -10,6 +10,7 @@ import yaml
 from tastemaker.backbones.loading import is_adapter
 from tastemaker.backbones.lora.diffusers_file import MODEL_FILE
 from tastemaker.backbones.lora.exchange import export_lora
+from tastemaker.config.commands import takes_options
 from tastemaker.config.loading import load
 from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
@@ -29,6 +30,7 @@ NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "artifact.json", "done.json
 """Files of a trained pipeline's folder that are left out."""
 
 
+@takes_options(PublishConfig)
 def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
     """Write a folder with the weights of a finished run in both layouts, card, report and pictures.
 

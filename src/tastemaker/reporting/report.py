@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import ReportConfig
 from tastemaker.storage.files import atomic, write_text
 from tastemaker.storage.locks import exclusive
@@ -15,6 +16,7 @@ from tastemaker.storage.run_dir import RunDir
 __all__ = ["report"]
 
 
+@takes_options(ReportConfig)
 def report(config: ReportConfig, run: RunDir) -> Path:
     """Write the page of a finished run to `run.report_html`, its strips to `run.before_after`.
 

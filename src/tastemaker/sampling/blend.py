@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import BlendConfig
 from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
@@ -36,6 +37,7 @@ class Blended:
     best: str
 
 
+@takes_options(BlendConfig)
 def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Path:
     """Mix every real image with the best-scored candidate for its caption.
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tastemaker.sampling.sampler import Draw, Item, RealImage
 
 
+@takes_options(GenerateConfig)
 def generate(config: GenerateConfig, output: Path) -> Path:
     """Draw `num_candidates` images for every prompt, or for the caption of every real image.
 
@@ -45,6 +47,7 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     return output
 
 
+@takes_options(ReconstructConfig)
 def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     """Noise every real image to some timesteps, and denoise it from there by a model.
 

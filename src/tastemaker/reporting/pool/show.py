@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import ShowConfig
 from tastemaker.storage.files import write_text
 from tastemaker.storage.locks import exclusive
@@ -12,6 +13,7 @@ from tastemaker.storage.locks import exclusive
 __all__ = ["show"]
 
 
+@takes_options(ShowConfig)
 def show(config: ShowConfig, folder: Path) -> str:
     """Describe a pool or pairs, and write the page where one is asked for.
 

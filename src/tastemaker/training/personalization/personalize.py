@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
@@ -14,6 +15,7 @@ from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.images import pixel_hash
 
 
+@takes_options(PersonalizeConfig)
 def personalize(config: PersonalizeConfig, output: Path) -> Path:
     """Train a model on photographs of one subject, or go on from the newest checkpoint.
 

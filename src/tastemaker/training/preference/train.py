@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.preflight import check, expect
@@ -16,6 +17,7 @@ ENCODED_BY = ("pairs", "model", "start", "dtype", "method", "text_lora")
 """Options and inputs that the cached encodings of a training depend on."""
 
 
+@takes_options(TrainConfig)
 def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     """Train a model on pairs, or go on from the newest checkpoint.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tastemaker.config.commands import takes_options
 from tastemaker.config.training import RewardTrainConfig
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check
@@ -11,6 +12,7 @@ from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.trained_prompts import write_trained_prompts
 
 
+@takes_options(RewardTrainConfig)
 def train_reward(config: RewardTrainConfig, output: Path) -> Path:
     """Train a LoRA on the gradient of a scorer, or go on from the newest checkpoint.
 
