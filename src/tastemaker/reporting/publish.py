@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,7 +17,6 @@ from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.judges import training_scorers
 from tastemaker.reporting.model_card import card
-from tastemaker.reporting.places import without_places
 from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.files import atomic, read_json, read_record, write_json, write_text
 from tastemaker.storage.locks import exclusive
@@ -70,6 +70,28 @@ def publish(config: PublishConfig, run: RunDir, output: Path) -> Path:
     if config.push_to_hub is not None:
         _push(config, output)
     return output
+
+
+def without_places(data: Any) -> Any:
+    """Shorten every absolute path, or path in the user's home, to its last name.
+
+    Args:
+        data: JSON-like.
+
+    Returns:
+        The same with shorter texts; keys are texts too.
+
+    Example:
+        >>> without_places({"model": "/home/me/models/sd15", "prompts": "~/cats.txt", "seed": 3})
+        {'model': 'sd15', 'prompts': 'cats.txt', 'seed': 3}
+    """
+    if isinstance(data, dict):
+        return {without_places(key): without_places(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [without_places(value) for value in data]
+    if isinstance(data, str) and (data.startswith("~") or Path(data).is_absolute()):
+        return Path(data).name
+    return data
 
 
 def _fill_weights(run: RunDir, output: Path) -> None:
