@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         pairs = small_pairs(Path(name))
         train = load("demo", (*SMALL, "train.report_to=null")).train
-        trainer = PreferenceTrainer(train, pairs, Path(name) / "policy")
+        trainer = PreferenceTrainer(train.model, pairs, train, output=Path(name) / "policy")
         trainer.begin()
         trainer.record(trainer.train_step(trainer.batch(trainer.done)))
         lines = traced_step(trainer)

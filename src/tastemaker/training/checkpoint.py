@@ -39,7 +39,7 @@ class Stateful(Protocol):
 
 @dataclass
 class TrainState:
-    """What changes from step to step.
+    """State of a training that changes from step to step.
 
     Attributes:
         weights: Parameters that train, by name.

@@ -27,7 +27,7 @@ Set `num_processes` to the number of GPUs.
 """
 
 TEXT = "text_encoder_"
-"""How the names of the text encoders' parameters begin."""
+"""Prefix of the names of the text encoders' parameters."""
 
 
 def accelerator_for(

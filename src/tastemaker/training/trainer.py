@@ -69,16 +69,16 @@ class Trainer(ABC, Generic[Config, Batch]):
     """
 
     unit: ClassVar[str]
-    """What a sample is: "pairs" or "images"."""
+    """Name of the samples: "pairs" or "images"."""
 
     shown: ClassVar[tuple[str, ...]] = ("loss",)
     """Metrics beside the progress bar."""
 
     remedy = "Lower learning_rate, or raise dtype to fp32."
-    """What to do about a loss or gradient that is not finite."""
+    """Advice about a loss or gradient that is not finite."""
 
     wrapped: ClassVar[bool] = True
-    """Whether accelerate wraps the networks: DDP and FSDP2 expect one forward per backward pass."""
+    """Let accelerate wrap the networks: DDP and FSDP2 expect one forward per backward pass."""
 
     backbone: Backbone
     policy: torch.nn.Module
@@ -145,8 +145,7 @@ class Trainer(ABC, Generic[Config, Batch]):
                 if stopped:
                     interruption.act()
         self.save_model()
-        # The other processes read it in the next command.
-        self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()  # all read it in the next command
 
     def begin(self) -> None:
         """Restore the newest checkpoint and cut the files of metrics back to it."""
@@ -303,7 +302,7 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
 class MetricsFile:
     """File of one JSON object per optimizer step.
 
-    It keeps nothing that depends on the clock, so that a resumed run ends with the same bytes.
+    Nothing in it depends on the clock: a resumed run ends with the same bytes.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""From a handful of photographs of a subject to a model that knows it: DreamBooth."""
+"""DreamBooth: train a model on a few photographs of a subject."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ POINTS = 50
 """Timesteps at which curves over t are kept."""
 
 SNAPSHOTS = 50
-"""How often a run keeps the corrections, at most."""
+"""Number of steps per run that keep the corrections, at most."""
 
 OBSERVED = ("margin", "accuracy", "saturation", "weight", "gradient")
 

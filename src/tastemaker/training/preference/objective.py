@@ -205,8 +205,7 @@ def residuals_of(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
-    The reference runs first and without graph, so that its activations are gone before the
-    policy's are kept.
+    The reference runs first, so that its activations are gone before the policy's are kept.
 
     Args:
         backbone: The model's family.

@@ -13,7 +13,7 @@ BRANCHES = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_r
 
 
 class StepArrays:
-    """Running estimates of every step's error, one array a branch; their sums over `s > t`.
+    """Running estimates of every step's error, one array per branch; their sums over `s > t`.
 
     What is kept is the error, which changes slowly with t, and not `c_s * error_s`: c falls 45-fold
     within the first fiftieth of a Stable Diffusion schedule.
@@ -21,7 +21,7 @@ class StepArrays:
     Args:
         schedule: The backbone's schedule.
         ema: Share of the old value kept at an update.
-        buckets: Number of buckets of timesteps, at most; 0 for one a timestep.
+        buckets: Number of buckets of timesteps, at most; 0 for one per timestep.
         variance: Variance of a reverse step.
         sign: Where x_{s-1} is put.
 

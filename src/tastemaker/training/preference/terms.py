@@ -1,4 +1,4 @@
-"""From the configuration to bound losses with their weights, and a credit scheme."""
+"""Bind the configured losses with their weights, and build the credit scheme."""
 
 from __future__ import annotations
 
