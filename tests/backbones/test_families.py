@@ -131,7 +131,7 @@ def test_the_last_layer_computes_in_fp32(model: Path, drawing: SamplingBatch) ->
             return backbone.predict(denoiser, noisy, timesteps, drawing.conditioning).detach()
 
     rounded = predict(backbone.denoiser).float()
-    backbone.prepare_training()
+    backbone.prepare_training("bf16")
     copied = copy.deepcopy(backbone.denoiser)
     fine = predict(backbone.denoiser)
     assert fine.dtype == torch.float32

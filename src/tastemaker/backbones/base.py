@@ -14,7 +14,7 @@ import torch
 from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.gradient_sampling import Step, guided_step
-from tastemaker.backbones.lora.adapters import adapters_off, has_adapter
+from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.switches import OUTSIDE
 from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
@@ -25,9 +25,7 @@ from tastemaker.storage.files import written_folder
 
 
 class Backbone(ABC):
-    """A text-to-image diffusers pipeline behind one interface for all families.
-
-    A family's subclass adds its prompt embeddings, its denoiser's call and its sampler.
+    """A text-to-image pipeline; a family adds prompt embeddings, denoiser call and sampler.
 
     Args:
         name: Name, hub id or folder that the model was loaded from.
@@ -154,8 +152,14 @@ class Backbone(ABC):
         """
         embeddings = stack([self._encode(text) for text in prompts])
         if self.text_range is not None:
-            with adapters_off(*filter(has_adapter, self.text_encoders)):
+            encoders = list(filter(has_adapter, self.text_encoders))
+            for encoder in encoders:
+                encoder.disable_adapters()
+            try:
                 outside = stack([self._encode(text) for text in prompts])
+            finally:
+                for encoder in encoders:
+                    encoder.enable_adapters()
             embeddings |= {f"{OUTSIDE}{name}": value for name, value in outside.items()}
         return embeddings
 
@@ -290,13 +294,10 @@ class Backbone(ABC):
     ) -> torch.Tensor:
         """Return the target of the prediction: noise, v or x_0, as the model was trained."""
 
-    def prepare_training(self, device: torch.device | None = None) -> None:
-        """Compute the last layer in fp32, and take the fastest attention of a device.
-
-        Args:
-            device: Device of the training; None for the model's own.
-        """
-        keep_in_fp32(getattr(self.denoiser, self.last))
+    def prepare_training(self, dtype: str, device: torch.device | None = None) -> None:
+        """Keep the last layer in fp32, and take the fastest attention of a device (None: own)."""
+        if dtype != "fp32":
+            keep_in_fp32(getattr(self.denoiser, self.last))
 
     def release_encoders(self, *, keep_text: bool = False) -> None:
         """Drop VAE and text encoders from memory, once everything is cached.

@@ -103,8 +103,8 @@ class UNetBackbone(Backbone):
             return self.schedule.get_velocity(latents, noise, timesteps)
         return latents if self.prediction_type == "sample" else noise
 
-    def prepare_training(self, device: torch.device | None = None) -> None:
-        super().prepare_training(device)
+    def prepare_training(self, dtype: str, device: torch.device | None = None) -> None:
+        super().prepare_training(dtype, device)
         # On a CPU the backward pass of fused attention costs more than all the rest of a small
         # network; plain attention gives the same numbers up to rounding.
         if (device or self.device).type == "cpu":

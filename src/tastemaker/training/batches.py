@@ -138,7 +138,7 @@ def noisy_batch(
     if sample_posterior:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
-    device = backbone.device
+    device = backbone.pipeline.device
     clean, noise = mean.to(device), torch.cat([noise] * sides).to(device)
     timesteps = torch.cat([timesteps] * sides).to(device)
     return NoisyBatch(

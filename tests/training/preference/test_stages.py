@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora.adapters import START, only_adapter, trainable
+from tastemaker.backbones.lora.adapters import ADAPTER, START, activate, trainable
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.pairs import PairSet
@@ -75,8 +75,9 @@ class TestStart:
         backbone = load_backbone(str(tiny_model), device="cpu")
         assert isinstance(make_trainable(config, backbone), FrozenAdapter)
         before = set(trainable(backbone.denoiser))
-        with only_adapter(backbone.denoiser, START):
-            assert not trainable(backbone.denoiser)
+        activate(backbone.denoiser, START)
+        assert not trainable(backbone.denoiser)
+        activate(backbone.denoiser, ADAPTER)
         assert set(trainable(backbone.denoiser)) == before
         assert before
         assert all(".policy." in name for name in before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,36 +87,8 @@ def adapted(backbone: Backbone) -> list[torch.nn.Module]:
     return [each for each in networks if getattr(each, "peft_config", None)]
 
 
-@contextlib.contextmanager
-def adapters_off(*networks: Any) -> Iterator[None]:
-    """Run the block with networks as they were before `add_lora`.
-
-    To be left before the policy's forward pass: toggled between a forward and its backward pass,
-    PEFT's switch upsets compiled and distributed models.
-    """
-    for each in networks:
-        each.disable_adapters()
-    try:
-        yield
-    finally:
-        for each in networks:
-            each.enable_adapters()
-
-
-@contextlib.contextmanager
-def only_adapter(module: Any, name: str) -> Iterator[None]:
-    """Run the block with one adapter active, then with the policy's again.
-
-    To be left before the policy's forward pass, as `adapters_off`.
-    """
-    _activate(module, name)
-    try:
-        yield
-    finally:
-        _activate(module, ADAPTER)
-
-
-def _activate(module: Any, name: str) -> None:
+def activate(module: torch.nn.Module, name: str) -> None:
+    """Use one adapter of a network, which trains if it is the policy's."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for layer in module.modules():

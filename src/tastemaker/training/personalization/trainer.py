@@ -44,7 +44,7 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
             self.backbone.timestep_density(*each.shape[2:]) for each in self.data.latents.mean
         ]
         self.backbone.release_encoders(keep_text=bool(text))
-        self.backbone.prepare_training()
+        self.backbone.prepare_training(config.dtype)
         free_denoiser(config, self.backbone)
         weights = trainable_parameters(self.backbone.denoiser, text)
         rates = text_rates(weights, config)

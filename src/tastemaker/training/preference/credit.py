@@ -10,7 +10,7 @@ A branch is one of policy/reference on chosen/rejected, in the order of `BRANCHE
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -51,7 +51,12 @@ class Credit:
 
     Args:
         schedule: The backbone's schedule.
+
+    Attributes:
+        neutral: The loss sees the errors as they are, and there is nothing to learn from them.
     """
+
+    neutral: ClassVar[bool] = False
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
@@ -96,6 +101,8 @@ class Uniform(Credit):
     References:
         Wallace et al., arXiv 2311.12908.
     """
+
+    neutral = True
 
 
 @CREDITS.register("discounted")

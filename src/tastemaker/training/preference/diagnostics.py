@@ -152,7 +152,8 @@ class CreditDiary:
         """Write the line of the step that was just done."""
         row: dict[str, Any] = {"count": self.count.int().tolist()}
         row |= {name: values.tolist() for name, values in zip(OBSERVED, self.sums, strict=True)}
-        if self.credit.state() and (done % -(-self.steps // SNAPSHOTS) == 0 or done == self.steps):
+        due = done % -(-self.steps // SNAPSHOTS) == 0 or done == self.steps
+        if due and self.credit.state():
             row["correction"] = self.credit.correction(_points(self.credit)).tolist()
         self.file.append(done, row)
         self._clear()

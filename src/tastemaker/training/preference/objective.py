@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import START, adapted, adapters_off, only_adapter
+from tastemaker.backbones.lora.adapters import ADAPTER, START, activate, adapted
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.losses import DenoisingErrors
@@ -115,9 +114,7 @@ def pair_batch(
 
 
 def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
-    """Choose the samples that train with the empty prompt.
-
-    Sampling with classifier-free guidance needs a model that still draws without a prompt.
+    """Choose the samples that train with the empty prompt, which guidance needs in sampling.
 
     Args:
         draws: Numbers of the samples in the run.
@@ -139,34 +136,33 @@ class Reference:
 
     Args:
         backbone: The model, whose networks carry the LoRA that trains.
-        below: Switches a network to what it was; left before the policy's forward pass.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        below: Callable[[torch.nn.Module], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.denoiser: torch.nn.Module = backbone.denoiser
         self.text_encoders: Sequence[torch.nn.Module] = backbone.text_encoders
         self.adapted = adapted(backbone)
-        self.below = below
 
     @torch.no_grad()
     def residual(self, batch: NoisyBatch) -> torch.Tensor:
         """Return prediction minus target, shape [2 * pairs, channels, h, w], without graph."""
         with contextlib.ExitStack() as stack:
+            # Not between a forward and its backward pass: that upsets compiled models.
             for network in self.adapted:
-                stack.enter_context(self.below(network))
+                self._switch(network, stack)
             return residual(self.backbone, self.denoiser, batch, self.text_encoders)
+
+    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
+        """Make a network what it was before training, until the stack is left; a copy is so."""
 
 
 class AdaptersOff(Reference):
     """The policy's own networks with their adapters switched off: no second model in memory."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone, adapters_off)
+    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
+        network.disable_adapters()
+        stack.callback(network.enable_adapters)
 
 
 class FrozenAdapter(Reference):
@@ -175,8 +171,9 @@ class FrozenAdapter(Reference):
     For later stages of a curriculum: with the adapters off, the network is the base.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone, functools.partial(only_adapter, name=START))
+    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
+        activate(network, START)
+        stack.callback(activate, network, ADAPTER)
 
 
 class FrozenCopy(Reference):
@@ -253,6 +250,8 @@ def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -
     Returns:
         The errors that losses see.
     """
+    if credit.neutral:
+        return errors
     scale, correction = credit.scale(timesteps), credit.correction(timesteps)
     return DenoisingErrors(*(scale * errors.stack() + correction))
 

@@ -101,7 +101,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.given = given is not None
         if self.sheets is None and not self.given:
             self.backbone.release_encoders(keep_text=config.text_lora is not None)
-        self.backbone.prepare_training()
+        self.backbone.prepare_training(config.dtype)
         self.reference = make_trainable(config, self.backbone)
         self.losses = build_losses(config)
         self.credit = build_credit(config, self.backbone)
@@ -257,7 +257,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
             self.ema.update()
         timesteps, errors, observed = zip(*details, strict=True)
         drawn = self.accelerator.gather(torch.cat(timesteps))
-        self.credit.update(self._gathered(errors), drawn)
+        if not self.credit.neutral:
+            self.credit.update(self._gathered(errors), drawn)
         rows = self._gathered(observed)
         if self.diary is not None:
             self.diary.see(rows, drawn)

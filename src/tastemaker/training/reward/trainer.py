@@ -63,7 +63,7 @@ class RewardTrainer(Trainer[RewardTrainConfig, RewardBatch]):
         self.backbone = load_policy(config)
         self.embeddings = {text: self.backbone.encode_prompts([text]) for text in prompts}
         self.negative = self.backbone.encode_negative("")
-        self.backbone.prepare_training()
+        self.backbone.prepare_training(config.dtype)
         add_lora(self.backbone.denoiser, config.lora, config.seed)
         self.backbone.denoiser.train()
         self.prepare()
