@@ -30,7 +30,6 @@ from tastemaker.config.sections import (
 )
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.run_dir import RunDir, refuse_claimed
 
 Command = Callable[[argparse.Namespace], int | None]
 
@@ -155,6 +154,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 def _export(parsed: argparse.Namespace) -> None:
     from tastemaker.datasets.exporting import export_comparisons, is_data
+    from tastemaker.storage.run_dir import refuse_claimed
 
     source, output = Path(parsed.source), Path(parsed.output)
     if is_data(source):
@@ -171,6 +171,7 @@ def _export(parsed: argparse.Namespace) -> None:
 
 def _show(parsed: argparse.Namespace) -> None:
     from tastemaker.reporting.pool.show import show
+    from tastemaker.storage.run_dir import RunDir
 
     section, shown = _section(ShowConfig, parsed), Path(parsed.shown)
     if not RunDir(shown).config.is_file():
@@ -185,6 +186,7 @@ def _show(parsed: argparse.Namespace) -> None:
 
 def _publish(parsed: argparse.Namespace) -> None:
     from tastemaker.reporting.publish import publish
+    from tastemaker.storage.run_dir import RunDir
 
     run = RunDir(Path(parsed.run))
     print(publish(_section(PublishConfig, parsed), run, Path(parsed.output)) / "README.md")
@@ -195,7 +197,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     from tastemaker.evaluation.evaluate import summary
     from tastemaker.recipes.run import run
 
-    folder: RunDir = run(config.load(parsed.source, tuple(parsed.overrides)))
+    folder = run(config.load(parsed.source, tuple(parsed.overrides)))
     print(summary(folder.report_json))
     print(f"\n{folder.report_json}\n{folder.report_html}")
 
@@ -217,6 +219,7 @@ def stack_command(parsed: argparse.Namespace) -> None:
 def report_command(parsed: argparse.Namespace) -> None:
     """A finished run's page again."""
     from tastemaker.recipes.run import report_again
+    from tastemaker.storage.run_dir import RunDir
 
     print(report_again(RunDir(Path(parsed.run))))
 

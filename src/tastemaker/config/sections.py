@@ -25,7 +25,7 @@ Bound = Annotated[int, Field(ge=0, le=1000)]
 class Section(Options):
     """Base of every section; defaults are checked too."""
 
-    model_config = ConfigDict(validate_default=True)
+    model_config = ConfigDict(validate_default=True, defer_build=True)
 
 
 def section_class(annotation: Any) -> type[Section] | None:
