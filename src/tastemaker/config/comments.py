@@ -101,7 +101,7 @@ def _absent_lines(kind: type[BaseModel]) -> Iterator[str]:
 
 
 def _comment(field: FieldInfo, kind: type[Section] | None = None) -> Iterator[str]:
-    """What an option means, and its default where it is a plain value."""
+    """Return the meaning of an option, with its default where that is a plain value."""
     text = field.description or (kind.__doc__ if kind else "") or ""
     text = " ".join(text.split())
     if kind is None:

@@ -112,7 +112,7 @@ def _path(kind: type[Section], target: str) -> str | None:
     fields = kind.model_fields
     if name in fields:
         section = section_class(fields[name].annotation)
-        # What is no section is a registered entry with options of its own.
+        # Anything but a section is a registered entry with options of its own.
         if not option or section is None or option in section.model_fields:
             return target
     for inside, field in fields.items():

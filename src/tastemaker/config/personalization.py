@@ -19,7 +19,7 @@ TOKEN = "<[a-z0-9_-]+>"
 FULL_LEARNING_RATE = 2e-6
 """Of all weights in personalisation; adapters take far more."""
 
-# Of fields whose default depends on what is trained, and how: the default stands in each section.
+# Defaults of these fields depend on what is trained, and how: each section states its own.
 
 
 class TokenConfig(Section):

@@ -101,7 +101,7 @@ class GuardConfig(Section):
 
 
 class OptimisationConfig(Section):
-    """What every training has in common, whatever it learns from."""
+    """Options of every training: model, adapters, optimizer, steps, checkpoints."""
 
     model: Model = Field(description="Named model, hub id, pipeline folder or trained folder.")
     lora: LoraConfig = Field(LoraConfig(), description="Options of the denoiser's adapters.")

@@ -87,7 +87,7 @@ def read_report(path: Path) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        Its content, as it stands.
+        Its content, unchanged.
 
     Raises:
         TastemakerError: It is missing, torn or of another shape, or a number in it is not finite.

@@ -149,7 +149,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         return ValidationSheets(config.validation, self.backbone, folder, config.seed)
 
     def _densities(self) -> list[torch.Tensor | None]:
-        """How often each timestep is drawn, per bucket: the family's share times the scheme's."""
+        """Return the density of timesteps per bucket: the family's times the credit scheme's."""
         own, densities = self.credit.density(), []
         for latents in self.data.latents.mean:
             family = self.backbone.timestep_density(*latents.shape[2:])
