@@ -17,6 +17,7 @@ OUTSIDE = (
     "benchmarks/*/*.png",
     "benchmarks/*/weights/README.md",
     "benchmarks/reliability/*.json",
+    "examples/*.py",
     "src/tastemaker/nano/weights/MODEL_CARD.md",
     "NOTICE",
 )
