@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.backbones.conditioning import Conditioning, stack
+from tastemaker.backbones.family import Family
 from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.switches import OUTSIDE
@@ -24,7 +25,7 @@ from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.storage.files import written_folder
 
 
-class Backbone(ABC):
+class Backbone(Family):
     """A text-to-image pipeline; a family adds prompt embeddings, denoiser call and sampler.
 
     Args:
@@ -38,17 +39,8 @@ class Backbone(ABC):
         text_range: Timesteps [low, high) at which a text encoder's LoRA acts; None for all.
     """
 
-    part: ClassVar[str]
-    """The pipeline's name of the denoiser."""
-
     last: ClassVar[str]
     """The denoiser's name of its last layer."""
-
-    text_parts: ClassVar[tuple[str, ...]] = (TEXT,)
-    """The pipeline's names of the text encoders that a LoRA may train on."""
-
-    samplers: ClassVar[tuple[str, ...]]
-    """Scheduler classes that sample from the family's noise process."""
 
     takes_negative: ClassVar[bool] = True
     """False for families that ignore a negative prompt."""
@@ -74,6 +66,12 @@ class Backbone(ABC):
     def denoiser(self) -> Any:
         """The network that is trained: a U-Net or a transformer."""
         return getattr(self.pipeline, self.part)
+
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """All networks of the pipeline by name, in its order."""
+        parts = self.pipeline.components
+        return {name: each for name, each in parts.items() if isinstance(each, torch.nn.Module)}
 
     @property
     def device(self) -> torch.device:

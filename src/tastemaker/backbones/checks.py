@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import read_family, resolve, root_of
+from tastemaker.backbones.loading import backbone_class, resolve, root_of
 from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
 from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.config.sections import SamplingConfig
@@ -57,7 +57,7 @@ def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...],
 
     if files:
         place = resolve(model)
-        variant_of(Path(place), read_family(place))
+        variant_of(Path(place), backbone_class(place))
     backbone = load_skeleton(model)
     if scheduler:
         set_scheduler(backbone, scheduler)
@@ -138,7 +138,7 @@ def student_warning(model: str) -> str | None:
     """
     root = root_of(model)
     place = resolve(root)
-    sign = student(root, place, read_part(place, INDEX))
+    sign = student(root, place, read_part(place, INDEX), backbone_class(root))
     if sign is None:
         return None
     return (

@@ -11,13 +11,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import pad
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.family import Configs
 from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.lora.switches import OUTSIDE
 from tastemaker.backbones.sampling_batch import SamplingBatch, require_finite
@@ -33,6 +34,21 @@ class FlowBackbone(Backbone):
     last = "proj_out"
     samplers = FLOW
     learns_words = False  # prompts go through T5 too
+    packed: ClassVar[int] = 1
+    """Latents that the transformer takes as channels of one."""
+
+    @classmethod
+    def check_options(cls, model: str, configs: Configs) -> None:
+        config = configs["transformer"]
+        latents = configs["vae"].get("latent_channels", 4) * cls.packed
+        takes = config.get("in_channels", 16 * cls.packed)
+        gives = config.get("out_channels") or takes
+        if takes != latents or gives != latents:
+            raise TastemakerError(
+                f"{model}: its transformer takes {takes} channels and gives {gives}, where its"
+                f" VAE's latents are {latents}: a model of another task (fill, control) or with"
+                " another VAE. Take the text-to-image model that it was made from."
+            )
 
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline)
@@ -134,6 +150,15 @@ class FlowBackbone(Backbone):
 class SD3Backbone(FlowBackbone):
     """A `StableDiffusion3Pipeline`: two CLIP text encoders, on which a LoRA may train, and T5."""
 
+    title = "SD3"
+    classes: ClassVar = {
+        "transformer": "SD3Transformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModelWithProjection",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "text_encoder_3": "T5EncoderModel",
+    }
+    optional = ("text_encoder_3",)
     text_parts = ("text_encoder", "text_encoder_2")
 
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.family import Configs
 from tastemaker.backbones.flow import FlowBackbone
 from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.sampling_batch import SamplingBatch
+from tastemaker.core.errors import TastemakerError
 
 TRAINED_AT = 1.0
 """Guidance input of FLUX.1-dev in training: 1 is the prediction without guidance."""
@@ -26,12 +28,33 @@ class FluxBackbone(FlowBackbone):
     negative prompts have no effect.
     """
 
+    title = "FLUX.1"
+    classes: ClassVar = {
+        "transformer": "FluxTransformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+    }
     takes_negative = False
     takes_text_range = False  # one pooled embedding serves all timesteps
+    packed = 4
+
+    @classmethod
+    def check_options(cls, model: str, configs: Configs) -> None:
+        super().check_options(model, configs)
+        if (size := configs["transformer"].get("patch_size", 1)) != 1:
+            raise TastemakerError(
+                f"{model}: its transformer has patch_size={size}, FLUX.1's is 1; take a FLUX.1"
+                " model."
+            )
+
+    @classmethod
+    def distilled(cls, config: Mapping[str, Any]) -> str | None:
+        return None if config.get("guidance_embeds") else "guidance_embeds=false"
 
     @property
     def channels(self) -> int:
-        return int(self.pipeline.transformer.config.in_channels) // 4
+        return super().channels // self.packed
 
     def grid(self, num_inference_steps: int, shape: Sequence[int]) -> Any:
         scheduler, steps = self.pipeline.scheduler, num_inference_steps

@@ -139,12 +139,12 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
 
     hide_bars()
     place = resolve(model)
-    family = read_family(model)
+    kind = backbone_class(model)
     target = torch_device(device)
     check_dtype(target, dtype)
     options: dict[str, Any] = {"dtype": torch_dtype(dtype), **left_out(place)}
     if Path(place).is_dir():
-        options["variant"] = variant_of(Path(place), family)
+        options["variant"] = variant_of(Path(place), kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -154,13 +154,12 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     except Exception as error:  # whatever the libraries stumble over in files of others
         raise unreadable(model, error) from error
     pipeline.to(target)
-    return backbone_class(model)(model, pipeline)
+    return kind(model, pipeline)
 
 
 def left_out(place: str) -> dict[str, None]:
     """Return the parts of a pipeline that are not loaded, as `from_pretrained` takes them."""
-    with_checker = read_part(place, INDEX)["_class_name"] == "StableDiffusionPipeline"
-    return {"safety_checker": None} if with_checker else {}
+    return dict.fromkeys(_class_of(read_part(place, INDEX)["_class_name"]).left_out)
 
 
 def unreadable(model: str, error: Exception) -> TastemakerError:
@@ -170,15 +169,6 @@ def unreadable(model: str, error: Exception) -> TastemakerError:
         f"model {model!r} could not be loaded: {type(error).__name__}: {said}. If its files are"
         " damaged, download or save it again."
     )
-
-
-def backbone_class(model: str) -> Any:
-    """Return the class of a model's family.
-
-    Raises:
-        TastemakerError: The model is missing, broken, or not understood.
-    """
-    return _class_of(read_family(model))
 
 
 def _class_of(family: str) -> Any:
@@ -195,14 +185,11 @@ def hide_bars() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def read_family(model: str) -> str:
-    """Return the class of a model's pipeline, once its parts are known to be understood.
+def backbone_class(model: str) -> Any:
+    """Return the class of a model's family, once its parts are known to be understood.
 
     Args:
         model: A registered name, a hub id or a pipeline folder.
-
-    Returns:
-        One of `FAMILIES`.
 
     Raises:
         TastemakerError: The model is missing, broken, or not understood; the message says why.
@@ -215,8 +202,9 @@ def read_family(model: str) -> str:
         raise TastemakerError(
             f"{model} is a {family}; this version knows {', '.join(sorted(FAMILIES))}."
         )
-    check_parts(model, place, index)
-    return str(family)
+    kind = _class_of(family)
+    check_parts(model, place, index, kind)
+    return kind
 
 
 def _check_place(model: str, place: str) -> None:

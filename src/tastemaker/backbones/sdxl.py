@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.family import Configs
 from tastemaker.backbones.unet import UNetBackbone
+from tastemaker.core.errors import TastemakerError
 
 
 class SDXLBackbone(UNetBackbone):
@@ -18,7 +20,28 @@ class SDXLBackbone(UNetBackbone):
     target height and width.
     """
 
+    title = "Stable Diffusion XL"
+    classes: ClassVar = {
+        **UNetBackbone.classes,
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    }
+    left_out = ()
     text_parts = ("text_encoder", "text_encoder_2")
+    vae_options = ("scaling_factor",)
+    added = "text_time"
+
+    @classmethod
+    def check_options(cls, model: str, configs: Configs) -> None:
+        super().check_options(model, configs)
+        unet, encoder = configs["unet"], configs["text_encoder_2"]
+        width = unet.get("projection_class_embeddings_input_dim") or 0
+        each = unet.get("addition_time_embed_dim") or 0
+        numbers = (width - encoder.get("projection_dim", 512)) / max(each, 1)
+        if numbers != 6:
+            raise TastemakerError(
+                f"{model}: its U-Net takes {numbers:g} numbers beside the prompt, an SDXL base"
+                " model six (sizes and crop): it may be a refiner. Take the base model."
+            )
 
     def _encode(self, prompt: str) -> Conditioning:
         embeddings, _, pooled, _ = self.pipeline.encode_prompt(

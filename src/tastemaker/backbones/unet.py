@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import torch
@@ -12,17 +12,56 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.family import Configs
 from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
 from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
+from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
 
 
 class UNetBackbone(Backbone):
     """A `StableDiffusionPipeline`: `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise`."""
 
+    title = "Stable Diffusion 1 or 2"
+    classes: ClassVar = {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+    }
+    left_out: ClassVar[tuple[str, ...]] = ("safety_checker",)
     part = "unet"
     last = "conv_out"
+    vae_options: ClassVar[
+        tuple[str, ...]
+    ] = ()  # files of the first models leave the scale to its default
     samplers = DIFFUSION
+    added: ClassVar[str | None] = None
+    """The U-Net's `addition_embed_type`: its input beside prompt embeddings."""
+
+    @classmethod
+    def check_options(cls, model: str, configs: Configs) -> None:
+        config, latents = configs["unet"], configs["vae"].get("latent_channels", 4)
+        takes, gives = (config.get(f"{way}_channels", 4) for way in ("in", "out"))
+        if takes != latents or gives != latents:
+            what = {2 * latents: "an instruct-pix2pix", 2 * latents + 1: "an inpainting"}.get(takes)
+            raise TastemakerError(
+                f"{model}: its U-Net takes {takes} channels and gives {gives}, its VAE makes"
+                f" {latents}: {what or 'no text-to-image'} model. Take the text-to-image model that"
+                " it was made from."
+            )
+        if config.get("time_cond_proj_dim") is not None:
+            raise TastemakerError(
+                f"{model}: its U-Net takes guidance as input (time_cond_proj_dim): a consistency"
+                " model distilled to a few steps, which preference training on noisy latents would"
+                " break. Take the model that it was distilled from."
+            )
+        others = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+        for option, known in {"addition_embed_type": cls.added, **dict.fromkeys(others)}.items():
+            if config.get(option) != known:
+                raise TastemakerError(
+                    f"{model}: its U-Net has {option}={config.get(option)!r}; {cls.title} is read"
+                    f" with {known!r} alone. Take a text-to-image model of that family."
+                )
 
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline)
@@ -64,7 +103,7 @@ class UNetBackbone(Backbone):
         grid = again.scheduler.timesteps[:: again.scheduler.order].double()
         first = int((grid - timestep).abs().argmin())
         redrawn: torch.Tensor = again(
-            image=latents.to(self.device, self.pipeline.unet.dtype),
+            image=latents.to(self.device, self.denoiser.dtype),
             # The pipeline takes `int(strength * steps)` steps.
             strength=min((steps - first + 0.5) / steps, 1.0),
             **pipeline_arguments(self, batch, int(grid[first])),
@@ -108,4 +147,4 @@ class UNetBackbone(Backbone):
         # On a CPU the backward pass of fused attention costs more than all the rest of a small
         # network; plain attention gives the same numbers up to rounding.
         if (device or self.device).type == "cpu":
-            self.pipeline.unet.set_attn_processor(AttnProcessor())
+            self.denoiser.set_attn_processor(AttnProcessor())

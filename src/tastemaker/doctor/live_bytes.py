@@ -49,11 +49,7 @@ class LiveBytes(TorchDispatchMode):
 
 def pipeline_bytes(backbone: Backbone) -> int:
     """Bytes of all networks of a pipeline that are still there."""
-    return sum(
-        module_bytes(part)
-        for part in backbone.pipeline.components.values()
-        if isinstance(part, torch.nn.Module)
-    )
+    return sum(map(module_bytes, backbone.networks.values()))
 
 
 def module_bytes(module: torch.nn.Module) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -58,12 +57,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def read(tensors: dict[str, torch.Tensor], model: Backbone, file: Path = FILE) -> Layers:
-    return read_foreign(tensors, {}, file, model.pipeline)
-
-
-def networks(model: Backbone) -> dict[str, Any]:
-    parts = model.pipeline.components
-    return {name: each for name, each in parts.items() if isinstance(each, torch.nn.Module)}
+    return read_foreign(tensors, {}, file, model)
 
 
 def update(layer: Layer) -> torch.Tensor:
@@ -164,7 +158,7 @@ def test_a_fused_layer_falls_into_its_rows_and_back(
     assert list(layers) == [f"transformer.{part}" for part in parts]
     for layer, wanted in zip(layers.values(), whole.split(rows), strict=True):
         assert torch.equal(update(layer), wanted)
-    back = to_kohya(layers, names_of(networks(skeletons[family])))
+    back = to_kohya(layers, names_of(skeletons[family]))
     assert back.keys() == given.keys()
     assert all(torch.equal(back[key], given[key]) for key in given)
 
@@ -174,7 +168,7 @@ def test_fused_layers_of_unlike_parts_are_exact(skeletons: dict[str, Backbone]) 
     q = Layer(random(2, 32), random(32, 2, seed=1), 3.0)
     v = Layer(random(3, 32, seed=2), random(32, 3, seed=3), 1.0)
     given = {f"transformer.{DOUBLE}.to_q": q, f"transformer.{DOUBLE}.to_v": v}
-    back = read(to_kohya(given, names_of(networks(skeletons["flux"]))), skeletons["flux"])
+    back = read(to_kohya(given, names_of(skeletons["flux"])), skeletons["flux"])
     assert back.keys() == given.keys()
     for name, layer in back.items():
         assert torch.allclose(update(layer), update(given[name]), atol=1e-6)
@@ -195,7 +189,7 @@ def test_all_layers_of_a_family_come_back(family: str, skeletons: dict[str, Back
             down = random(2, *layer.inputs, seed=number)
             ends = [1] * (len(layer.inputs) - 1)
             layers[layer.parts[0]] = Layer(down, random(layer.rows[0], 2, *ends, seed=number), 2.0)
-    back = read(to_kohya(layers, names_of(networks(model))), model)
+    back = read(to_kohya(layers, names_of(model)), model)
     assert back.keys() == layers.keys()
     for name, layer in layers.items():
         assert torch.equal(update(back[name]), update(layer))
@@ -473,7 +467,7 @@ def test_half_precision_files_keep_alpha(skeletons: dict[str, Backbone]) -> None
     """Of rank-stabilised LoRA, 16 * sqrt(6): in bf16 it would be .3 % off."""
     alpha = effective_alpha({"lora_alpha": 16, "use_rslora": True}, "", 6)
     layer = Layer(random(6, 8).bfloat16(), random(8, 6).bfloat16(), alpha)
-    tensors = to_kohya({f"unet.{ATTENTION}.to_q": layer}, names_of(networks(skeletons["sd1"])))
+    tensors = to_kohya({f"unet.{ATTENTION}.to_q": layer}, names_of(skeletons["sd1"]))
     assert float(tensors[f"{NAME}.alpha"]) == pytest.approx(16 * 6**0.5, rel=1e-7)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,15 +18,13 @@ from tastemaker.backbones.lora.diffusers_file import METADATA, part_of
 from tastemaker.backbones.lora.factors import Factors, read_factors
 from tastemaker.backbones.lora.kohya import is_clip
 from tastemaker.backbones.lora.layers import Layer, Layers, effective_alpha, read_options
-from tastemaker.backbones.lora.originals import (
-    Fused,
-    adaptable,
-    is_sdxl,
-    original_layers,
-    text_layers,
-)
+from tastemaker.backbones.lora.originals import Fused, adaptable, original_layers, text_layers
+from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import read_json
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 PEFT = "base_model.model."
 """Key prefix of PEFT's own files."""
@@ -70,7 +68,7 @@ SIGNS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def read_foreign(
-    tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], file: Path, pipeline: Any
+    tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], file: Path, model: Backbone
 ) -> Layers:
     """Find the layers of a model that a LoRA file of any tool adapts.
 
@@ -82,7 +80,7 @@ def read_foreign(
         tensors: Of the file.
         header: Of the file.
         file: For messages; PEFT's `adapter_config.json` is looked for beside it.
-        pipeline: The model's, on any device, also without weights.
+        model: On any device, also without weights.
 
     Returns:
         Layers by part and module; every tensor of the file is in them, but additions that are zero.
@@ -91,19 +89,14 @@ def read_foreign(
         TastemakerError: The file is another kind of adapter, belongs to another family or size, or
             has names that are not known.
     """
-    networks = {
-        name: each
-        for name, each in pipeline.components.items()
-        if isinstance(each, torch.nn.Module)
-    }
-    known = aliases(networks)
+    known = aliases(model)
     factors, unknown = read_factors(tensors, file)
     unknown += [name for name in factors if _plain(name) not in known]
     if unknown:
-        factors, left = read_factors(_by_diffusers(tensors, pipeline), file)
+        factors, left = read_factors(_by_diffusers(tensors, model.pipeline), file)
         if left or not factors or any(_plain(name) not in known for name in factors):
-            raise TastemakerError(_stranger(unknown, networks, file))
-    options = _options(header, file, networks)
+            raise TastemakerError(_stranger(unknown, model.title, file))
+    options = _options(header, file, model.networks)
     layers: Layers = {}
     for name, found in factors.items():
         fused = known[_plain(name)]
@@ -114,16 +107,12 @@ def read_foreign(
     return layers
 
 
-def aliases(networks: Mapping[str, Any]) -> dict[str, Fused]:
-    """Return a model's layers by all names that tools give them, with `_` for `.`.
-
-    Args:
-        networks: Of its pipeline, by name and in order.
-    """
-    part = "unet" if "unet" in networks else "transformer"
-    paths = {**original_layers(part, networks[part]), **adaptable(part, networks[part])}
+def aliases(model: Backbone) -> dict[str, Fused]:
+    """Return a model's layers by all names that tools give them, with `_` for `.`."""
+    part, denoiser = model.part, model.denoiser
+    paths = {**original_layers(part, denoiser), **adaptable(part, denoiser)}
     known = _named((*DENOISER, f"{part}_"), paths)
-    texts = {name: each for name, each in networks.items() if name.startswith("text_encoder")}
+    texts = {name: each for name, each in model.networks.items() if name.startswith(TEXT)}
     clips = sum(is_clip(encoder) for encoder in texts.values())
     for number, (name, encoder) in enumerate(texts.items(), 1):
         prefixes = [f"{name}_", f"lora_te{number}_"]
@@ -248,9 +237,9 @@ def _split(layer: Layer, fused: Fused) -> Iterator[tuple[str, Layer]]:
             yield part, Layer(layer.down, block, layer.alpha)
 
 
-def _stranger(unknown: list[str], networks: Mapping[str, Any], file: Path) -> str:
+def _stranger(unknown: list[str], ours: str, file: Path) -> str:
     """Build the error message for a file with unknown layer names."""
-    theirs, ours = origins_of(map(_plain, unknown)), family_of(networks)
+    theirs = origins_of(map(_plain, unknown))
     if theirs and ours not in theirs:
         return (
             f"{file} is a LoRA of {' or '.join(theirs)} ({unknown[0]}), the model is {ours}: the"
@@ -282,14 +271,3 @@ def origins_of(names: Iterable[str]) -> tuple[str, ...]:
         if all(any(re.search(pattern, name) for name in given) for pattern in patterns):
             return families
     return ()
-
-
-def family_of(networks: Mapping[str, Any]) -> str:
-    """Return the family of a model in the words of `origins_of`.
-
-    Args:
-        networks: Of its pipeline, by name.
-    """
-    if "unet" in networks:
-        return SDXL if is_sdxl(networks["unet"]) else SD
-    return FLUX if type(networks["transformer"]).__name__.startswith("Flux") else SD3

@@ -9,7 +9,7 @@ import torch
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.identity import adapter_identity
-from tastemaker.backbones.loading import adapter_chain, load_backbone, resolve
+from tastemaker.backbones.loading import adapter_chain, load_backbone
 from tastemaker.backbones.lora.dialects import read_foreign
 from tastemaker.backbones.lora.diffusers_file import LORA_FILE, METADATA, name_base, part_of
 from tastemaker.backbones.lora.kohya import names_of, to_kohya
@@ -23,7 +23,7 @@ from tastemaker.backbones.lora.layers import (
     write_layers,
 )
 from tastemaker.backbones.lora.weights import attach_lora, attached_layers, fuse_attached
-from tastemaker.backbones.meta_device import load_skeleton, networks
+from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content
@@ -75,7 +75,7 @@ def export_lora(config: ExportConfig, lora: Path, output: Path) -> Path:
         "ss_network_alpha": f"{first.alpha:g}",
         **({KEPT: header} if header else {}),
     }
-    write_tensors(file, to_kohya(layers, names_of(networks(resolve(root)))), about)
+    write_tensors(file, to_kohya(layers, names_of(load_skeleton(root))), about)
     return file
 
 
@@ -96,7 +96,7 @@ def import_lora(config: LoraImportConfig, output: Path) -> Path:
     file = Path(config.lora)
     tensors, header = read_tensors(file)
     skeleton = load_skeleton(config.model)
-    layers = read_foreign(tensors, header, file, skeleton.pipeline)
+    layers = read_foreign(tensors, header, file, skeleton)
     refuse_parts(layers, skeleton, file)
     inputs = {"lora": {"path": config.lora, "content": file_content(file)}}
     artifact = Artifact(output, "import lora", {**config.model_dump(mode="json"), "inputs": inputs})

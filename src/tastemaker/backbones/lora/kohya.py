@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tastemaker.backbones.lora.layers import Layer
-from tastemaker.backbones.lora.originals import (
-    Fused,
-    adaptable,
-    is_sdxl,
-    original_layers,
-    text_layers,
-)
+from tastemaker.backbones.lora.originals import Fused, adaptable, original_layers, text_layers
 from tastemaker.core.errors import TastemakerError
+
+if TYPE_CHECKING:
+    from tastemaker.backbones.base import Backbone
 
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
@@ -107,24 +104,30 @@ def _fused(given: Sequence[Layer | None], rows: Sequence[int]) -> Layer | None:
     return Layer(down, up, scale * len(down))
 
 
-def names_of(networks: Mapping[str, Any]) -> Names:
+def names_of(model: Backbone) -> Names:
     """Kohya's names for all layers of a model that a LoRA may adapt.
 
     Args:
-        networks: A pipeline's, by their names and in its order, on any device, also without
-            weights.
+        model: On any device, also without weights.
 
     Returns:
         The names.
+
+    Raises:
+        TastemakerError: The layout has no names for the model's family.
     """
-    part = "unet" if "unet" in networks else "transformer"
-    if part == "unet" and not is_sdxl(networks[part]):
+    part, denoiser = model.part, model.denoiser
+    layers = original_layers(part, denoiser)
+    if not layers:
+        raise TastemakerError(
+            f"{model.name}: kohya's layout is not known for LoRAs of {model.title}; take"
+            " layout=diffusers."
+        )
+    if part == "unet" and denoiser.config.addition_embed_type != "text_time":
         # sd-scripts trains SDXL on the original code, SD 1 and 2 on diffusers'.
-        layers = adaptable(part, networks[part])
-    else:
-        layers = original_layers(part, networks[part])
+        layers = adaptable(part, denoiser)
     names = {f"lora_unet_{path.replace('.', '_')}": layer for path, layer in layers.items()}
-    clips = {name: each for name, each in networks.items() if is_clip(each)}
+    clips = {name: each for name, each in model.networks.items() if is_clip(each)}
     single = len(clips) == 1 and part == "unet"
     for number, (name, encoder) in enumerate(clips.items(), 1):
         for path, layer in text_layers(name, encoder).items():

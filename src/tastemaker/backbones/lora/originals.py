@@ -62,11 +62,6 @@ def text_layers(part: str, encoder: Any) -> dict[str, Fused]:
     }
 
 
-def is_sdxl(network: Any) -> bool:
-    """Return whether a U-Net takes sizes and pooled text, as SDXL's does."""
-    return bool(getattr(network.config, "addition_embed_type", None) == "text_time")
-
-
 def original_layers(part: str, network: Any) -> dict[str, Fused]:
     """Return a denoiser's layers by their path in the model's original code.
 
@@ -75,9 +70,11 @@ def original_layers(part: str, network: Any) -> dict[str, Fused]:
         network: A U-Net or transformer, on any device, also without weights.
 
     Returns:
-        Those that have a name there.
+        Those that have a name there; empty for a class that is not in `RENAMES`.
     """
-    rename = RENAMES.get(type(network).__name__, _sgm)
+    rename = RENAMES.get(type(network).__name__)
+    if rename is None:
+        return {}
     groups: dict[str, list[Fused]] = {}
     for name, layer in adaptable(part, network).items():
         path = rename(name, network.config)
@@ -244,7 +241,11 @@ def _flux(module: str, config: Any) -> str | None:
 
 
 RENAMES: dict[str, Callable[[str, Any], str | None]] = {
+    "UNet2DConditionModel": _sgm,
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
 }
-"""From a module of diffusers and the network's configuration to the original path, or None."""
+"""By class of the denoiser: from a module of diffusers and the configuration to the original path.
+
+Other classes are read by diffusers' own names, and not written in kohya's layout.
+"""
