@@ -22,8 +22,8 @@ DOWN = (".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.weight")
 UP = (".lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B.weight")
 """Suffixes of the keys of a layer's two factors in diffusers' files."""
 
-WRITTEN = {"unet": 0, "transformer": 2}
-"""Index of the suffixes that each part of a pipeline is written with; text encoders: 1."""
+WRITTEN = {"unet": 0, "text_encoder": 1, "text_encoder_2": 1}
+"""Index of the suffixes that each part of a pipeline is written with; transformers: PEFT's, 2."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def write_layers(layers: Mapping[str, Layer], folder: Path, header: str | None =
     """
     tensors = {}
     for module, layer in layers.items():
-        kind = WRITTEN.get(module.partition(".")[0], 1)
+        kind = WRITTEN.get(module.partition(".")[0], 2)
         # Copies, for parts of one fused layer may share a factor, and a file holds none twice.
         tensors[module + DOWN[kind]] = layer.down.clone()
         tensors[module + UP[kind]] = layer.up.clone()

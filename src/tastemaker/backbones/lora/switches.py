@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.diffusers_file import POLICY
+from tastemaker.backbones.tokens import TEXT
 from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError
 
@@ -65,10 +67,11 @@ def switch_lora(
         raise TastemakerError(f"unknown block {unknown[0]!r}; a denoiser has {', '.join(BLOCKS)}.")
     weights: dict[str, Any] = {name: scale for name in parts if adapter in parts[name]}
     if set(blocks) != set(BLOCKS):
-        if "transformer" in weights:
-            raise TastemakerError(
-                "adapter.blocks: a transformer has no down, mid and up blocks; leave blocks out."
-            )
+        for name in weights:
+            if name != "unet" and not name.startswith(TEXT):
+                raise TastemakerError(
+                    f"adapter.blocks: a {name} has no down, mid and up blocks; leave blocks out."
+                )
         if "unet" in weights:
             weights["unet"] = {block: scale * (block in blocks) for block in BLOCKS}
     active = [name for name in loaded if name != adapter]
@@ -86,15 +89,14 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
     Raises:
         TastemakerError: Without a LoRA, or the family has no such blocks or range.
     """
-    adapted = backbone.pipeline.get_list_adapters()
-    if not any(POLICY in names for names in adapted.values()):
+    if not any(map(has_adapter, (backbone.denoiser, *backbone.text_encoders))):
         if config.words:
             raise TastemakerError(
                 f"adapter: {backbone.name} has no LoRA that could be switched; leave adapter out."
             )
         return
     switch_lora(backbone.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
-    on_text = any(POLICY in adapted.get(name, []) for name in backbone.text_parts)
+    on_text = any(map(has_adapter, backbone.text_encoders))
     backbone.text_range = None
     if on_text and config.text_range is not None:
         if not backbone.takes_text_range:

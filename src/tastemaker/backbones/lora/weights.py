@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,17 +14,18 @@ from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.diffusers_file import (
     CLIP_PREFIX,
     LORA_FILE,
+    METADATA,
     POLICY,
     flattened,
     lora_layers,
     lora_metadata,
     part_of,
 )
-from tastemaker.backbones.lora.layers import Layer, Layers, read_layers, read_tensors
+from tastemaker.backbones.lora.layers import WRITTEN, Layer, Layers, read_layers, read_tensors
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.tensors import sort_header
+from tastemaker.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
@@ -95,12 +97,15 @@ def load_adapter(backbone: Backbone, folder: Path, adapter: str) -> None:
 
 def save_adapter(backbone: Backbone, folder: Path, adapter: str) -> None:
     """Save an adapter as `pytorch_lora_weights.safetensors`, readable by `load_lora_weights`."""
+    tensors: dict[str, torch.Tensor] = {}
     options: dict[str, Any] = {}
     for part, network in _adapted_by(backbone, adapter).items():
-        options[f"{part}_lora_layers"] = lora_layers(network, adapter, peft=part == "transformer")
-        options[f"{part}_lora_adapter_metadata"] = lora_metadata(network, adapter)
-    backbone.pipeline.save_lora_weights(folder, **options)
-    sort_header(folder / LORA_FILE)
+        layers = lora_layers(network, adapter, peft=part not in WRITTEN)
+        tensors |= {f"{part}.{key}": value for key, value in layers.items()}
+        about = lora_metadata(network, adapter)
+        options |= {f"{part}.{key}": value for key, value in about.items()}
+    header = {"format": "pt", METADATA: json.dumps(options, indent=2, sort_keys=True)}
+    write_tensors(folder / LORA_FILE, tensors, header)
 
 
 def _adapted_by(backbone: Backbone, adapter: str) -> dict[str, torch.nn.Module]:
