@@ -29,7 +29,7 @@ from tastemaker.backbones.lora.layers import (
     summed,
     write_layers,
 )
-from tastemaker.backbones.lora.originals import adaptable, text_layers
+from tastemaker.backbones.lora.originals import RENAMES, adaptable, text_layers
 from tastemaker.backbones.lora.weights import (
     adapter_layers,
     attached_layers,
@@ -172,6 +172,19 @@ def test_fused_layers_of_unlike_parts_are_exact(skeletons: dict[str, Backbone]) 
     assert back.keys() == given.keys()
     for name, layer in back.items():
         assert torch.allclose(update(layer), update(given[name]), atol=1e-6)
+
+
+def test_a_denoiser_without_original_names_is_read_by_its_own(
+    skeletons: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken for no other family, and not written in kohya's layout."""
+    monkeypatch.delitem(RENAMES, "FluxTransformer2DModel")
+    model, path = skeletons["flux"], f"transformer.{DOUBLE}.to_q"
+    factors = {"A": random(2, 32), "B": random(32, 2, seed=1)}
+    layers = read({f"{path}.lora_{key}.weight": value for key, value in factors.items()}, model)
+    assert torch.equal(update(layers[path]), factors["B"].double() @ factors["A"].double())
+    with pytest.raises(TastemakerError, match="layout=diffusers"):
+        names_of(model)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
