@@ -64,6 +64,7 @@ def test_every_answer_is_an_option_of_some_section(name: str) -> None:
         ("evaluate.num_images_per_prompt=4", "evaluate.num_images"),
         ("train.curriculum.every=4", "train.curriculum.steps_per_chunk"),
         ("lr=1", "train.learning_rate"),
+        ("train_batch_size=4", "train.batch_size"),
     ],
 )
 def test_another_tools_word_is_answered_with_ours(override: str, own: str) -> None:

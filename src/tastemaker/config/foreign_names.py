@@ -115,7 +115,8 @@ def _path(kind: type[Section], target: str) -> str | None:
         # Anything but a section is a registered entry with options of its own.
         if not option or section is None or option in section.model_fields:
             return target
-    for inside, field in fields.items():
+    # Of a run's sections most words of other tools are about training.
+    for inside, field in sorted(fields.items(), key=lambda item: item[0] != "train"):
         section = section_class(field.annotation)
         if section is not None and (path := _path(section, target)) is not None:
             return f"{inside}.{path}"
