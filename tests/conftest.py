@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import string
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ os.environ["XDG_CACHE_HOME"] = CACHE.name
 # A slow machine is no fault.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and tests interrupt commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Half a million objects of imported libraries are searched for garbage every time: more rarely.
 gc.set_threshold(20_000, 10, 100)

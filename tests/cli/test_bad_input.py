@@ -198,6 +198,7 @@ def test_score_before_generate(refuses: Refuses, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_disk_full_while_writing_a_shard(run_file: Path, tmp_path: Path) -> None:
     """A file-size limit makes the kernel refuse the shard's bytes, as a full disk does."""
     done = subprocess.run(

@@ -90,6 +90,7 @@ def nano(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+@pytest.mark.slow
 def test_training_takes_what_was_worked_out(nano: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(nano), str(tmp_path)],
@@ -132,6 +133,7 @@ def test_checkpointing_saves_memory(nano: Path) -> None:
     assert saved < 0.7 * plain
 
 
+@pytest.mark.slow
 def test_a_reward_is_propagated_through_the_kept_steps() -> None:
     run = "align_prop-nano"
     few, many, checkpointed = (
@@ -147,6 +149,7 @@ def test_a_reward_is_propagated_through_the_kept_steps() -> None:
     assert checkpointed.peak < 1.1 * few.peak
 
 
+@pytest.mark.slow
 def test_personalising_is_worked_out() -> None:
     run = "dreambooth_dpo-nano"
     lora, prior, word, full = (

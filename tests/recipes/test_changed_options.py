@@ -62,6 +62,7 @@ def scorers(file: Path, section: str) -> str:
     return f"{section}.scorers={yaml.safe_dump([*given, 'sharpness'], default_flow_style=True)}"
 
 
+@pytest.mark.slow
 def test_what_depends_on_an_option_is_made_again_and_nothing_else(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_scorer_that_is_added_scores_alone(file: Path) -> None:
     assert set(judged) == {"tiny", "sharpness"}
 
 
+@pytest.mark.slow
 def test_raised_steps_go_on_from_the_last_checkpoint(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ class TestRun:
         for word in ("round_1", "policy", "image_similarity", "text_similarity"):
             assert word in page
 
+    @pytest.mark.slow
     def test_killed_anywhere_it_ends_with_the_same_bytes(
         self, file: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -229,6 +229,7 @@ class TestRun:
         for word in ("normal", "hard", "Frechet distance", "Training curves"):
             assert word in page
 
+    @pytest.mark.slow
     def test_killed_between_and_within_stages_it_ends_with_the_same_bytes(
         self, file: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -267,6 +268,7 @@ def test_mixed_trains_once_on_all_pairs(file: Path) -> None:
     assert (ended.policy / FILE).is_file()
 
 
+@pytest.mark.slow
 def test_blend_as_the_middle_stage(file: Path) -> None:
     overrides = ("name=blend", "normal.chosen=blend", "hard=null", "text_encoder=null")
     ended = run(load(str(file), (*overrides, "normal.blend.alpha=0.3")))

@@ -76,6 +76,7 @@ def outside_stages(model: Path, prompts: Path) -> list[tuple[list[str], str]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_killed_commands_end_as_undisturbed_ones(
     tmp_path: Path, tiny_model: Path, tiny_clip: Path
 ) -> None:

@@ -56,6 +56,7 @@ def as_words(options: dict[str, Any]) -> list[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("options", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.slow
 def test_a_training_begun_on_one_process_goes_on_on_two(
     options: dict[str, Any], pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

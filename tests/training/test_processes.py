@@ -101,6 +101,7 @@ def test_a_training_that_one_process_began_goes_on_on_two(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: Path) -> None:
     """All five rooms: pools and pairs have the same bytes, and each process does half."""
     exact = {"learning_rate": 1e-2, "adam_epsilon": 1e-2, "loss": {"name": "dpo", "beta": 100}}
@@ -174,6 +175,7 @@ def test_processes_that_share_no_disk_end(words: list[str], tmp_path: Path) -> N
     assert "do not share out" in ended.err
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_torchrun(words: list[str], tmp_path: Path) -> None:
     file = tmp_path / "launched.py"
     file.write_text(DYING, encoding="utf-8")

@@ -421,6 +421,7 @@ def train_as_said(options: str, output: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_two_processes_train_as_one(tiny_model: Path, tiny_clip: Path, tmp_path: Path) -> None:
     scorer = {"name": "clip", "model": str(tiny_clip)}
     options = {"scorer": scorer, "max_steps": 3, "adam_epsilon": 1e-2}
