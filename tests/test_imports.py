@@ -250,3 +250,21 @@ def test_public_names_are_imported_when_first_used(package: str) -> None:
         assert not hidden, f"{package}.{name} would be hidden by the module of that name"
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         module.trian  # noqa: B018
+
+
+MOST_LINES = {"file": 320, "function": 60}
+"""A file has one subject, and a function with its docstring fits a screen."""
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in modules().values():
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > MOST_LINES["file"]:
+            long.append(str(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = len(ast.get_source_segment(text, node).splitlines())
+                if lines > MOST_LINES["function"]:
+                    long.append(f"{path}:{node.lineno}: {node.name}")
+    assert not long, "\n".join(long)

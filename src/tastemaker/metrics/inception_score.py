@@ -50,9 +50,8 @@ def inception_score(
     The images are shuffled and cut into splits as equal as can be; each split has its own `p(y)`
     and its own score. The arithmetic of a split is torchmetrics', in float64.
 
-    A score from another classifier than Inception v3 must not be compared with published Inception
-    Scores, nor with any score from a third one: it says something only between sets of images that
-    the same classifier saw, at equal numbers of images and splits.
+    Scores compare only between sets of images that the same classifier saw, at equal numbers of
+    images and splits; only Inception v3 gives what is published as Inception Score.
 
     Args:
         images: Images of one size, read once and as RGB. A split of n images cannot score above n,
@@ -60,14 +59,13 @@ def inception_score(
             50,000 in all, those of prompts 50 per class (the prompt set `imagenet_classes`).
         classifier: Network from pixels in [0, 1], [n, 3, height, width], to logits [n, classes];
             resizing and normalisation are its own. A module is left in evaluation mode.
-        splits: Parts that are scored apart; 10 is customary, 1 scores all images together.
+        splits: Parts that are scored apart; 10 is customary.
         batch_size: Images per network pass; it enters no number.
         seed: Of the shuffle. The global generators stay as they are.
 
     Returns:
-        The score, from 1 (every image gets the same answer) to the number of classes (each sure of
-        its class, all classes equally often). Its standard deviation is over splits - 1, as
-        torchmetrics has it; the code of Salimans et al. divides by splits.
+        The score, from 1 (one answer to all images) to the number of classes. Its standard
+        deviation is over splits - 1; the code of Salimans et al. divides by splits.
 
     Raises:
         TastemakerError: No images, fewer than splits, images of several sizes, or logits that are

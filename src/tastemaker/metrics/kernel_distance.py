@@ -51,8 +51,7 @@ def kernel_distance(
     Args:
         features_a: One row per image, [n, d], n of 2 or more.
         features_b: The other set, [m, d].
-        clusters_a: What each image belongs to, for instance its prompt: images of one are not
-            independent. None: each image is a cluster of its own.
+        clusters_a: Of each image, e.g. its prompt; None: each image is a cluster of its own.
         clusters_b: The same of the other set; a prompt named on both sides is one cluster.
 
     Returns:
@@ -68,9 +67,8 @@ def kernel_distance(
         7.0
 
     References:
-        Binkowski et al. (KID), Demystifying MMD GANs, arXiv 1801.01401; Gretton et al. (2012), A
-        kernel two-sample test, eq. 3; Efron (1982), The jackknife, the bootstrap and other
-        resampling plans.
+        Binkowski et al. (KID), arXiv 1801.01401; Gretton et al. (2012), A kernel two-sample test,
+        eq. 3; Efron (1982), The jackknife, the bootstrap and other resampling plans.
     """
     a, b = feature_matrices(features_a, features_b)
     ids: dict[Hashable, int] = {}

@@ -116,9 +116,7 @@ def angle(
         Field(allow_inf_nan=False, description="Keep pairs whose dTS exceeds this."),
         AfterValidator(_one_order),
     ] = 0.0,
-    max_pairs: Annotated[
-        int | None, Field(ge=1, description="Most pairs per prompt; null: all.")
-    ] = None,
+    max_pairs: Annotated[int | None, Field(ge=1, description="Most per prompt; null: all.")] = None,
     zscored: ZScored = False,
 ) -> Iterator[Pick | Dropped]:
     """Every pair whose difference points between two angles on the plane of two scores.
@@ -126,14 +124,12 @@ def angle(
     `low <= atan2(dTS, dIS) <= high` in degrees, and `dTS > threshold`, with `dIS` and `dTS` the
     chosen's image and text similarity minus the rejected's. At 0 degrees the chosen is more
     faithful to the subject and no closer to the prompt, at 90 the other way round: a window nearer
-    0 steers towards fidelity, one nearer 90 towards the prompt. A window that reaches below 0 needs
-    a negative threshold.
+    0 steers towards fidelity, one nearer 90 towards the prompt. Below 0 it needs a
+    negative threshold.
 
-    Raw cosines to photographs usually spread more widely than those to texts, so that angles crowd
-    near 0 and 180 degrees; z-scores give both axes the same weight.
-
-    Dropped pairs are counted as ordered pairs, `n * (n - 1)` of a prompt with `n` candidates, at
-    least one of two orders always; threshold first, then window.
+    Raw cosines to photographs spread more widely than those to texts, so that angles crowd near 0
+    and 180 degrees; z-scores give both axes the same weight. Dropped pairs are counted as ordered
+    pairs, `n * (n - 1)` of `n` candidates.
 
     Args:
         group: One prompt's candidates.
@@ -143,12 +139,10 @@ def angle(
         high: Greatest angle, inclusive, more than `low` and at most 180.
         threshold: Least `dTS`, exclusive, in the prompt scorer's units.
         max_pairs: Most pairs per prompt; the widest are kept.
-        zscored: Divide both scores by their standard deviation over the pool; the threshold and
-            the margin are in these units then.
+        zscored: Divide both scores, and so threshold and margin, by their deviations in the pool.
 
     Yields:
-        Picks in order of falling margin, which is the length of the difference,
-        `sqrt(dIS^2 + dTS^2)`.
+        Picks in order of falling margin, `sqrt(dIS^2 + dTS^2)`.
 
     References:
         DreamBoothDPO, arXiv 2505.20975; its run script's window is [20, 70], its threshold 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -84,17 +84,23 @@ def from_datasets(
             1.0 if label is None else _verdict(row[label], label, labels),
         )
 
-    def comparisons() -> Iterator[Comparison | LeftOut]:
-        number = 0
-        try:
-            for row in rows:
-                where = f"{split}, row {number}"
-                yield or_left_out(where, functools.partial(comparison, where, row))
-                number += 1
-        except (OSError, ValueError, RuntimeError) as error:
-            yield Refused(f"{path}, row {number}", f"the data set breaks off: {error}")
+    return Source(files, _read(rows, path, split, comparison))
 
-    return Source(files, comparisons())
+
+def _read(
+    rows: Iterable[Mapping[str, Any]],
+    path: str,
+    split: str,
+    comparison: Callable[[str, Mapping[str, Any]], Comparison],
+) -> Iterator[Comparison | LeftOut]:
+    number = 0
+    try:
+        for row in rows:
+            where = f"{split}, row {number}"
+            yield or_left_out(where, functools.partial(comparison, where, row))
+            number += 1
+    except (OSError, ValueError, RuntimeError) as error:
+        yield Refused(f"{path}, row {number}", f"the data set breaks off: {error}")
 
 
 def _library() -> ModuleType:
