@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two processes of one thread each are faster than one process of two.
 WORKERS ?= 2
-TESTS ?=
+TESTS ?= -m "not slow"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types docs check wheel nano clean
@@ -19,7 +19,7 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## train the embedded model on a judge's taste and write a report
 	$(BIN)/tastemaker run demo
 
-test: $(VENV)/.installed-dev  ## all tests and doctests; TESTS="tests/pairing/test_pair.py -k ties" for some
+test: $(VENV)/.installed-dev  ## tests and doctests but slow ones; TESTS="-m slow", or a file, for others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed-dev  ## ruff: rules and format
