@@ -1,4 +1,4 @@
-"""Every family by the same rooms: images as diffusers draws them, all losses, exact resume."""
+"""Every family by the same commands: images as diffusers draws them, all losses, exact resume."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def drawing(backbone: Backbone) -> SamplingBatch:
 def finished(
     family: str, model: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunDir:
-    """A whole run: five rooms and a report."""
+    """A whole run: five commands and a report."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "prompts.txt").write_text("a cat\na red dog\ntwo trees\n", encoding="utf-8")
     sampling = {**HOW, **SIDES, "num_inference_steps": 2, "batch_size": 3}
@@ -172,7 +172,7 @@ def test_reconstruction_from_all_noise_is_a_sample(
     assert not torch.allclose(half, again, atol=1e-2)
 
 
-def test_five_rooms(finished: RunDir) -> None:
+def test_five_commands(finished: RunDir) -> None:
     report = json.loads(finished.report_json.read_text())
     assert set(report["models"]) == {"base", "policy"}
     assert finished.report_html.stat().st_size > 1000

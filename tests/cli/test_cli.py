@@ -1,4 +1,4 @@
-"""The command line as a user calls it: each room by itself, help at once, a plain prompt file."""
+"""The command line as a user calls it: commands by themselves, help at once, plain prompt files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five rooms end to end on a tiny model with random weights, and what each refuses."""
+"""The five commands end to end on a tiny model with random weights, and what each refuses."""
 
 from __future__ import annotations
 

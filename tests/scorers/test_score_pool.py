@@ -1,4 +1,4 @@
-"""The score room: nothing is scored twice, ensembles of columns, and bytes that resume exactly."""
+"""Scoring: nothing is scored twice, ensembles of columns, and bytes that resume exactly."""
 
 from __future__ import annotations
 

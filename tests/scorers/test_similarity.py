@@ -199,7 +199,7 @@ class TestImageSimilarity:
         shutil.copytree(tiny_clip, folder)
         for file in tiny_dino.iterdir():
             shutil.copy(file, folder)
-        with pytest.raises(TastemakerError, match="is a dinov2, no CLIP"):
+        with pytest.raises(TastemakerError, match="is a dinov2, not a CLIP"):
             ClipScorer(model=str(folder))
 
     def test_a_dino_without_its_processor(self, subject: Path, tiny_dino: Path) -> None:

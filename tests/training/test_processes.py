@@ -103,7 +103,7 @@ def test_a_training_that_one_process_began_goes_on_on_two(
 @pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: Path) -> None:
-    """All five rooms: pools and pairs have the same bytes, and each process does half."""
+    """All five commands: pools and pairs have the same bytes, and each process does half."""
     exact = {"learning_rate": 1e-2, "adam_epsilon": 1e-2, "loss": {"name": "dpo", "beta": 100}}
     words = [f"train.{key}={json.dumps(value)}" for key, value in exact.items()]
     words += ["generate.shard_size=3", "train.save_steps=4"]
@@ -116,8 +116,10 @@ def test_a_whole_run_of_two_processes_is_that_of_one(run_file: Path, tmp_path: P
     assert max(map(int, drawn)) == 6
     scored = re.findall(r"score candidates by tiny: (\d+)images \[", ended.err)
     assert max(map(int, scored)) == 6
-    rooms = (one.candidates, one.pairs)
-    files = [file.relative_to(one.folder) for room in rooms for file in room.rglob("*.parquet")]
+    folders = (one.candidates, one.pairs)
+    files = [
+        file.relative_to(one.folder) for folder in folders for file in folder.rglob("*.parquet")
+    ]
     assert len(files) == 9
     for file in files:
         assert (one.folder / file).read_bytes() == (two.folder / file).read_bytes(), file

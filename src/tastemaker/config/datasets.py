@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -104,9 +105,9 @@ class SourceConfig(Section):
     shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
 
     @property
+    @abstractmethod
     def source(self) -> Choice:
         """The registered format with its options."""
-        raise NotImplementedError
 
     @property
     def scorers(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tastemaker.core.registry import TABLES
 from tastemaker.core.seeding import keyed_seed
 
 PLUGIN = "tastemaker_plugin_"
-"""How the names of modules begin that plugins are loaded as."""
+"""Prefix of the module names of loaded plugins."""
 
 
 def plugin_code(texts: Collection[str]) -> dict[str, str]:

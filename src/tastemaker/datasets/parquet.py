@@ -23,7 +23,7 @@ def parquet_files(path: Path) -> list[Path]:
     """Return a parquet file, or those of a folder in order of their names.
 
     Raises:
-        TastemakerError: There is no such file, or none in the folder.
+        TastemakerError: The file does not exist, or the folder has none.
     """
     if not path.is_dir():
         require_file(path)

@@ -33,7 +33,7 @@ def check(config: SourceConfig) -> int:
         Number of problems.
 
     Raises:
-        TastemakerError: There is no source.
+        TastemakerError: The source does not exist.
     """
     convert = converter(config.model_copy(update={"split": None}))
     return Check(config.kind, convert, config.split).run(open_source(config))

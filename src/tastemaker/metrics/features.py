@@ -62,7 +62,7 @@ def feature_network(
         take images of one size, CLIPs of any.
 
     Raises:
-        TastemakerError: There is no such network, it cannot be loaded, or its scorer has no
+        TastemakerError: The network does not exist or cannot be loaded, or its scorer has no
             features; the function raises it where there are no images, or sizes that differ.
 
     Example:
@@ -100,7 +100,7 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
         look_for: Raises where a model's weights are not there, by folder or hub id.
 
     Raises:
-        TastemakerError: There is no such network, or its scorer has no features.
+        TastemakerError: The network does not exist, or its scorer has no features.
     """
     path = Path(name_or_path).expanduser()
     if name_or_path == INCEPTION:
@@ -130,7 +130,7 @@ def classifier_network(name_or_path: str) -> tuple[str, nn.Module]:
         Its label, and the network.
 
     Raises:
-        TastemakerError: There is no such network, or it cannot be loaded.
+        TastemakerError: The network does not exist, or it cannot be loaded.
     """
     if name_or_path == INCEPTION:
         return "Inception", _inception("logits_unbiased")

@@ -180,10 +180,10 @@ def finish_pairs(
         rows: The pairs, written as they come.
         pools: Pools of their images.
         of: The pairs' origin, for the message.
-        none_left: From the dropped counts to the error message where there is no pair.
+        none_left: Makes the error message for an empty result from the dropped counts.
 
     Raises:
-        TastemakerError: There is no pair.
+        TastemakerError: The rule leaves no pair.
     """
     pairs = PairSet(artifact.folder).write(rows, pools)
     why = "".join(f"; {number} dropped: {reason}" for reason, number in rows.dropped.items())

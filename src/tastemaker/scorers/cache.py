@@ -52,7 +52,7 @@ def scores_elsewhere(pool: Pool, column: str, config: Mapping[str, Any]) -> dict
         Scores by content; empty where the pool has none of this very scorer, options and precision.
 
     Raises:
-        TastemakerError: There is no such pool.
+        TastemakerError: The pool does not exist.
     """
     finished_key(pool.folder)
     folder = pool.folder / "scores" / column

@@ -185,7 +185,7 @@ def clip_network(model: str) -> Any:
     with model_errors(model):
         kind = AutoConfig.from_pretrained(model).model_type
         if kind != "clip":
-            raise TastemakerError(f"scorer model {model!r} is a {kind}, no CLIP.")
+            raise TastemakerError(f"scorer model {model!r} is a {kind}, not a CLIP.")
         return CLIPModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
 
 

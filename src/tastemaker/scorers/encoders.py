@@ -64,7 +64,7 @@ def clip_scorer(model: str) -> ClipScorer:
         The scorer, whose network, tokenizer and features others may use.
 
     Raises:
-        TastemakerError: There is no such model, or it is not a CLIP.
+        TastemakerError: The model does not exist, or it is not a CLIP.
     """
     if model not in SCORERS:
         return ClipScorer(model=model)
@@ -89,7 +89,7 @@ def image_encoder(model: str) -> ImageEncoder:
         The encoder. A DINOv2's embedding is that of its class token, after the last layer norm.
 
     Raises:
-        TastemakerError: There is no such model, or it is neither.
+        TastemakerError: The model does not exist, or it is neither.
 
     References:
         Oquab et al. (DINOv2), arXiv 2304.07193; Radford et al. (CLIP), arXiv 2103.00020.

@@ -121,7 +121,7 @@ def test_wrong_objects_are_named(
     refused(
         r"pair 0: chosen: 'nowhere.png' is not a file", pairs=[{**rows[0], "chosen": "nowhere.png"}]
     )
-    refused("pair 0: chosen is a int; give a PIL image", pairs=[{**rows[0], "chosen": 3}])
+    refused("pair 0: chosen is of type int; give a PIL image", pairs=[{**rows[0], "chosen": 3}])
     large = Image.new("RGB", (64, 64))
     refused("images of two sizes", pairs=[{**rows[0], "chosen": large}])
     refused("max_stepz.*max_steps", max_stepz=3)

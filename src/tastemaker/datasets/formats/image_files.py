@@ -66,7 +66,7 @@ def by_stem(folder: Path) -> Listing:
     """List the images of a folder, names without ending to whole names, without hidden ones.
 
     Raises:
-        TastemakerError: There is no such folder, or two images have one stem.
+        TastemakerError: The folder does not exist, or two images share a stem.
     """
     if not folder.is_dir():
         raise TastemakerError(f"{folder} does not exist; it must have images.")

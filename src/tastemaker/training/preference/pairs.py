@@ -101,7 +101,7 @@ def encoded(image: Any, name: str) -> bytes:
         return file.getvalue()
     if isinstance(image, bytes):
         return image
-    raise TastemakerError(f"{name} is a {type(image).__name__}; give a PIL image or a path.")
+    raise TastemakerError(f"{name} is of type {type(image).__name__}; give a PIL image or a path.")
 
 
 def open_pairs(pairs: str | Path | PairSet | Sequence[Mapping[str, Any]]) -> Pairs:
