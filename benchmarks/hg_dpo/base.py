@@ -1,21 +1,22 @@
 """Stages `unet` and `draw`: the base model, and what its snapshots draw."""
 
-import time
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 from clips import write_tokenizer
-from diffusers import StableDiffusionPipeline
 from portraits import SCORERS, Portrait, Portraits, caption, pictures
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import Dataset
 
+from tastemaker.core.seeding import keyed_generator
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.pipeline import assemble, draw, sheet, unet
-from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
-from tastemaker.nano.build.unet import BATCH, SNAPSHOTS, Trainer
+from tastemaker.nano.build.latents import DROPOUT, Batch, timesteps_and_noise
+from tastemaker.nano.build.pipeline import draw, snapshot
+from tastemaker.nano.build.text import tokenize, tokenizer
+from tastemaker.nano.build.unet import BATCH, Trainer, fit
 from tastemaker.nano.build.vae import load
 from training import to_float
 
@@ -32,37 +33,8 @@ DRAWN = {
 }
 
 
-class Base(Trainer):
-    """The embedded model's training, with the portraits' U-Net and prompts."""
-
-    def __init__(self, work: Path, prompts: list[str]) -> None:
-        super().__init__(work, CHANNELS)
-        self.prompts = prompts
-
-    def snapshot(self, name: str) -> None:
-        """Save the averaged weights in fp16, and a sheet of validation prompts drawn with them."""
-        folder = self.work / "snapshots"
-        folder.mkdir(exist_ok=True)
-        half = {key: value.half() for key, value in self.average.weights.items()}
-        save_file(half, folder / "half.tmp")
-        (folder / "half.tmp").rename(folder / f"{name}.safetensors")
-        drawn = draw(snapshot(self.work, name), self.prompts, list(range(len(self.prompts))))
-        sheet(drawn, self.prompts).save(folder / f"{name}.png")
-
-
-def snapshot(work: Path, name: str) -> StableDiffusionPipeline:
-    """The pipeline with the averaged weights of `work/snapshots/<name>.safetensors`."""
-    weights = load_file(work / "snapshots" / f"{name}.safetensors")
-    words = tokenizer(work)
-    both = nn.ModuleDict({"unet": unet(CHANNELS), "text": text_encoder(words)})
-    # Buffers (position ids) are not in the snapshot: only parameters are averaged.
-    full = both.state_dict() | {key: value.float() for key, value in weights.items()}
-    both.load_state_dict(full)
-    return assemble(load(work), words, both["text"], both["unet"])
-
-
-class Latents:
-    """The train pictures' latents, as they are and mirrored, and the ids of their captions.
+class PortraitBatches(Dataset[Batch]):
+    """Batches of the train pictures, as they are or mirrored, item n that of step n.
 
     Args:
         work: Folder of the build.
@@ -78,16 +50,20 @@ class Latents:
         self.mean, self.std = cached["mean"], cached["std"]
         words = tokenizer(work)
         self.ids = torch.stack([tokenize(words, _captions(each)) for each in part])
+        self.empty = tokenize(words, [""])
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         """Latents drawn from the posterior, and ids of captions with clauses left out by chance."""
-        index = torch.randint(len(self.ids), (size,), generator=generator)
-        side = torch.randint(2, (size,), generator=generator)
+        generator = keyed_generator("portraits", step)
+        index = torch.randint(len(self.ids), (BATCH,), generator=generator)
+        side = torch.randint(2, (BATCH,), generator=generator)
         mean, std = self.mean[side, index], self.std[side, index]
-        left_out = torch.rand(size, 3, generator=generator) < UNNAMED
+        left_out = torch.rand(BATCH, 3, generator=generator) < UNNAMED
         kind = (left_out * torch.tensor([1, 2, 4])).sum(1)
-        noise = torch.randn(mean.shape, generator=generator)
-        return mean + std * noise, self.ids[index, kind]
+        dropped = torch.rand(BATCH, 1, generator=generator) < DROPOUT
+        ids = torch.where(dropped, self.empty, self.ids[index, kind])
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        return latents, ids, *timesteps_and_noise(latents, generator)
 
 
 @torch.no_grad()
@@ -113,33 +89,12 @@ def _captions(portrait: Portrait) -> list[str]:
 
 
 def train(work: Path, data: Portraits, minutes: float) -> None:
-    """Train until the minutes are over; the cosine follows the clock, not the step count."""
-    if (work / "snapshots" / "100.safetensors").exists():
-        return
-    write_tokenizer(work, data.vocabulary())
-    latents, journal = Latents(work, data.train), Journal(work / "unet.jsonl")
-    trainer = Base(work, data.prompts("validation")[:32])
-    total, began = 60 * minutes, time.monotonic() - trainer.spent
-    left = [share for share in SNAPSHOTS if share > trainer.spent / total]
-    losses: list[float] = []
-    # A stop between the last checkpoint and its snapshot leaves the snapshot to be made.
-    left = left or [1.0]
-    while left:
-        trainer.spent = time.monotonic() - began
-        progress = min(1.0, trainer.spent / total)
-        loss = trainer.loss(*latents.batch(BATCH, trainer.generator))
-        trainer.update(loss, progress)
-        losses.append(loss.item())
-        if trainer.step % 100 == 0:
-            recent = losses[-100:]
-            mean = sum(recent) / len(recent)
-            journal.write(step=trainer.step, progress=progress, loss=mean)
-        if trainer.step % 200 == 0:
-            trainer.save()
-        if progress >= left[0]:
-            trainer.save()
-            trainer.snapshot(f"{round(100 * left.pop(0)):03}")
-    journal.write(step=trainer.step, progress=1.0)
+    """Train for as many steps as the minutes allow, to the last snapshot."""
+    if not (work / "snapshots" / "100.safetensors").exists():
+        write_tokenizer(work, data.vocabulary())
+        batches = PortraitBatches(work, data.train)
+        trainer = Trainer(work, CHANNELS, data.prompts("validation")[:32])
+        fit(trainer, batches, Journal(work / "unet.jsonl"), minutes=minutes)
 
 
 def asked(data: Portraits, part: str, name: str) -> list[Portrait]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from autoencoder import decoded
-from base import drawn, snapshot
+from base import drawn
 from diffusers import StableDiffusionPipeline
 from portraits import SCORERS, Portraits, pictures
 from scoring import load_scorer, report
@@ -18,6 +18,7 @@ from tastemaker.nano.build.averaging import psnr
 from tastemaker.nano.build.clip import image_features
 from tastemaker.nano.build.export import export_scorer
 from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.pipeline import snapshot
 from tastemaker.nano.build.vae import load
 from tastemaker.storage.files import write_json
 from training import to_float

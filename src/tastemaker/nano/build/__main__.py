@@ -12,7 +12,11 @@ from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume
 from tastemaker.nano.build.subjects import draw_subjects
 
-MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "unet": 80, "scorers": 6}
+MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "scorers": 6}
+STAGES = (
+    *("art", "vae", "clip", "unet", "scorers", "export", "card", "subjects"),
+    *("all", "resume"),
+)
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
 OPPONENTS: dict[str, int] = {"050": 192, "080": 384, "100": 1440}
 
@@ -34,22 +38,26 @@ def run_clip(work: Path, minutes: float) -> None:
 
 def main() -> None:
     """Parse the arguments and run the stages asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tastemaker.nano.build", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for all that is built")
+    parser.add_argument("--stage", choices=STAGES, default="all")
+    parser.add_argument("--minutes", type=float, default=0, help="training minutes of the stage")
+    parser.add_argument("--steps", type=int, default=unet.STEPS, help="steps of the U-Net")
+    parser.add_argument("--batch", type=int, default=unet.BATCH, help="scenes per step of it")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    options = parser.parse_args()
     stages: dict[str, Callable[[Path, float], object]] = {
         "art": lambda work, _: sprites(work),
         "vae": vae.train,
         "clip": run_clip,
-        "unet": unet.train,
+        "unet": lambda work, minutes: unet.train(
+            work, batch=options.batch, steps=options.steps, minutes=minutes
+        ),
         "scorers": run_scorers,
         "export": lambda work, _: export.export(work),
         "card": lambda work, _: card.card(work),
         "subjects": lambda work, _: draw_subjects(work),
     }
-    parser = argparse.ArgumentParser(prog="python -m tastemaker.nano.build", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for all that is built")
-    parser.add_argument("--stage", choices=[*stages, "all", "resume"], default="all")
-    parser.add_argument("--minutes", type=float, help="training minutes of the stage")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     options.work.mkdir(parents=True, exist_ok=True)

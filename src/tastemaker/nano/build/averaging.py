@@ -41,6 +41,18 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
     return floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
 
 
+def trapezoid(step: int, total: int, warmup: int = 500, decay: float = 0.2) -> float:
+    """Learning-rate factor of a step: linear rise, constant, linear fall over the last part.
+
+    Until the fall begins, nothing depends on the total, so that it may still be raised.
+
+    Example:
+        >>> [trapezoid(step, 100, warmup=2) for step in (0, 1, 50, 80, 90, 99)]
+        [0.5, 1.0, 1.0, 1.0, 0.5, 0.05]
+    """
+    return min(1.0, (step + 1) / warmup, (total - step) / (decay * total))
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:

@@ -58,7 +58,7 @@ make nano     # in a checkout, with npm to fetch the art; the same as:
 pip install "tastemaker[nano]" && python -m tastemaker.nano.build --work DIR
 ```
 
-To train the shipped U-Net on instead: `--stage resume`, then `--stage unet --minutes N`.
+To train the shipped U-Net on instead: `--stage resume`, then `--stage unet --steps N`.
 """
 
 LIMITS = """

@@ -1,53 +1,54 @@
-"""The U-Net's data: scenes drawn once and kept as fp16 latents with their captions' tokens."""
+"""The U-Net's data: every step draws scenes of its own."""
 
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from tastemaker.core.seeding import keyed_generator
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.code import as_bytes, code, to_float
 from tastemaker.nano.build.text import tokenize, tokenizer
 from tastemaker.nano.captions import caption, sample_scene
 
-SHARD = 2000
-SHARDS = 20
 # Standard deviation of the autoencoder's posterior, part of what the decoder learns to undo.
 SPREAD = 0.05
+DROPOUT = 0.1
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Latents, token ids, timesteps and noise."""
 
 
-def encoded(work: Path, shards: int = SHARDS) -> dict[str, Tensor]:
-    """Latent means and token ids of the training scenes.
+class SceneBatches(Dataset[Batch]):
+    """Batches of fresh scenes, item n that of step n.
 
-    Shards that are missing in `work/latents` are drawn first.
+    Args:
+        work: Folder of the build.
+        size: Scenes per batch.
     """
-    folder = work / "latents"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:02}.npz" for number in range(shards)]
-    if not all(path.exists() for path in paths):
-        _encode(work, paths)
-    parts = [np.load(path) for path in paths]
-    return {
-        name: torch.from_numpy(np.concatenate([part[name] for part in parts]))
-        for name in ("mean", "ids")
-    }
 
+    def __init__(self, work: Path, size: int) -> None:
+        self.size = size
+        self.art, self.words = sprites(work), tokenizer(work)
+        self.encode = code(work, self.art)
 
-@torch.no_grad()
-def _encode(work: Path, paths: list[Path]) -> None:
-    art, words = sprites(work), tokenizer(work)
-    encode = code(work, art)
-    for path in paths:
-        if path.exists():
-            continue
-        rng = Random(f"latents/{path.stem}")
-        scenes = [sample_scene(rng, "train") for _ in range(SHARD)]
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(
-            temporary,
-            mean=encode(to_float(as_bytes(scenes, rng, art))).half().numpy(),
-            ids=tokenize(words, [caption(scene) for scene in scenes]).to(torch.int16).numpy(),
+    @torch.no_grad()
+    def __getitem__(self, step: int) -> Batch:
+        """Draw the scenes of a step, their latents, and the step's timesteps and noise."""
+        rng, generator = Random(f"unet/{step}"), keyed_generator("unet", step)
+        scenes = [sample_scene(rng, "train") for _ in range(self.size)]
+        mean = self.encode(to_float(as_bytes(scenes, rng, self.art)))
+        ids = tokenize(
+            self.words, ["" if rng.random() < DROPOUT else caption(scene) for scene in scenes]
         )
-        temporary.replace(path)
+        latents = mean + SPREAD * torch.randn(mean.shape, generator=generator)
+        return latents, ids, *timesteps_and_noise(latents, generator)
+
+
+def timesteps_and_noise(latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise, and timesteps that are stratified: one from each of as many equal intervals."""
+    size = len(latents)
+    share = (torch.arange(size) + torch.rand(size, generator=generator)) / size
+    return (share * 1000).long(), torch.randn(latents.shape, generator=generator)

@@ -17,13 +17,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tastemaker.nano.build.text import WIDTH, text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 
-CHANNELS = (48, 96, 128)
+CHANNELS = (64, 128, 192)
 GUIDANCE = 2.5
 STEPS = 20
 
 
-def unet(channels: tuple[int, int, int] = CHANNELS) -> UNet2DConditionModel:
-    """A fresh U-Net, of about five million parameters unless it is narrower."""
+def unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
+    """A fresh U-Net, of about eleven million parameters unless it is narrower."""
     model = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -80,7 +80,8 @@ def snapshot(work: Path, name: str) -> StableDiffusionPipeline:
     """The pipeline with the averaged weights of `work/snapshots/<name>.safetensors`."""
     weights = load_file(work / "snapshots" / f"{name}.safetensors")
     words = tokenizer(work)
-    denoiser, text = unet(), text_encoder(words)
+    channels = [len(weights[f"unet.down_blocks.{n}.resnets.0.conv1.bias"]) for n in range(3)]
+    denoiser, text = unet(tuple(channels)), text_encoder(words)
     for prefix, module in (("unet.", denoiser), ("text.", text)):
         part = {key.removeprefix(prefix): v for key, v in weights.items() if key.startswith(prefix)}
         # Buffers (position ids) are not in the snapshot: only parameters are averaged.

@@ -1,5 +1,6 @@
-"""Stage `unet`: the denoising U-Net, and late in its training the text encoder along with it."""
+"""Stage `unet`: the denoising U-Net, and after a while the text encoder along with it."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,25 +9,30 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tastemaker.nano import MODEL
-from tastemaker.nano.build.averaging import Average, cosine
+from tastemaker.nano.build.averaging import Average, trapezoid
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import SPREAD, encoded
+from tastemaker.nano.build.latents import Batch, SceneBatches
 from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, sheet, unet
-from tastemaker.nano.build.text import text_encoder, tokenize, tokenizer
+from tastemaker.nano.build.text import text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
 
 BATCH = 32
-RATE = 1e-3
-# The text encoder is frozen for a third of the time, then trains at a fraction of the rate.
-TEXT_FROM = 0.35
+STEPS = 85_000
+# Of a batch of `BATCH`; it grows with the fourth root of larger ones.
+RATE = 7e-4
+# The text encoder is frozen for a tenth of the steps, then trains at a fraction of the rate.
+TEXT_FROM = 0.1
 TEXT_RATE = 0.2
-DROPOUT = 0.1
 SNAPSHOTS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+SAVED_EVERY = 200
+MEASURED = 100
+"""Steps by whose speed a training of so many minutes is cut into steps."""
 
 
 def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
@@ -47,37 +53,48 @@ def taught_text(work: Path, words: CLIPTokenizer) -> CLIPTextModel:
 
 
 class Trainer:
-    """State of the training: both networks, their average, the optimizer and the clock."""
+    """State of the training: both networks, their average, the optimizer and the step.
 
-    def __init__(self, work: Path, channels: tuple[int, int, int] = CHANNELS) -> None:
-        """Build everything afresh, then go on from `work/unet.pt` where it exists."""
+    Args:
+        work: Folder of the build; the training goes on from its `unet.pt` where there is one.
+        channels: Widths of the U-Net's levels.
+        captions: Drawn by every snapshot, seed by number.
+    """
+
+    def __init__(
+        self, work: Path, channels: tuple[int, ...] = CHANNELS, captions: list[str] | None = None
+    ) -> None:
         torch.manual_seed(0)
-        self.work = work
+        saved = work / "unet.pt"
+        state = torch.load(saved, weights_only=True) if saved.exists() else {}
+        self.work, self.channels = work, tuple(state.get("channels", channels))
+        self.captions = prompts("validation", 32) if captions is None else captions
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.words: CLIPTokenizer = tokenizer(work)
-        self.unet: UNet2DConditionModel = unet(channels)
-        self.text: CLIPTextModel = taught_text(work, self.words)
+        self.unet: UNet2DConditionModel = unet(self.channels).to(self.device)
+        self.text: CLIPTextModel = taught_text(work, self.words).to(self.device)
         self.both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.average = Average(self.both, 0.999)
         self.optimizer = torch.optim.AdamW(
             [{"params": self.unet.parameters()}, {"params": self.text.parameters()}],
             lr=RATE,
             weight_decay=0.01,
-            foreach=True,
+            fused=True,
         )
-        self.abar: Tensor = scheduler().alphas_cumprod
+        self.abar: Tensor = scheduler().alphas_cumprod.to(self.device)
         self.scale = float(load(work).config.scaling_factor)
-        self.empty = tokenize(self.words, [""])
-        self.step, self.spent = 0, 0.0
-        if (work / "unet.pt").exists():
-            self.restore(torch.load(work / "unet.pt", weights_only=True))
-        self.generator = torch.Generator().manual_seed(self.step)
+        self.step, self.total, self.rate, self.losses = 0, 0, RATE, list[Tensor]()
+        if state:
+            self.restore(state)
+        self.denoiser: Any = torch.compile(self.unet) if self.device.type == "cuda" else self.unet
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a saved state."""
         self.both.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average.weights, self.average.steps = state["average"], state["step"]
-        self.step, self.spent = state["step"], state["spent"]
+        weights = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.average.weights, self.average.steps = weights, state["step"]
+        self.step, self.total = state["step"], state["total"]
 
     def save(self) -> None:
         """Write the state so that a torn file is never read."""
@@ -85,80 +102,132 @@ class Trainer:
             "model": self.both.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.weights,
+            "channels": self.channels,
             "step": self.step,
-            "spent": self.spent,
+            "total": self.total,
         }
         torch.save(state, self.work / "unet.tmp")
         (self.work / "unet.tmp").replace(self.work / "unet.pt")
 
-    def loss(self, latents: Tensor, ids: Tensor) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of v = sqrt(abar) noise - sqrt(1 - abar) latents on one batch.
 
-        Predicting v instead of the noise is what makes minutes suffice: where there is most noise
+        Predicting v instead of the noise is what makes hours suffice: where there is most noise
         the network answers with the picture that the caption asks for. A small network's errors of
         the noise would be magnified there beyond the size of the picture.
-        Timesteps are stratified: one from each of `BATCH` equal intervals.
         """
-        size = len(latents)
-        share = (torch.arange(size) + torch.rand(size, generator=self.generator)) / size
-        timesteps = (share * 1000).long()
-        dropped = torch.rand(size, 1, generator=self.generator) < DROPOUT
-        hidden = self.text(torch.where(dropped, self.empty, ids)).last_hidden_state
-        noise = torch.randn(latents.shape, generator=self.generator)
+        latents, ids, timesteps, noise = (each.to(self.device, non_blocking=True) for each in batch)
         abar = self.abar[timesteps].view(-1, 1, 1, 1)
         clean = self.scale * latents
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         v = abar.sqrt() * noise - (1 - abar).sqrt() * clean
-        return (self.unet(noisy, timesteps, hidden).sample - v).square().mean()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bf16(self.device)):
+            hidden = self.text(ids).last_hidden_state
+            predicted = self.denoiser(noisy, timesteps, hidden).sample
+        return (predicted.float() - v).square().mean()
 
-    def update(self, loss: Tensor, progress: float) -> None:
-        """One optimizer step at the rate of this moment."""
-        rate = RATE * cosine(progress, floor=0.01)
+    def update(self, loss: Tensor) -> None:
+        """One optimizer step at the rate of this step."""
+        rate = self.rate * trapezoid(self.step, self.total)
         pictures, words = self.optimizer.param_groups
-        pictures["lr"], words["lr"] = rate, TEXT_RATE * rate * (progress >= TEXT_FROM)
+        pictures["lr"] = rate
+        words["lr"] = TEXT_RATE * rate * (self.step >= TEXT_FROM * self.total)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.both.parameters(), 1.0)
         self.optimizer.step()
         self.average.update(self.both)
+        self.losses.append(loss.detach())
         self.step += 1
 
     def snapshot(self, name: str) -> None:
-        """Save the averaged weights in fp16 and a sheet of held-out prompts drawn with them."""
+        """Save the averaged weights in fp16, and a sheet of `captions` drawn with them."""
         (self.work / "snapshots").mkdir(exist_ok=True)
-        half = {key: value.half() for key, value in self.average.weights.items()}
+        half = {key: value.half().cpu() for key, value in self.average.weights.items()}
         save_file(half, self.work / "snapshots" / f"{name}.safetensors")
-        if not (self.work / "vae" / "config.json").exists():
-            return
-        copy = nn.ModuleDict({"unet": unet(), "text": text_encoder(self.words)})
+        copy = nn.ModuleDict({"unet": unet(self.channels), "text": text_encoder(self.words)})
         self.average.copy_to(copy)
         pipe = assemble(load(self.work), self.words, copy["text"], copy["unet"])
-        captions = prompts("validation", 32)
-        pictures = draw(pipe, captions, list(range(len(captions))))
-        sheet(pictures, captions).save(self.work / "snapshots" / f"{name}.png")
+        pictures = draw(pipe, self.captions, list(range(len(self.captions))))
+        sheet(pictures, self.captions).save(self.work / "snapshots" / f"{name}.png")
 
 
-def train(work: Path, minutes: float) -> None:
-    """Train until the minutes are over; the cosine follows the clock, not the step count."""
-    if (work / "snapshots" / "100.safetensors").exists():
-        return
-    data, trainer, journal = encoded(work), Trainer(work), Journal(work / "unet.jsonl")
-    total, began = 60 * minutes, time.monotonic() - trainer.spent
-    left = [share for share in SNAPSHOTS if share > trainer.spent / total]
-    losses: list[float] = []
-    while left:
-        trainer.spent = time.monotonic() - began
-        progress = min(1.0, trainer.spent / total)
-        index = torch.randint(len(data["ids"]), (BATCH,), generator=trainer.generator)
-        mean = data["mean"][index].float()
-        latents = mean + SPREAD * torch.randn(mean.shape, generator=trainer.generator)
-        loss = trainer.loss(latents, data["ids"][index].long())
-        trainer.update(loss, progress)
-        losses.append(loss.item())
-        if trainer.step % 100 == 0:
-            journal.write(step=trainer.step, progress=progress, loss=sum(losses[-100:]) / 100)
-        if trainer.step % 1000 == 0:
+class _From(Sampler[int]):
+    """The numbers of the batches from a step on."""
+
+    def __init__(self, step: int, end: int) -> None:
+        self.steps = range(step, end)
+
+    def __iter__(self) -> Any:
+        return iter(self.steps)
+
+
+def fit(
+    trainer: Trainer,
+    batches: Dataset[Batch],
+    journal: Journal,
+    *,
+    steps: int = STEPS,
+    minutes: float = 0,
+) -> None:
+    """Train to the last step; a stopped training goes on from its last save, exactly.
+
+    Args:
+        trainer: The state.
+        batches: Item n is the batch of step n, on any machine.
+        journal: Takes the mean loss of every 100 steps.
+        steps: Number in all; it may be raised until the rate begins to fall, at 80 % of them.
+        minutes: Where given, at most the steps that they allow at the speed of the first ones.
+    """
+    trainer.total = trainer.total if minutes and trainer.total else steps
+    began = time.monotonic()
+    # Scenes are drawn beside the training where a device computes, else in between.
+    workers = (os.cpu_count() or 1) if trainer.device.type == "cuda" else 0
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=_From(trainer.step, steps),
+        num_workers=workers,
+        pin_memory=trainer.device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )
+    for batch in loader:
+        trainer.update(trainer.loss(batch))
+        step = trainer.step
+        if minutes and step == MEASURED // 2:
+            _finished(trainer)
+            began = time.monotonic()
+        if minutes and step == MEASURED:
+            _finished(trainer)
+            pace = (time.monotonic() - began) / (step - MEASURED // 2)
+            trainer.total = min(steps, round(60 * minutes / pace))
+        if step % 100 == 0:
+            mean = float(torch.stack(trainer.losses).mean())
+            trainer.losses.clear()
+            journal.write(step=step, total=trainer.total, loss=mean)
+        due = [share for share in SNAPSHOTS if round(share * trainer.total) == step]
+        if due or step % SAVED_EVERY == 0:
             trainer.save()
-        if progress >= left[0]:
-            trainer.save()
-            trainer.snapshot(f"{round(100 * left.pop(0)):03}")
+        for share in due:
+            trainer.snapshot(f"{round(100 * share):03}")
+        if step >= trainer.total:
+            break
+
+
+def train(work: Path, *, batch: int = BATCH, steps: int = STEPS, minutes: float = 0) -> None:
+    """Train the embedded model's U-Net on fresh scenes, to the last snapshot."""
+    if not (work / "snapshots" / "100.safetensors").exists():
+        trainer, journal = Trainer(work), Journal(work / "unet.jsonl")
+        trainer.rate = RATE * (batch / BATCH) ** 0.25
+        fit(trainer, SceneBatches(work, batch), journal, steps=steps, minutes=minutes)
+
+
+def _finished(trainer: Trainer) -> None:
+    """Wait until the device has done what it was given."""
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Return True where bf16 is fast: on GPUs, and on CPUs with instructions for it."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
+from tastemaker.nano import MODEL
 from tastemaker.nano.build.art import Sprites, sprites
 from tastemaker.nano.build.averaging import Average, cosine, psnr, set_rate
 from tastemaker.nano.build.code import as_bytes, code
@@ -78,8 +79,9 @@ def loss_of(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def load(work: Path) -> AutoencoderKL:
-    """The trained autoencoder, for inference."""
-    model: AutoencoderKL = AutoencoderKL.from_pretrained(work / "vae")
+    """The trained autoencoder, for inference; that of the package where none was trained."""
+    folder = work / "vae" if (work / "vae" / "config.json").exists() else MODEL / "vae"
+    model: AutoencoderKL = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
     model.requires_grad_(False)
     return model.eval()
 

@@ -1,0 +1,67 @@
+"""The training of the embedded U-Net: exact resume, on scenes of drawn discs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from tastemaker.nano.build import unet
+from tastemaker.nano.build.art import SETS
+from tastemaker.nano.build.averaging import trapezoid
+from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.latents import SceneBatches
+from tastemaker.nano.captions import CONCEPTS
+
+NARROW = (8, 8, 16)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder of a build with discs for art."""
+    for number, concept in enumerate(CONCEPTS):
+        disc = Image.new("RGBA", (64, 64))
+        ImageDraw.Draw(disc).ellipse((4, 4, 60, 60), (6 * number, 255 - 6 * number, 90, 255))
+        for style in SETS:
+            file = tmp_path / "art" / style / f"{concept}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            disc.save(file)
+    SceneBatches(tmp_path, 1)  # fits the latent code
+    return tmp_path
+
+
+def trained(work: Path, steps: int, total: int) -> dict[str, torch.Tensor]:
+    """Train to a step of so many, and return the weights."""
+    trainer = unet.Trainer(work, NARROW, ["a cat"])
+    batches = SceneBatches(work, 2)
+    for step in range(trainer.step, steps):
+        trainer.total = total
+        trainer.update(trainer.loss(batches[step]))
+    trainer.save()
+    return {**trainer.unet.state_dict(), **trainer.average.weights}
+
+
+def test_a_resumed_training_equals_an_undisturbed_one(
+    work: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unet, "SNAPSHOTS", (1.0,))
+    journal = Journal(work / "unet.jsonl")
+    other = tmp_path_factory.mktemp("work") / "undisturbed"
+    shutil.copytree(work, other)
+    trained(work, 2, 4)
+    resumed = unet.Trainer(work, NARROW, ["a cat"])
+    assert resumed.step == 2
+    unet.fit(resumed, SceneBatches(work, 2), journal, steps=4)
+    undisturbed = trained(other, 4, 4)
+    after = {**resumed.unet.state_dict(), **resumed.average.weights}
+    assert all(torch.equal(after[name], value) for name, value in undisturbed.items())
+    assert {file.name for file in (work / "snapshots").iterdir()} == {"100.safetensors", "100.png"}
+
+
+def test_nothing_depends_on_the_total_until_the_rate_falls() -> None:
+    rates = [[trapezoid(step, total) for step in range(800)] for total in (1000, 9000)]
+    assert rates[0] == rates[1]
+    assert trapezoid(900, 1000) == 0.5
