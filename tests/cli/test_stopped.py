@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -16,8 +17,12 @@ from PIL import ImageStat
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from folders import put
+from pictures import encoded, noise
 from tastemaker.cli import main
 from tastemaker.core.registry import SCORERS
+from tastemaker.datasets import conversion
+from tastemaker.storage.photographs import Decoded
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -114,3 +119,39 @@ def test_an_interrupted_encoding_keeps_its_images(
     for folder in ("stopped", "undisturbed"):
         assert main(["train", str(pairs), folder, *options]) == 0
     assert files(Path("stopped")) == files(Path("undisturbed"))
+
+
+@pytest.mark.parametrize("what", ["images", "comparisons"])
+def test_a_terminated_import_keeps_its_images(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first file is broken; of photographs, the last repeats one from before the stop.
+    for number, side in itertools.product(range(4), ("chosen", "rejected")):
+        picture = encoded(noise(number + 10 * (side == "chosen")), "PNG")
+        put(tmp_path / "in" / side / f"{number}.png", picture)
+        put(tmp_path / "in" / side / f"{number}.txt", "a cat")
+    put(tmp_path / "in" / "chosen" / "0.png", b"broken")
+    put(tmp_path / "in" / "rejected" / "3.png", encoded(noise(11), "PNG"))
+    read_photograph, read = conversion.read_photograph, []
+
+    def terminates(data: bytes, max_pixels: int) -> Decoded:
+        read.append(data)
+        if len(read) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read_photograph(data, max_pixels)
+
+    monkeypatch.chdir(tmp_path)
+    words = ["images=in"] if what == "images" else ["comparisons=twins", "comparisons.path=in"]
+    words += ["resolution=16", "shard_size=4"]
+    monkeypatch.setattr(conversion, "read_photograph", terminates)
+    assert main(["import", "pool", *words]) == 143
+    assert "to go on: tastemaker import pool" in capsys.readouterr().err.splitlines()[-1]
+    (part,) = Path("pool").glob("unfinished-*")
+    assert pq.read_metadata(part).num_rows == {"images": 3, "comparisons": 4}[what]
+    assert main(["import", "pool", *words, "filters.min_side=8"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert main(["import", "pool", *words]) == 0
+    stopped, pool = read.copy(), files(Path("pool"))
+    assert main(["import", "undisturbed", *words]) == 0
+    assert pool == files(Path("undisturbed"))
+    assert stopped == read[len(stopped) :], "no image is converted twice"

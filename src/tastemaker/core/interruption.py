@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Interruption:
-    """Context in which the first SIGINT or SIGTERM is only noted; a second one acts at once.
+    """Context in which SIGINT or SIGTERM is only noted, and acts at its end; a second acts at once.
 
     Signals reach the main thread alone: in any other, nothing is deferred.
 
@@ -36,6 +36,8 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.signal and error is None:
+            self.act()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == self.signal:

@@ -80,11 +80,12 @@ def _compared(
             "timestep": None,
             "model": model,
             "image": {"bytes": data, "path": None},
+            **{scorer: values[place] for scorer, values in scores.items()},
         }
         for place, (data, model) in enumerate(zip(encoded, comparison.models, strict=True))
     )
     notes = tuple(note for each in decoded for note in each.notes)
-    return Usable(rows, scores, pictures, notes=notes)
+    return Usable(rows, pictures, notes=notes)
 
 
 def _verdicts(config: ImportConfig, comparison: Comparison) -> dict[str, tuple[float, ...]]:
@@ -139,7 +140,7 @@ def _photograph(
         "image": {"bytes": encode_png(fit(image, width, height)), "path": None},
         **size_conditioning(whole, captioned.box, width, height),
     }
-    return Usable((row,), pictures=(pixel_hash(image),), once=True, notes=notes)
+    return Usable((row,), (pixel_hash(image),), once=True, notes=notes)
 
 
 def _prompt(text: str, what: str, reasons: Reasons) -> str:

@@ -1,9 +1,7 @@
 """Resumable import: convert items to shards; record skipped items and why.
 
-The metadata of a shard records what became of the part of the source behind it. Both are written
-together or not at all, so that a resumed import knows all that an undisturbed one knows: how much
-was taken, which pictures are in the pool, and what was left out and why. What grows with the source
-lies on disk; memory holds one shard.
+A stop keeps the part at hand, shard or not. What grows with the source lies on disk; memory holds
+one shard.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import number_of_processes, processes
+from tastemaker.core.interruption import Interruption
 from tastemaker.datasets.items import (
     Convert,
     Filtered,
@@ -33,6 +32,7 @@ from tastemaker.datasets.items import (
     Usable,
     counts_text,
 )
+from tastemaker.datasets.parts import Part, Tally, Total, tally_of
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import atomic
 from tastemaker.storage.parquet import read_table, write_table
@@ -43,75 +43,6 @@ POLL_SECONDS = 1.0
 
 MOST_PRINTED = 20
 """Left-out items that are printed; all are listed in `left_out.jsonl`."""
-
-_TALLY = b"tastemaker"
-
-
-@dataclass
-class Tally:
-    """Record of one shard's part of the source.
-
-    Args:
-        read: Number of its items.
-        taken: Number of items in the pool.
-        images: Number of their candidates.
-        filtered: Number of items that an option kept out, by reason.
-        noted: Number of changed pictures, by change.
-        left_out: Items that could not be used, in order.
-        pictures: Place in the source of each picture that may come once, by its hash.
-    """
-
-    read: int = 0
-    taken: int = 0
-    images: int = 0
-    filtered: dict[str, int] = field(default_factory=dict)
-    noted: dict[str, int] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    pictures: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Total:
-    """Counts over the whole source.
-
-    Args:
-        taken: Number of items in the pool.
-        left_out: Number of items that could not be used.
-        filtered: Number of items that an option kept out, by reason.
-        noted: Number of changed pictures, by change.
-        passed_over: Number of files beside the source's, by kind.
-        first: First item that could not be used.
-    """
-
-    taken: int = 0
-    left_out: int = 0
-    filtered: Counter[str] = field(default_factory=Counter)
-    noted: Counter[str] = field(default_factory=Counter)
-    passed_over: Counter[str] = field(default_factory=Counter)
-    first: LeftOut | None = None
-
-    def add(self, part: Tally) -> None:
-        """Add the counts of one shard's part."""
-        self.taken += part.taken
-        self.left_out += len(part.left_out)
-        self.filtered.update(part.filtered)
-        self.noted.update(part.noted)
-        if self.first is None and part.left_out:
-            self.first = part.left_out[0]
-
-    def counts(self) -> dict[str, Any]:
-        """Return the counts of items that were left out, dropped or changed, JSON-like."""
-        return {
-            "left_out": self.left_out,
-            "dropped": dict(self.filtered),
-            "passed_over": dict(self.passed_over),
-            "changed": dict(self.noted),
-        }
-
-    def __str__(self) -> str:
-        """Return e.g. `2 left out, the first a.png: no caption; 3 dropped: ties`."""
-        first = f", the first {self.first.where}: {self.first.reason}" if self.first else ""
-        return f"{self.left_out} left out{first}{counts_text(self.filtered)}"
 
 
 @dataclass
@@ -135,6 +66,7 @@ class Importer(Generic[Item]):
     scorers: tuple[str, ...] = ()
     total: Total = field(default_factory=Total, init=False)
     pictures: Pictures = field(default_factory=Pictures, init=False)
+    bar: tqdm[Any] = field(init=False)
 
     def fill(self, source: Source[Item], name: str) -> Total:
         """Write the missing shards, and `left_out.jsonl`.
@@ -153,7 +85,7 @@ class Importer(Generic[Item]):
         with (
             tqdm(
                 desc=f"import {self.pool.folder.name}", total=self.limit, unit=f"{self.kind}s"
-            ) as bar,
+            ) as self.bar,
             tempfile.TemporaryFile("w+", encoding="utf-8") as lines,
         ):
             for index in itertools.count():
@@ -161,9 +93,7 @@ class Importer(Generic[Item]):
                 if tally is None:
                     tally = self._make(index, source.items)
                 else:
-                    for _ in itertools.islice(source.items, tally.read):
-                        pass
-                bar.update(tally.taken)
+                    self._pass_over(tally, source.items)
                 self._count(tally, lines)
                 if tally.images < self.shard_images or self.total.taken == self.limit:
                     break
@@ -193,41 +123,56 @@ class Importer(Generic[Item]):
         files = [shard, *(self.pool.score_file(scorer, shard) for scorer in self.scorers)]
         if not all(file.is_file() for file in files):
             return None
-        metadata = read_table(shard, ("candidate_id",)).schema.metadata or {}
-        values = json.loads(metadata.get(_TALLY, b"null"))
-        if values is None or "read" not in values:  # a shard of a version without this record
-            return None
-        values["left_out"] = [LeftOut(**each) for each in values["left_out"]]
-        return Tally(**values)
+        return tally_of(read_table(shard, ("candidate_id",)).schema)
 
     def _make(self, index: int, items: Iterator[Item | LeftOut]) -> Tally:
-        """Convert items until a shard is full, and write it unless none is usable."""
-        tally = Tally()
-        rows: list[dict[str, Any]] = []
-        scores: dict[str, list[float]] = {scorer: [] for scorer in self.scorers}
-        for item in items:
-            tally.read += 1
-            if isinstance(item, Refused):
-                raise item.error()
-            try:
-                usable = self._usable(item, tally)
-            except Filtered as reason:
-                tally.filtered[str(reason)] = tally.filtered.get(str(reason), 0) + 1
-                continue
-            except TastemakerError as error:
-                self._leave_out(LeftOut(item.where, str(error)), tally)
-                continue
-            rows += usable.rows
-            for scorer, column in scores.items():
-                column += usable.scores[scorer]
+        """Convert items until a shard is full, and write it unless none is usable.
+
+        What an earlier import made of the shard is taken up; a stop writes what there is.
+        """
+        unfinished = self.pool.unfinished(index)
+        part = Part.read(unfinished) if unfinished.is_file() else Part()
+        self._pass_over(part.tally, items)
+        with Interruption() as interruption:
+            while not (interruption.signal or self._full(part.tally)):
+                if (item := next(items, None)) is None:
+                    break
+                self._add(item, part)
+            if interruption.signal and part.tally.read:
+                self._write_unfinished(unfinished, part)
+            elif part.rows:
+                self._write(self.pool.shard(index), part)
+        return part.tally
+
+    def _pass_over(self, tally: Tally, items: Iterator[Item | LeftOut]) -> None:
+        """Go on behind the items of a part that is there."""
+        for _ in itertools.islice(items, tally.read):
+            pass
+        self.bar.update(tally.taken)
+
+    def _full(self, tally: Tally) -> bool:
+        """Return True where a shard is full, or with it the pool."""
+        taken = self.total.taken + tally.taken
+        return tally.images >= self.shard_images or taken == self.limit
+
+    def _add(self, item: Item | LeftOut, part: Part) -> None:
+        """Convert an item, and record what became of it."""
+        tally = part.tally
+        tally.read += 1
+        if isinstance(item, Refused):
+            raise item.error()
+        try:
+            usable = self._usable(item, tally)
+        except Filtered as reason:
+            tally.filtered[str(reason)] = tally.filtered.get(str(reason), 0) + 1
+        except TastemakerError as error:
+            self._leave_out(LeftOut(item.where, str(error)), tally)
+        else:
+            part.rows += usable.rows
             tally.noted = dict(Counter(tally.noted) + Counter(usable.notes))
             tally.taken += 1
-            tally.images = len(rows)
-            if tally.images >= self.shard_images or self.total.taken + tally.taken == self.limit:
-                break
-        if tally.taken:
-            self._write(self.pool.shard(index), rows, scores, tally)
-        return tally
+            tally.images = len(part.rows)
+            self.bar.update()
 
     def _usable(self, item: Item | LeftOut, tally: Tally) -> Usable:
         if isinstance(item, LeftOut):
@@ -255,23 +200,20 @@ class Importer(Generic[Item]):
         for picture, where in tally.pictures.items():
             self.pictures.add(picture, where)
 
-    def _write(
-        self, shard: Path, rows: list[dict[str, Any]], scores: dict[str, list[float]], tally: Tally
-    ) -> None:
+    def _write(self, shard: Path, part: Part) -> None:
         import pyarrow as pa
 
-        # Imported late: formats are loaded with the configuration and must not need torch.
-        from tastemaker.storage.candidates import candidate_table
-
-        table = candidate_table(rows)
-        metadata = {**table.schema.metadata, _TALLY: json.dumps(asdict(tally))}
-        write_table(shard, table.replace_schema_metadata(metadata))
-        for scorer, values in scores.items():
-            columns = {
-                "candidate_id": table["candidate_id"],
-                scorer: pa.array(values, pa.float32()),
-            }
+        table = part.table()
+        write_table(shard, table)
+        for scorer in self.scorers:
+            columns = {"candidate_id": table["candidate_id"], scorer: part.scores(scorer)}
             write_table(self.pool.score_file(scorer, shard), pa.table(columns))
+
+    def _write_unfinished(self, file: Path, part: Part) -> None:
+        table = part.table()
+        for scorer in self.scorers:
+            table = table.append_column(scorer, part.scores(scorer))
+        write_table(file, table)
 
 
 def left_to_main_process(artifact: Artifact) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -72,15 +72,13 @@ class Usable:
     """The candidates that an item became.
 
     Args:
-        rows: Its candidates.
-        scores: Scorer to one score per candidate, where the source has scores.
+        rows: Its candidates, with the scores that the source has.
         pictures: Hash of each candidate's pixels.
         once: Leave out the second of two items with a picture in common.
         notes: Changes of its pictures that are worth counting, one entry per change.
     """
 
     rows: tuple[dict[str, Any], ...]
-    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     once: bool = False
     notes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -490,9 +491,18 @@ def test_a_signal_writes_a_checkpoint_and_the_training_goes_on_from_it(
     assert digests(again) == digests(whole)
 
 
-def test_a_second_signal_acts_at_once() -> None:
-    with Interruption() as interruption:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.signal == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize(("signals", "ends_at"), [(0, 3), (1, 3), (2, 2)])
+def test_a_signal_acts_at_the_end_and_a_second_at_once(signals: int, ends_at: int) -> None:
+    done = []
+
+    def block() -> None:
+        with Interruption() as interruption:
+            for number in range(3):
+                done.append(number)
+                if number < signals:
+                    os.kill(os.getpid(), signal.SIGINT)
+                assert interruption.signal == (signals and signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) if signals else contextlib.nullcontext():
+        block()
+    assert len(done) == ends_at
