@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from tastemaker.pairing.join import join, mix
 from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.images import size_of
 from tastemaker.storage.pool import Pool
-from tastemaker.training.batches import Latents, bucketed_indices, pair_index
+from tastemaker.training.batches import Latents
+from tastemaker.training.order import bucketed_indices, pair_index
 from tastemaker.training.preference.train import train
 
 
@@ -38,23 +40,36 @@ def test_steps_are_of_one_bucket_and_see_every_pair(
     length = sum(-(-size // step) * step for size in sizes.values())
     if len(sizes) == 1:
         length = len(buckets)
-    epoch = bucketed_indices(range(length), tuple(buckets), step, seed)
-    assert set(epoch) == set(range(len(buckets)))
+    counts = tuple(sizes[bucket] for bucket in range(3))
+    epoch = bucketed_indices(range(length), counts, step, seed)
+    assert set(epoch) == {(bucket, i) for bucket, size in sizes.items() for i in range(size)}
     if len(sizes) == 1:
-        assert epoch == [pair_index(draw, len(buckets), seed) for draw in range(length)]
+        assert [i for _, i in epoch] == [pair_index(i, length, seed) for i in range(length)]
         return
     for first in range(0, length, step):
-        assert len({buckets[pair] for pair in epoch[first : first + step]}) == 1
+        assert len({bucket for bucket, _ in epoch[first : first + step]}) == 1
     # A pair comes again only to fill its bucket's last step.
     most = {bucket: -(-(-(-size // step) * step) // size) for bucket, size in sizes.items()}
-    assert all(number <= most[buckets[pair]] for pair, number in Counter(epoch).items())
+    assert all(number <= most[pair[0]] for pair, number in Counter(epoch).items())
 
 
 def test_batches_of_a_step_do_not_change_the_order() -> None:
-    buckets = (0, 1, 0, 1, 1, 0, 0)
-    whole = bucketed_indices(range(40), buckets, 4, 3)
-    halves = [bucketed_indices(range(i, i + 2), buckets, 4, 3) for i in range(0, 40, 2)]
+    whole = bucketed_indices(range(40), (4, 3), 4, 3)
+    halves = [bucketed_indices(range(i, i + 2), (4, 3), 4, 3) for i in range(0, 40, 2)]
     assert [pair for half in halves for pair in half] == whole
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_drawing_an_index_takes_as_long_from_many_pairs_as_from_few(share: int) -> None:
+    """After the first of an epoch; the quickest of many, since others use the machine too."""
+    times = {1_000: [], 300_000: []}
+    for _ in range(300):
+        for pairs, seen in times.items():
+            begin = time.perf_counter()
+            bucketed_indices(range(8), (pairs // share,) * share, 4, 0)
+            seen.append(time.perf_counter() - begin)
+    few, many = (min(seen) for seen in times.values())
+    assert many < 3 * few
 
 
 def test_latents_come_back_by_image() -> None:

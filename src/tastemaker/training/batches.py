@@ -5,14 +5,12 @@ Which images, timesteps and noise a sample has depends on the seed and its numbe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from tastemaker.backbones import Backbone, Conditioning
-from tastemaker.core.seeding import keyed_generator
 
 
 @dataclass(frozen=True)
@@ -195,65 +193,6 @@ def residual(
 def mean_square(residual: torch.Tensor) -> torch.Tensor:
     """`error_i = mean(residual_i^2)` over a latent's elements, one value per image."""
     return residual.square().flatten(1).mean(1)
-
-
-def pair_index(draw: int, pairs: int, seed: int) -> int:
-    """Return the index of the pair of the run's `draw`-th sample; each epoch is a permutation.
-
-    Args:
-        draw: Number of the sample in the run, from 0.
-        pairs: Number of pairs.
-        seed: The run's seed.
-
-    Returns:
-        An index below `pairs`.
-    """
-    epoch, position = divmod(draw, pairs)
-    return int(_permutation(pairs, seed, epoch)[position])
-
-
-def bucketed_indices(
-    draws: Sequence[int], buckets: tuple[int, ...], step: int, seed: int
-) -> list[int]:
-    """Return the indices of the pairs of samples, so that those of a step share a bucket.
-
-    Each epoch shuffles every bucket, cuts it into steps, the last filled up from the bucket's
-    beginning, and shuffles the steps. How a step is cut into batches does not enter.
-
-    Args:
-        draws: Numbers of the samples in the run, from 0.
-        buckets: Of each pair; where there is one, this is `pair_index`.
-        step: Samples per optimizer step, in all processes.
-        seed: The run's seed.
-
-    Returns:
-        Indices below `len(buckets)`.
-    """
-    if len(set(buckets)) == 1:
-        return [pair_index(draw, len(buckets), seed) for draw in draws]
-    length = len(_epoch(buckets, step, seed, 0))
-    places = [divmod(draw, length) for draw in draws]
-    return [_epoch(buckets, step, seed, epoch)[position] for epoch, position in places]
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(pairs: int, seed: int, epoch: int) -> torch.Tensor:
-    return torch.randperm(pairs, generator=keyed_generator(seed, "order", epoch))
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch(buckets: tuple[int, ...], step: int, seed: int, epoch: int) -> list[int]:
-    steps: list[list[int]] = []
-    for bucket in sorted(set(buckets)):
-        members = [pair for pair, each in enumerate(buckets) if each == bucket]
-        generator = keyed_generator(seed, "order", epoch, bucket)
-        order = torch.randperm(len(members), generator=generator).tolist()
-        short = -len(order) % step
-        filled = [members[i] for i in order + [order[i % len(order)] for i in range(short)]]
-        steps += [filled[i : i + step] for i in range(0, len(filled), step)]
-    generator = keyed_generator(seed, "steps", epoch)
-    places = torch.randperm(len(steps), generator=generator).tolist()
-    return [pair for place in places for pair in steps[place]]
 
 
 def _moved(values: Conditioning, device: torch.device) -> Conditioning:

@@ -23,7 +23,8 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.losses import dpo
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.batches import mean_square, pair_index, residual
+from tastemaker.training.batches import mean_square, residual
+from tastemaker.training.order import pair_index
 from tastemaker.training.preference.data import EMPTY, cache_data
 from tastemaker.training.preference.objective import (
     AdaptersOff,

@@ -19,7 +19,8 @@ from tastemaker.datasets.subjects import photograph
 from tastemaker.storage.images import square, to_pixels
 from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
-from tastemaker.training.batches import Latents, NoisyBatch, noisy_batch, pair_index
+from tastemaker.training.batches import Latents, NoisyBatch, noisy_batch
+from tastemaker.training.order import pair_index
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ EMPTY = ""
 """The prompt of dropped prompts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingData:
     """Encoded pairs, in memory.
 
@@ -55,6 +55,14 @@ class TrainingData:
     def by_gap(self) -> torch.Tensor:
         """Pairs in order of falling score gap, the order of a curriculum."""
         return self.score_gap.argsort(descending=True, stable=True)
+
+    def members(self, available: int | None = None) -> list[Sequence[int] | torch.Tensor]:
+        """Return the pairs of each bucket.
+
+        Args:
+            available: Of so many pairs with the widest gap; None: of all.
+        """
+        return _members(self, available if available and available < len(self.chosen) else None)
 
     def fingerprint(self) -> str:
         """Hash everything that training reads of the pairs."""
@@ -118,6 +126,16 @@ def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> T
         score_gap=torch.tensor(table["margin"], dtype=torch.float32),
         texts=tuple(prompts),
     )
+
+
+@functools.lru_cache(maxsize=1)  # it changes with the stages of a curriculum alone
+def _members(data: TrainingData, available: int | None) -> list[Sequence[int] | torch.Tensor]:
+    among = None if available is None else data.by_gap[:available]
+    bucket = data.latents.bucket[data.chosen if among is None else data.chosen[among]]
+    if among is None and not bucket.any():
+        return [range(len(bucket))]
+    found = [(bucket == number).nonzero()[:, 0] for number in range(int(bucket.max()) + 1)]
+    return [each if among is None else among[each] for each in found]
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -17,11 +17,11 @@ from tastemaker.core.seeding import keyed_generator
 from tastemaker.losses import DenoisingErrors
 from tastemaker.training.batches import (
     NoisyBatch,
-    bucketed_indices,
     mean_square,
     noisy_batch,
     residual,
 )
+from tastemaker.training.order import bucketed_indices
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.preference.data import TrainingData
 from tastemaker.training.preference.guards import safe_share, scale_gradient
@@ -48,10 +48,10 @@ def pair_indices(
     Returns:
         Indices of pairs, shape [draws].
     """
-    among = data.by_gap[:available] if available and available < len(data.chosen) else None
-    bucket = data.latents.bucket[data.chosen if among is None else data.chosen[among]]
-    index = torch.tensor(bucketed_indices(draws, tuple(bucket.tolist()), step or len(draws), seed))
-    return index if among is None else among[index]
+    members = data.members(available)
+    sizes = tuple(len(each) for each in members)
+    places = bucketed_indices(draws, sizes, step or len(draws), seed)
+    return torch.tensor([int(members[bucket][index]) for bucket, index in places])
 
 
 @dataclass(frozen=True)
