@@ -20,8 +20,9 @@ from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.optimization import adamw, trainable_parameters
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
-from tastemaker.training.preference.objective import FrozenCopy, errors_of, residuals_of
+from tastemaker.training.preference.objective import errors_of, residuals_of
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
+from tastemaker.training.preference.reference import FrozenCopy
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""

@@ -13,14 +13,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora.adapters import ADAPTER, START, activate, trainable
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import residual
 from tastemaker.training.optimization import adamw, text_rates, trainable_parameters
 from tastemaker.training.preference.data import cache_data
-from tastemaker.training.preference.objective import FrozenAdapter
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
 from tastemaker.training.preference.train import train
 from trainings import batch_of, perturb, rows, train_config
@@ -67,20 +65,6 @@ class TestStart:
             moved = residual(backbone, backbone.denoiser, batch)
         assert torch.equal(reference.residual(batch), expected)
         assert not torch.allclose(moved, expected, rtol=1e-3)
-
-    def test_switching_leaves_only_the_policy_trainable(
-        self, tiny_model: Path, first: Path
-    ) -> None:
-        config = train_config(tiny_model, start=str(first), reference="frozen_adapter")
-        backbone = load_backbone(str(tiny_model), device="cpu")
-        assert isinstance(make_trainable(config, backbone), FrozenAdapter)
-        before = set(trainable(backbone.denoiser))
-        activate(backbone.denoiser, START)
-        assert not trainable(backbone.denoiser)
-        activate(backbone.denoiser, ADAPTER)
-        assert set(trainable(backbone.denoiser)) == before
-        assert before
-        assert all(".policy." in name for name in before)
 
     def test_killed_and_resumed_ends_with_the_same_bytes(
         self,

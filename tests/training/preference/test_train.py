@@ -26,13 +26,8 @@ from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import mean_square, residual
 from tastemaker.training.order import pair_index
 from tastemaker.training.preference.data import EMPTY, cache_data
-from tastemaker.training.preference.objective import (
-    AdaptersOff,
-    FrozenCopy,
-    dropped_prompts,
-    errors_of,
-    residuals_of,
-)
+from tastemaker.training.preference.objective import dropped_prompts, errors_of, residuals_of
+from tastemaker.training.preference.reference import FrozenCopy, Reference
 from tastemaker.training.preference.train import train
 from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import batch_of, perturb, rows, train_config
@@ -43,7 +38,7 @@ def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_pa
     data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=True)
-    errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+    errors = errors_of(*residuals_of(backbone, backbone.denoiser, Reference(backbone), batch))
     losses = dpo(errors.margin, beta=5000)
     assert torch.equal(losses, torch.full((8,), math.log(2)))
 
@@ -55,7 +50,7 @@ def test_references_agree(pairs: Path, tiny_model: Path, tmp_path: Path) -> None
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     perturb(backbone.denoiser)
     batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=True)
-    off = AdaptersOff(backbone).residual(batch)
+    off = Reference(backbone).residual(batch)
     policy = residual(backbone, backbone.denoiser, batch)
     assert torch.equal(off, frozen.residual(batch))
     assert not torch.allclose(off, policy, rtol=1e-3)
@@ -285,11 +280,11 @@ def test_gradient_steps_learn_the_preference(pairs: Path, tiny_model: Path, tmp_
     batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=False)
     optimizer = torch.optim.AdamW(trainable(backbone.denoiser).values(), lr=3e-3)
     for _ in range(40):
-        errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+        errors = errors_of(*residuals_of(backbone, backbone.denoiser, Reference(backbone), batch))
         dpo(errors.margin, beta=5000).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    errors = errors_of(*residuals_of(backbone, backbone.denoiser, AdaptersOff(backbone), batch))
+    errors = errors_of(*residuals_of(backbone, backbone.denoiser, Reference(backbone), batch))
     assert (errors.margin > 0).all()
     assert dpo(errors.margin, beta=5000).mean() < 0.3
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from tastemaker.backbones import Backbone
-from tastemaker.backbones.lora.adapters import ADAPTER, START, activate, adapted
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.losses import DenoisingErrors
@@ -25,6 +21,7 @@ from tastemaker.training.order import bucketed_indices
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.preference.data import TrainingData
 from tastemaker.training.preference.guards import safe_share, scale_gradient
+from tastemaker.training.preference.reference import Reference
 from tastemaker.training.preference.terms import Term
 
 
@@ -129,68 +126,6 @@ def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tens
     """
     generators = [keyed_generator(seed, "prompt dropout", draw) for draw in draws]
     return torch.cat([torch.rand(1, generator=each) for each in generators]) < share
-
-
-class Reference:
-    """The reference of a preference loss: the policy before training.
-
-    Args:
-        backbone: The model, whose networks carry the LoRA that trains.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-        self.denoiser: torch.nn.Module = backbone.denoiser
-        self.text_encoders: Sequence[torch.nn.Module] = backbone.text_encoders
-        self.adapted = adapted(backbone)
-
-    @torch.no_grad()
-    def residual(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return prediction minus target, shape [2 * pairs, channels, h, w], without graph."""
-        with contextlib.ExitStack() as stack:
-            # Not between a forward and its backward pass: that upsets compiled models.
-            for network in self.adapted:
-                self._switch(network, stack)
-            return residual(self.backbone, self.denoiser, batch, self.text_encoders)
-
-    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
-        """Make a network what it was before training, until the stack is left; a copy is so."""
-
-
-class AdaptersOff(Reference):
-    """The policy's own networks with their adapters switched off: no second model in memory."""
-
-    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
-        network.disable_adapters()
-        stack.callback(network.enable_adapters)
-
-
-class FrozenAdapter(Reference):
-    """The policy's own networks with a frozen copy of the adapter that training started from.
-
-    For later stages of a curriculum: with the adapters off, the network is the base.
-    """
-
-    def _switch(self, network: Any, stack: contextlib.ExitStack) -> None:
-        activate(network, START)
-        stack.callback(activate, network, ADAPTER)
-
-
-class FrozenCopy(Reference):
-    """A copy of what trains, made before the first step: needed when all weights train.
-
-    Args:
-        backbone: The model as training starts.
-        text_encoders: Those that train.
-    """
-
-    def __init__(self, backbone: Backbone, text_encoders: Sequence[torch.nn.Module] = ()) -> None:
-        self.backbone = backbone
-        self.denoiser, *self.text_encoders = (
-            copy.deepcopy(network).requires_grad_(False).eval()
-            for network in (backbone.denoiser, *text_encoders)
-        )
-        self.adapted = []
 
 
 def residuals_of(

@@ -16,12 +16,7 @@ from tastemaker.backbones.lora.weights import load_adapter
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.fsdp import split_like
-from tastemaker.training.preference.objective import (
-    AdaptersOff,
-    FrozenAdapter,
-    FrozenCopy,
-    Reference,
-)
+from tastemaker.training.preference.reference import FrozenCopy, Reference
 
 
 def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
@@ -66,11 +61,10 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
             load_adapter(backbone, Path(config.start), name)
     text_encoders = backbone.text_encoders if config.text_lora is not None else []
     # Only now, with `start` loaded: a copy is of the networks that training starts from.
-    reference: Reference = AdaptersOff(backbone)
-    if config.reference == "frozen_adapter":
-        reference = FrozenAdapter(backbone)
-    elif config.reference == "frozen_copy":
-        reference = FrozenCopy(backbone, text_encoders)
+    if config.reference == "frozen_copy":
+        reference: Reference = FrozenCopy(backbone, text_encoders)
+    else:
+        reference = Reference(backbone, START if config.reference == "frozen_adapter" else None)
     for network in (denoiser, *text_encoders):
         network.train()
     if config.gradient_checkpointing:

@@ -36,7 +36,6 @@ from tastemaker.training.preference.diagnostics import (
     step_metrics,
 )
 from tastemaker.training.preference.objective import (
-    FrozenCopy,
     PairBatch,
     credited,
     errors_of,
@@ -47,6 +46,7 @@ from tastemaker.training.preference.objective import (
 )
 from tastemaker.training.preference.pairs import Pairs, open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
+from tastemaker.training.preference.reference import FrozenCopy
 from tastemaker.training.preference.statistics import matching
 from tastemaker.training.preference.terms import build_credit, build_losses
 from tastemaker.training.preference.validation import ValidationSheets
