@@ -56,7 +56,6 @@ def distill(data: TrainingData, folder: Path) -> float:
         Mean squared difference of the two predictions over the last 50 steps.
     """
     teacher = load_backbone("nano", device="auto")
-    teacher.prepare_training()
     student = copy.deepcopy(teacher.denoiser).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE)
     losses = []

@@ -292,8 +292,8 @@ class Backbone(Family):
     ) -> torch.Tensor:
         """Return the target of the prediction: noise, v or x_0, as the model was trained."""
 
-    def prepare_training(self, dtype: str, device: torch.device | None = None) -> None:
-        """Keep the last layer in fp32, and take the fastest attention of a device (None: own)."""
+    def prepare_training(self, dtype: str) -> None:
+        """Keep the last layer in fp32."""
         if dtype != "fp32":
             keep_in_fp32(getattr(self.denoiser, self.last))
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import diffusers
 import torch
 from diffusers import DDIMScheduler
-from diffusers.models.attention_processor import AttnProcessor
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
@@ -141,10 +140,3 @@ class UNetBackbone(Backbone):
         if self.prediction_type == "v_prediction":
             return self.schedule.get_velocity(latents, noise, timesteps)
         return latents if self.prediction_type == "sample" else noise
-
-    def prepare_training(self, dtype: str, device: torch.device | None = None) -> None:
-        super().prepare_training(dtype, device)
-        # On a CPU the backward pass of fused attention costs more than all the rest of a small
-        # network; plain attention gives the same numbers up to rounding.
-        if (device or self.device).type == "cpu":
-            self.denoiser.set_attn_processor(AttnProcessor())

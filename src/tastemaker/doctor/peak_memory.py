@@ -15,7 +15,7 @@ from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
-from tastemaker.core.hardware import torch_device, torch_dtype
+from tastemaker.core.hardware import torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.optimization import adamw, trainable_parameters
@@ -75,7 +75,7 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
         add_text_adapters(config, backbone)
     encoding, conditioning = _encoding(backbone, images, size)
     backbone.release_encoders(keep_text=config.text_lora is not None)
-    backbone.prepare_training(config.dtype, torch_device(config.device))
+    backbone.prepare_training(config.dtype)
     with torch.device("meta"):
         reference = make_trainable(config, backbone)
     text = backbone.text_encoders if config.text_lora is not None else []
@@ -105,7 +105,7 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     text = [each for each in backbone.text_encoders if trainable(each)]
     encoding, conditioning = _encoding(backbone, images, size)
     backbone.release_encoders(keep_text=bool(text))
-    backbone.prepare_training(config.dtype, torch_device(config.device))
+    backbone.prepare_training(config.dtype)
     with torch.device("meta"):
         free_denoiser(config, backbone)
     batch = _batch(backbone, images, size, conditioning, text_trains=bool(text))
@@ -126,7 +126,7 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     conditioning = {
         name: value.detach() for name, value in _embeddings(backbone, images, None).items()
     }
-    backbone.prepare_training(config.dtype, torch_device(config.device))
+    backbone.prepare_training(config.dtype)
     with torch.device("meta"):
         add_lora(backbone.denoiser, config.lora, config.seed)
     backbone.denoiser.train()
