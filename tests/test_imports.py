@@ -36,6 +36,7 @@ ORDER = (
     "evaluation",
     "reporting",
     "doctor",
+    "profiling",
     "recipes",
     "__init__",
     "cli",

@@ -17,6 +17,7 @@ from tastemaker.cli.commands import (
     Command,
     config_command,
     doctor_command,
+    profile_command,
     report_command,
     run_command,
     stack_command,
@@ -112,10 +113,16 @@ def _parser() -> argparse.ArgumentParser:
         "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its steps"
     )
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
+    speed = _verb(verbs, "profile", "speed of a run's training step", PROFILE, profile_command)
+    speed.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
+    speed.add_argument("--rounds", type=int, default=5, help="times that each step is timed")
+    speed.add_argument("--json", metavar="FILE", help="write the numbers to a file too")
+    speed.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     return parser
 
 
 CONFIG = "A start for a run of your own: tastemaker config demo > mine.yaml"
+PROFILE = "On random pictures, beside two yardsticks: docs/speed.md."
 STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."
 CHECK = "read all images, list what is wrong by row, write nothing; status 1 if anything is"
 PLACES = {

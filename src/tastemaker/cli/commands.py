@@ -246,6 +246,17 @@ def doctor_command(parsed: argparse.Namespace) -> None:
             print(f"  {name}: {table.describe(name)}")
 
 
+def profile_command(parsed: argparse.Namespace) -> None:
+    """Speed of a run's training step and drawing."""
+    from tastemaker.profiling.profile import profile, text
+    from tastemaker.storage.files import write_json
+
+    found = profile(config.load(parsed.source, tuple(parsed.overrides)), parsed.rounds)
+    print(text(found))
+    if parsed.json is not None:
+        write_json(Path(parsed.json), found)
+
+
 COMMANDS = (
     Verb("generate", "prompts to candidates", "output", _generate, (GenerateConfig,)),
     Verb(

@@ -30,7 +30,7 @@ def needs(config: Section) -> list[Need]:
         TastemakerError: A model is missing or of an unknown family.
     """
     found = []
-    size = _drawn_size(config)
+    size = drawn_size(config)
     for path, section in sections_of(config):
         if isinstance(section, TrainConfig):
             found.append(training(path, section, size))
@@ -78,7 +78,7 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _drawn_size(config: Section) -> Size:
+def drawn_size(config: Section) -> Size:
     """Height and width of the training images, if the run samples them itself."""
     for _, section in sections_of(config):
         if isinstance(section, SamplingConfig) and not isinstance(section, EvaluateConfig):
