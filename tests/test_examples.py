@@ -7,7 +7,7 @@ import pytest
 from diffusers import DiffusionPipeline
 
 import tastemaker as tm
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.backbones.places import LORA_FILE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -25,7 +25,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from tastemaker.backbones.loading import resolve
+from tastemaker.backbones.places import resolve
 from tastemaker.core.hardware import torch_dtype
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

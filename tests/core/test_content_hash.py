@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.backbones import model_identity
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.places import LORA_FILE, MODEL_FILE
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.core import content_hash as contents
 from tastemaker.core.errors import TastemakerError

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from launching import launch
 from tastemaker.backbones import load_backbone
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.config.training import OptimisationConfig

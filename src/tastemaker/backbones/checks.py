@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import backbone_class, resolve, root_of
-from tastemaker.backbones.parts import INDEX, read_part, student, variant_of
+from tastemaker.backbones.loading import backbone_class
+from tastemaker.backbones.parts import student, variant_of
+from tastemaker.backbones.places import INDEX, read_part, resolve, root_of
 from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tastemaker.backbones.loading import adapter_chain, is_adapter, resolve
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, base_of
-from tastemaker.backbones.textual_inversion import TOKEN_FILE
+from tastemaker.backbones.places import (
+    INDEX,
+    LORA_FILE,
+    TOKEN_FILE,
+    adapter_chain,
+    base_of,
+    is_adapter,
+    resolve,
+)
 from tastemaker.core.content_hash import folder_content, weights_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import DONE_FILE, MADE_ALONG, finished_key
-
-INDEX = "model_index.json"
 
 
 def model_identity(model: str) -> dict[str, Any]:

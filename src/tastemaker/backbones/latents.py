@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tastemaker.backbones.loading import resolve, root_of
 from tastemaker.backbones.parts import latent_units
+from tastemaker.backbones.places import resolve, root_of
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.candidates import latents_of
 from tastemaker.storage.images import decode, to_pixels

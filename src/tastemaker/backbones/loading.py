@@ -9,32 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base_of
 from tastemaker.backbones.lora.layers import read_layers, summed
 from tastemaker.backbones.lora.weights import attach_lora, fuse_layers
-from tastemaker.backbones.parts import INDEX, check_parts, read_part, variant_of
+from tastemaker.backbones.parts import check_parts, variant_of
+from tastemaker.backbones.places import (
+    FAMILIES,
+    INDEX,
+    LORA_FILE,
+    TOKEN_FILE,
+    adapter_chain,
+    index_of,
+    read_part,
+    resolve,
+)
 from tastemaker.backbones.schedulers import set_scheduler
-from tastemaker.backbones.textual_inversion import TOKEN_FILE, load_token
+from tastemaker.backbones.textual_inversion import load_token
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import check_dtype, torch_device, torch_dtype
-from tastemaker.core.registry import MODELS
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
-
-FAMILIES = {
-    "StableDiffusionPipeline": "tastemaker.backbones.unet:UNetBackbone",
-    "StableDiffusionXLPipeline": "tastemaker.backbones.sdxl:SDXLBackbone",
-    "StableDiffusion3Pipeline": "tastemaker.backbones.flow:SD3Backbone",
-    "FluxPipeline": "tastemaker.backbones.flux:FluxBackbone",
-}
-
-SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
-
-
-def resolve(model: str) -> str:
-    """Turn a registered model name into its folder; leave hub ids and folders as they are."""
-    return str(MODELS.entry(model)()) if model in MODELS else model
 
 
 def load_backbone(
@@ -100,40 +94,6 @@ def wrap_pipeline(pipeline: Any) -> Backbone:
     return backbone
 
 
-def is_adapter(folder: Path) -> bool:
-    """Return whether a folder is an adapter on a base: a LoRA, a learned word, or both."""
-    return any((folder / name).is_file() for name in (LORA_FILE, TOKEN_FILE))
-
-
-def adapter_chain(model: str) -> tuple[list[Path], str]:
-    """Return the adapters that a model consists of, and the pipeline below them.
-
-    Args:
-        model: Name, hub id, pipeline folder or adapter's folder.
-
-    Returns:
-        Folders of adapters, the lowest first, and name, hub id or folder of the pipeline.
-
-    Raises:
-        TastemakerError: A folder names no base, or they name one another.
-    """
-    folders: list[Path] = []
-    # Resolved first: a folder here does not hide a registered model of its name.
-    while is_adapter(folder := Path(resolve(model))):
-        if any(folder.resolve() == above.resolve() for above in folders):
-            raise TastemakerError(
-                f"{folder} lies on itself; name its right base in {folders[0] / MODEL_FILE}."
-            )
-        folders.insert(0, folder)
-        model = base_of(folder)
-    return folders, model
-
-
-def root_of(model: str) -> str:
-    """Return the pipeline below a LoRA, and below those that it was put on."""
-    return adapter_chain(model)[1]
-
-
 def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     from diffusers import DiffusionPipeline
 
@@ -194,41 +154,7 @@ def backbone_class(model: str) -> Any:
     Raises:
         TastemakerError: The model is missing, broken, or not understood; the message says why.
     """
-    place = resolve(model)
-    _check_place(model, place)
-    index = read_part(place, INDEX)
-    family = index.get("_class_name")
-    if family not in FAMILIES:
-        raise TastemakerError(
-            f"{model} is a {family}; this version knows {', '.join(sorted(FAMILIES))}."
-        )
-    kind = _class_of(family)
-    check_parts(model, place, index, kind)
+    index = index_of(model)
+    kind = _class_of(index["_class_name"])
+    check_parts(model, resolve(model), index, kind)
     return kind
-
-
-def _check_place(model: str, place: str) -> None:
-    """Refuse what is neither a pipeline folder nor can be a hub id, by what it is."""
-    path = Path(place)
-    if path.is_dir():
-        if not (path / INDEX).is_file():
-            raise TastemakerError(
-                f"{model} is not a model: it has neither {INDEX} (a pipeline) nor"
-                f" {LORA_FILE} (a LoRA)."
-            )
-    elif path.is_file() or path.suffix in SINGLE_FILES:
-        if not path.is_file():
-            raise TastemakerError(f"model {model!r} does not exist: no such file.")
-        raise TastemakerError(
-            f"{model} is a single-file checkpoint or a LoRA, and pipeline folders are read. Convert"
-            " a checkpoint once, with its family's class (StableDiffusionPipeline,"
-            " StableDiffusionXLPipeline, ...):"
-            f' python -c "from diffusers import StableDiffusionPipeline as P;'
-            f" P.from_single_file({place!r}).save_pretrained('FOLDER')\"; a LoRA: tastemaker"
-            f" import FOLDER lora={place} model=BASE."
-        )
-    elif place.count("/") != 1 or place.startswith((".", "/", "~")):
-        raise TastemakerError(
-            f"model {model!r} does not exist: no such folder, and no hub id has that form."
-            f" Named models: {', '.join(MODELS.names())}."
-        )

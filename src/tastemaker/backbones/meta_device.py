@@ -11,14 +11,8 @@ from typing import Any
 import torch
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.loading import (
-    backbone_class,
-    hide_bars,
-    left_out,
-    resolve,
-    root_of,
-    unreadable,
-)
+from tastemaker.backbones.loading import backbone_class, hide_bars, left_out, unreadable
+from tastemaker.backbones.places import resolve, root_of
 from tastemaker.core.hardware import torch_dtype
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.backbones.family import Family
+from tastemaker.backbones.places import INDEX, read_part
 from tastemaker.backbones.schedulers import check_scheduler
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hub import hub_file
 from tastemaker.storage.files import read_json
-
-INDEX = "model_index.json"
 
 WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"
@@ -25,33 +23,6 @@ WEIGHTS = re.compile(
 
 STUDENTS = re.compile(r"turbo|lightning|lcm|hyper|schnell|dmd", re.IGNORECASE)
 """In the names of models that were distilled to a few steps."""
-
-
-def read_part(place: str, name: str) -> dict[str, Any]:
-    """Read a configuration file of a pipeline.
-
-    Args:
-        place: Pipeline folder or hub id.
-        name: Path of the file inside it.
-
-    Returns:
-        Its content.
-
-    Raises:
-        TastemakerError: It is missing, torn or not a JSON object, or the hub does not give it.
-    """
-    folder = Path(place)
-    file = folder / name if folder.is_dir() else hub_file(place, place, name)
-    if not file.is_file():
-        raise TastemakerError(
-            f"{place} is not whole: {name} is missing; save or download the model again."
-        )
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise TastemakerError(
-            f"{file} is broken: it is not a JSON object; save or download the model again."
-        )
-    return content
 
 
 def check_parts(model: str, place: str, index: Mapping[str, Any], family: type[Family]) -> None:

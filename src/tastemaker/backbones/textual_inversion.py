@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import embedding
 
+from tastemaker.backbones.places import TOKEN_FILE
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import open_tensors
@@ -22,9 +23,6 @@ from tastemaker.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
-
-TOKEN_FILE = "learned_embeds.safetensors"
-"""File name that diffusers' `load_textual_inversion` looks for in a folder."""
 
 ENCODERS = ("clip_l", "clip_g")
 """Keys of a word's embeddings in a file of several text encoders, as diffusers' script has them."""

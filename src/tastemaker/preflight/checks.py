@@ -153,7 +153,7 @@ def _look_for_model(model: str) -> None:
 
 
 def _look_for_lora(folder: str) -> None:
-    from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+    from tastemaker.backbones.places import LORA_FILE
 
     if not (Path(folder) / LORA_FILE).is_file():
         raise TastemakerError(

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE
+from tastemaker.backbones.places import LORA_FILE, MODEL_FILE
 from tastemaker.config.sections import PublishConfig
 from tastemaker.core import __version__
 from tastemaker.core.registry import MODELS

@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from tastemaker.backbones.loading import is_adapter
-from tastemaker.backbones.lora.diffusers_file import MODEL_FILE
 from tastemaker.backbones.lora.exchange import export_lora
+from tastemaker.backbones.places import MODEL_FILE, is_adapter
 from tastemaker.config.commands import takes_options
 from tastemaker.config.loading import load
 from tastemaker.config.sections import ExportConfig, PublishConfig

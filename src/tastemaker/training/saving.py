@@ -9,8 +9,8 @@ import torch
 
 from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.backbones.lora.adapters import ADAPTER
-from tastemaker.backbones.lora.diffusers_file import name_base
 from tastemaker.backbones.lora.weights import fuse_attached, save_adapter
+from tastemaker.backbones.places import name_base
 
 
 def save_lora(backbone: Backbone, base: str, output: Path) -> None:

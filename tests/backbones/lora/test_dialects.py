@@ -14,10 +14,8 @@ from safetensors.torch import save_file
 
 from families import FAMILIES
 from tastemaker.backbones import Backbone, load_backbone
-from tastemaker.backbones.loading import adapter_chain
 from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.backbones.lora.dialects import read_foreign
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, name_base
 from tastemaker.backbones.lora.exchange import export_lora, import_lora
 from tastemaker.backbones.lora.kohya import names_of, to_kohya
 from tastemaker.backbones.lora.layers import (
@@ -38,6 +36,7 @@ from tastemaker.backbones.lora.weights import (
     load_lora,
 )
 from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.backbones.places import LORA_FILE, MODEL_FILE, adapter_chain, name_base
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig
 from tastemaker.core.errors import TastemakerError

@@ -13,10 +13,10 @@ from families import FAMILIES
 from stable_diffusion import SIZE
 from tastemaker.backbones import Backbone, SamplingBatch, load_backbone, stack
 from tastemaker.backbones.lora.adapters import add_lora, trainable
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.backbones.lora.exchange import export_lora, import_lora
 from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.backbones.lora.weights import fuse_attached
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.cli.command_line import main
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig, TextLoraConfig

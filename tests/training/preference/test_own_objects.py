@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import datasets
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.images import decode

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from folders import digests
 from tastemaker.backbones import load_backbone
 from tastemaker.backbones.lora.adapters import add_lora, trainable
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.losses import dpo

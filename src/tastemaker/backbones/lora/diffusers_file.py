@@ -6,56 +6,19 @@ which every diffusers reads; transformers 5 flattened the model and lost the pre
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import read_json, write_json
-
 POLICY = "policy"
 """Name of the newest LoRA of a loaded model: the one that was trained last."""
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
-MODEL_FILE = "model.json"
-"""Beside a trained LoRA or a learned word: the base that it belongs to."""
 
 METADATA = "lora_adapter_metadata"
 """Key of rank and alpha in the header of diffusers' files."""
 
 CLIP_PREFIX = "text_model."
 """Prefix of a CLIP text encoder's layers in files, which transformers 5 dropped."""
-
-
-def name_base(base: str, output: Path) -> None:
-    """Write which model a folder of adapters belongs to.
-
-    Args:
-        base: Name, hub id or folder; a folder is named by its absolute path.
-        output: The folder.
-    """
-    place = os.path.abspath(base) if Path(base).is_dir() else base
-    write_json(output / MODEL_FILE, {"base": place})
-
-
-def base_of(adapter: Path) -> str:
-    """Return the model that a LoRA or a learned word was put on.
-
-    Raises:
-        TastemakerError: The folder does not say.
-    """
-    marker = adapter / MODEL_FILE
-    named = read_json(marker) if marker.is_file() else None
-    base = named.get("base") if isinstance(named, dict) else None
-    if not isinstance(base, str) or not base:
-        raise TastemakerError(
-            f"{adapter} is a LoRA whose {MODEL_FILE} is missing or names no base; write one:"
-            ' {"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}.'
-        )
-    return base
 
 
 def lora_layers(module: Any, adapter: str, *, peft: bool = False) -> dict[str, torch.Tensor]:

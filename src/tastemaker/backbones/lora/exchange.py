@@ -9,9 +9,9 @@ import torch
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.identity import adapter_identity
-from tastemaker.backbones.loading import adapter_chain, load_backbone
+from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora.dialects import read_foreign
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, METADATA, name_base, part_of
+from tastemaker.backbones.lora.diffusers_file import METADATA, part_of
 from tastemaker.backbones.lora.kohya import names_of, to_kohya
 from tastemaker.backbones.lora.layers import (
     Layers,
@@ -24,6 +24,7 @@ from tastemaker.backbones.lora.layers import (
 )
 from tastemaker.backbones.lora.weights import attach_lora, attached_layers, fuse_attached
 from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.backbones.places import LORA_FILE, adapter_chain, name_base
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.config.sections import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content

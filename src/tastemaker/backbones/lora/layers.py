@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones.lora.diffusers_file import CLIP_PREFIX, LORA_FILE, METADATA, part_of
+from tastemaker.backbones.lora.diffusers_file import CLIP_PREFIX, METADATA, part_of
 from tastemaker.backbones.lora.factors import read_factors
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.reading import open_file, open_tensors
 from tastemaker.storage.tensors import write_tensors

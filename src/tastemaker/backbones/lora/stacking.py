@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.backbones.identity import model_identity
-from tastemaker.backbones.loading import is_adapter, root_of
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE, MODEL_FILE, base_of
 from tastemaker.backbones.lora.layers import Layers, read_layers, write_layers
+from tastemaker.backbones.places import LORA_FILE, MODEL_FILE, base_of, is_adapter, root_of
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import Artifact, finished_key

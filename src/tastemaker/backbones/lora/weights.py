@@ -13,7 +13,6 @@ import torch
 from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.diffusers_file import (
     CLIP_PREFIX,
-    LORA_FILE,
     METADATA,
     POLICY,
     flattened,
@@ -22,6 +21,7 @@ from tastemaker.backbones.lora.diffusers_file import (
     part_of,
 )
 from tastemaker.backbones.lora.layers import WRITTEN, Layer, Layers, read_layers, read_tensors
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.backbones.textual_inversion import refuse_token
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.core.errors import TastemakerError

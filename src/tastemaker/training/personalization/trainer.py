@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.backbones.lora.adapters import trainable
-from tastemaker.backbones.lora.diffusers_file import name_base
+from tastemaker.backbones.places import name_base
 from tastemaker.backbones.textual_inversion import save_token
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.training.batches import NoisyBatch, mean_square, residual

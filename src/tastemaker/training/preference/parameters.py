@@ -10,9 +10,9 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora
-from tastemaker.backbones.lora.diffusers_file import LORA_FILE
 from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.backbones.lora.weights import load_adapter
+from tastemaker.backbones.places import LORA_FILE
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.fsdp import split_like
