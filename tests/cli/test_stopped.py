@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ from tqdm import tqdm
 
 from folders import put
 from pictures import encoded, noise
+from tastemaker.backbones import Conditioning
+from tastemaker.backbones.unet import UNetBackbone
 from tastemaker.cli import main
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets import conversion
@@ -115,10 +118,32 @@ def test_an_interrupted_encoding_keeps_its_images(
         patch.setattr(tqdm, "update", interrupts)
         assert main(["train", str(pairs), "stopped", *options]) == 130
     part = Path("stopped/unfinished-cache.safetensors")
-    assert len([key for key in load_file(part) if key.startswith("mean.")]) == 5
+    assert len([key for key in load_file(part) if key.startswith("mean.image ")]) == 5
     for folder in ("stopped", "undisturbed"):
         assert main(["train", str(pairs), folder, *options]) == 0
     assert files(Path("stopped")) == files(Path("undisturbed"))
+
+
+def test_an_encoding_stopped_before_its_cache_keeps_its_prompts(
+    pairs: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    encode = UNetBackbone.encode_prompts
+
+    def interrupts(backbone: UNetBackbone, prompts: Sequence[str]) -> Conditioning:
+        texts.extend(prompts)
+        if len(texts) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode(backbone, prompts)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(UNetBackbone, "encode_prompts", interrupts)
+    options = [f"model={tiny_model}", "device=cpu", "max_steps=1", "report_to=null"]
+    assert main(["train", str(pairs), "stopped", *options]) == 130
+    part = load_file(Path("stopped/unfinished-cache.safetensors"))
+    assert len([key for key in part if ".prompt " in key]) == 1
+    assert main(["train", str(pairs), "stopped", *options]) == 0
+    assert texts[2:] == sorted(set(texts))[1:], "the first prompt is not encoded again"
 
 
 @pytest.mark.parametrize("what", ["images", "comparisons"])

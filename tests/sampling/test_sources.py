@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from folders import digests
 from tastemaker.backbones import SamplingBatch, load_backbone
 from tastemaker.backbones.latents import encode_row
 from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
@@ -26,7 +27,7 @@ from tastemaker.sampling.blend import blend
 from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.candidates import Rows, item_of, latents_of
 from tastemaker.storage.groups import Group
-from tastemaker.storage.images import decode, to_pixels
+from tastemaker.storage.images import decode, encode_png, to_pixels
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
@@ -210,6 +211,31 @@ class TestBlend:
     def of(self, candidates: Path, source: dict[str, Any]) -> set[str]:
         held = rows(candidates)
         return {row["candidate_id"] for row in held if item_of(row) == source["candidate_id"]}
+
+    def test_a_stop_keeps_what_was_mixed(
+        self,
+        real: Path,
+        candidates: Path,
+        tiny_model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        mixed: list[Image.Image] = []
+
+        def stops(image: Image.Image) -> bytes:
+            mixed.append(image)
+            if len(mixed) == 3:
+                raise KeyboardInterrupt
+            return encode_png(image)
+
+        monkeypatch.setattr("tastemaker.sampling.blend.encode_png", stops)
+        options = {"model": str(tiny_model), "alpha": 0.5}
+        with pytest.raises(KeyboardInterrupt):
+            self.mixed(real, candidates, tmp_path / "stopped", **options)
+        stopped = self.mixed(real, candidates, tmp_path / "stopped", **options)
+        assert len(mixed) == 4, "the third image alone is mixed again"
+        undisturbed = self.mixed(real, candidates, tmp_path / "undisturbed", **options)
+        assert digests(stopped) == digests(undisturbed)
 
     def test_latents_are_mixed(
         self, real: Path, candidates: Path, tiny_model: Path, tmp_path: Path

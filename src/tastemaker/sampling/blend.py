@@ -18,12 +18,12 @@ from tastemaker.core.hardware import processes
 from tastemaker.pairing.picks import highest
 from tastemaker.preflight import check, expect
 from tastemaker.storage.artifact import Artifact, finished_key
-from tastemaker.storage.candidates import Rows, candidate_table
+from tastemaker.storage.candidates import Rows, candidates_made, write_candidates
 from tastemaker.storage.files import config_key
 from tastemaker.storage.groups import Groups, matched, score_keys
 from tastemaker.storage.images import decode, encode_png
-from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.unfinished import saved_when_stopped
 
 if TYPE_CHECKING:
     from tastemaker.backbones import Backbone
@@ -113,9 +113,13 @@ def _make_missing(
     rows = tuple(Rows(each) for each in sources)
     with tqdm(total=sum(len(part) for _, part in missing), desc="blend", unit="images") as bar:
         for index, part in missing:
-            table = candidate_table([_blended(config, each, rows, backbone) for each in part])
-            write_table(pool.shard(index), table)
-            bar.update(len(part))
+            made = candidates_made(pool.unfinished(index))
+            bar.update(len(made))
+            with saved_when_stopped(pool.unfinished(index), made, write_candidates):
+                for item in part[len(made) :]:
+                    made.append(_blended(config, item, rows, backbone))
+                    bar.update()
+                write_candidates(pool.shard(index), made)
     state.wait_for_everyone()
 
 

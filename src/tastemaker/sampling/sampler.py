@@ -21,10 +21,9 @@ from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.core.seeding import keyed_seed
-from tastemaker.storage.candidates import candidate_table
+from tastemaker.storage.candidates import candidates_made, write_candidates
 from tastemaker.storage.files import config_key
 from tastemaker.storage.images import encode_png
-from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.unfinished import saved_when_stopped
 
@@ -219,7 +218,7 @@ def sample_pool(
                         if batch[0] not in rows:
                             rows |= draw_batch(batch)
                         bar.update(len(batch))
-                _write(pool.shard(index), {item: rows[item] for item in part})
+                    write_candidates(pool.shard(index), [rows[item] for item in part])
     state.wait_for_everyone()
     return sum(len(part) for _, part in mine)
 
@@ -279,12 +278,11 @@ def _batch_drawer(
 
 def _drawn_before(file: Path, batches: Sequence[Sequence[Item]]) -> Rows:
     """Rows of a shard's first batches that a stopped command left; empty where it left none."""
-    kept = read_table(file).to_pylist() if file.is_file() else []
-    return dict(zip(chain(*batches), kept, strict=False))
+    return dict(zip(chain(*batches), candidates_made(file), strict=False))
 
 
 def _write(file: Path, rows: Rows) -> None:
-    write_table(file, candidate_table(list(rows.values())))
+    write_candidates(file, list(rows.values()))
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tastemaker.storage.parquet import read_table
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
         features[name] = {"feature": value, "_type": "List"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.Table.from_pylist(rows, schema=pa.schema(kinds.items(), metadata=metadata))
+
+
+def write_candidates(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a shard, or what a stopped command made of one."""
+    write_table(file, candidate_table(rows))
+
+
+def candidates_made(file: Path) -> list[dict[str, Any]]:
+    """Read what a stopped command made of a shard; empty where there is none."""
+    return read_table(file).to_pylist() if file.is_file() else []
 
 
 class Rows:

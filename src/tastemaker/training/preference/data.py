@@ -101,8 +101,6 @@ def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> T
     tensors = None if cache is None else _read_cache(cache)
     if tensors is None:
         tensors = _encode(pairs, ids, prompts, backbone, cache)
-        if cache is not None:
-            write_tensors(cache, tensors)
     latents = Latents.from_tensors(_part(tensors, "latents"))
     row = {candidate: i for i, candidate in enumerate(ids)}
     line = {prompt: i for i, prompt in enumerate(prompts)}
@@ -177,25 +175,34 @@ def _encode(
     backbone: Backbone,
     cache: Path | None,
 ) -> dict[str, torch.Tensor]:
+    """Encode images and prompts, and write the cache."""
     part = cache and cache.with_name(f"{UNFINISHED}-{cache.name}")
     encoded = _read_part(part) if part else {}
-    with (
-        tqdm(total=len(ids), initial=len(encoded), desc="encode", unit="images") as bar,
-        saved_when_stopped(part, encoded, _write_part) if part else contextlib.nullcontext(),
-    ):
-        for row in pairs.images(set(ids) - encoded.keys()):
-            mean, std = encode_row(backbone, row)
-            further = backbone.image_conditioning(row, mean)
-            encoded[row["candidate_id"]] = {"mean": mean, "std": std, **further}
-            bar.update()
-    rows = [encoded[each] for each in ids]
-    latents = Latents.of([row.pop("mean") for row in rows], [row.pop("std") for row in rows])
-    embeddings = stack([backbone.encode_prompts([prompt]) for prompt in prompts])
-    return {
-        **{f"latents.{name}": value for name, value in latents.tensors().items()},
-        **{f"prompts.{name}": value.float().cpu() for name, value in embeddings.items()},
-        **{f"images.{name}": value for name, value in stack(rows).items()},
-    }
+    missing = {each for each in ids if f"image {each}" not in encoded}
+    done = len(ids) - len(missing)
+    with saved_when_stopped(part, encoded, _write_part) if part else contextlib.nullcontext():
+        with tqdm(total=len(ids), initial=done, desc="encode", unit="images") as bar:
+            for row in pairs.images(missing):
+                mean, std = encode_row(backbone, row)
+                further = backbone.image_conditioning(row, mean)
+                encoded[f"image {row['candidate_id']}"] = {"mean": mean, "std": std, **further}
+                bar.update()
+        for prompt in prompts:
+            if f"prompt {prompt}" not in encoded:
+                embedding = backbone.encode_prompts([prompt])
+                on_cpu = {name: value.float().cpu() for name, value in embedding.items()}
+                encoded[f"prompt {prompt}"] = on_cpu
+        rows = [dict(encoded[f"image {each}"]) for each in ids]
+        latents = Latents.of([row.pop("mean") for row in rows], [row.pop("std") for row in rows])
+        embeddings = stack([encoded[f"prompt {each}"] for each in prompts])
+        tensors = {
+            **{f"latents.{name}": value for name, value in latents.tensors().items()},
+            **{f"prompts.{name}": value for name, value in embeddings.items()},
+            **{f"images.{name}": value for name, value in stack(rows).items()},
+        }
+        if cache is not None:
+            write_tensors(cache, tensors)
+    return tensors
 
 
 def _read_part(file: Path) -> dict[str, Conditioning]:

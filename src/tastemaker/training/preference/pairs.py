@@ -64,10 +64,11 @@ class ImagePairs:
         }
 
     def images(self, ids: set[str]) -> Iterator[dict[str, Any]]:
-        """Read all images."""
+        """Read the images with these ids, each as a row of a pool."""
         for i in range(len(self.rows)):
-            row = self.rows[i]
-            for side in SIDES:
+            sides = [side for side in SIDES if f"{i:09d}-{side}" in ids]
+            row = self.rows[i] if sides else {}
+            for side in sides:
                 data = encoded(self._value(i, row, side), f"pair {i}: {side}")
                 yield {"candidate_id": f"{i:09d}-{side}", "image": {"bytes": data}}
 
