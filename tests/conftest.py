@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import string
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Half a million objects of imported libraries are searched for garbage every time: more rarely.
 gc.set_threshold(20_000, 10, 100)
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Keep the denormals that a command flushes: hypothesis draws them in the next test."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 16

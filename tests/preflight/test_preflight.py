@@ -14,7 +14,7 @@ from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LOSSES
 from tastemaker.evaluation.evaluate import evaluate
-from tastemaker.preflight import KINDS, LOOKS, expect
+from tastemaker.preflight import KINDS, LOADING_LOOKS, LOOKS, expect
 from tastemaker.recipes.run import check_run
 from tastemaker.reporting.model_card import plain
 
@@ -91,7 +91,7 @@ def test_shipped_runs_pass(name: str) -> None:
     check_run(load(name))
 
 
-@pytest.mark.parametrize("what", sorted(LOOKS))
+@pytest.mark.parametrize("what", sorted(LOOKS | LOADING_LOOKS))
 @pytest.mark.parametrize("value", ["/no/where", "no", "x" * 300])
 def test_everything_that_an_option_can_name_is_looked_for(what: str, value: str) -> None:
     if what == "device":
@@ -99,7 +99,7 @@ def test_everything_that_an_option_can_name_is_looked_for(what: str, value: str)
         if torch.cuda.is_available():
             pytest.skip("the device is here")
     with pytest.raises((TastemakerError, OSError)):
-        LOOKS[what](value)
+        (LOOKS | LOADING_LOOKS)[what](value)
 
 
 def test_evaluate_looks_for_the_policy_before_it_draws_the_base(

@@ -467,20 +467,20 @@ class TestListing:
 
 class TestRunDir:
     def test_a_run_is_claimed_once_and_opened_again(self, tmp_path: Path) -> None:
-        run = RunDir(tmp_path / "runs" / "demo").open("seed: 0\n", {"torch": "2"})
+        run = RunDir(tmp_path / "runs" / "demo").open("seed: 0\n", lambda: {"torch": "2"})
         assert run.config.read_text() == "seed: 0\n"
         assert read_json(run.environment) == {"torch": "2"}
         before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
-        RunDir(run.folder).open("seed: 0\n", {"torch": "3"})
+        RunDir(run.folder).open("seed: 0\n", lambda: {"torch": "3"})
         assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
 
     def test_another_configuration_puts_the_artifacts_of_the_first_aside(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        run = RunDir(tmp_path / "demo").open("train:\n  steps: 3\n", {})
+        run = RunDir(tmp_path / "demo").open("train:\n  steps: 3\n", dict)
         finished(Artifact(run.policy, "train", {"steps": 3}))
         write_text(run.folder / "mine.txt", "not of the run")
-        run.open("train:\n  steps: 4\n", {})
+        run.open("train:\n  steps: 4\n", dict)
         assert "train.steps: 3 there, 4 now" in capsys.readouterr().out
         key = Artifact(run.policy, "train", {"steps": 3}).key
         assert (run.folder / ".artifacts" / f"policy-{key}" / "done.json").is_file()
@@ -491,24 +491,24 @@ class TestRunDir:
     def test_how_work_is_cut_is_the_stages_own_affair(self, tmp_path: Path) -> None:
         """A run of one process goes on on two, with half the batch in each."""
         held = "train: {steps: 3, batch_size: 4, device: cpu}\n"
-        RunDir(tmp_path / "demo").open(held, {})
-        RunDir(tmp_path / "demo").open("train: {steps: 3, batch_size: 2, device: cuda}\n", {})
+        RunDir(tmp_path / "demo").open(held, dict)
+        RunDir(tmp_path / "demo").open("train: {steps: 3, batch_size: 2, device: cuda}\n", dict)
         assert (tmp_path / "demo" / "config.yaml").read_text() == held
 
     @pytest.mark.parametrize("held", [b"\xff", b"\x0e", b"[" * 100_000], ids=len)
     def test_a_damaged_configuration_is_named(self, tmp_path: Path, held: bytes) -> None:
         (tmp_path / "config.yaml").write_bytes(held)
         with pytest.raises(TastemakerError, match=r"config\.yaml"):
-            RunDir(tmp_path).open("seed: 0\n", {})
+            RunDir(tmp_path).open("seed: 0\n", dict)
 
     def test_a_folder_with_other_things_in_it_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()
         with pytest.raises(TastemakerError, match="is not a run"):
-            RunDir(tmp_path).open("seed: 0\n", {})
+            RunDir(tmp_path).open("seed: 0\n", dict)
         assert files_in(tmp_path) == ["thesis.tex"]
 
     def test_an_empty_folder_will_do(self, tmp_path: Path) -> None:
-        assert RunDir(tmp_path).open("seed: 0\n", {}).config.is_file()
+        assert RunDir(tmp_path).open("seed: 0\n", dict).config.is_file()
 
 
 def test_tensor_files_have_the_same_bytes_every_time(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from tastemaker.backbones.places import index_of, root_of
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
@@ -14,7 +16,7 @@ from tastemaker.core.values import checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.evaluation.comparison import compare
 from tastemaker.evaluation.measures import add_measures, check_measures
-from tastemaker.preflight import check
+from tastemaker.preflight import check, check_loading
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json
 from tastemaker.storage.locks import exclusive
@@ -52,7 +54,8 @@ def evaluate(
     _check_names(models)
     config.refuse_switches(list(models))
     check(config)
-    _check_models(models)
+    for model in models.values():
+        index_of(root_of(str(model)))
     prompts = load_prompts(config.prompts)
     shared = number_trained_on(prompts, models.values())
     check_measures(config, len(prompts))
@@ -62,13 +65,14 @@ def evaluate(
     from tastemaker.scorers.pool import score_pool
 
     judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
+    look = partial(_check_loading, config, models)
     # All are looked at before the first is drawn.
     artifacts = {
         name: _artifact(_drawn(config, name), name, model, prompts, output / name)
         for name, model in judged.items()
     }
     pools = {
-        name: _draw(_drawn(config, name), model, prompts, artifacts[name])
+        name: _draw(_drawn(config, name), model, prompts, artifacts[name], look)
         for name, model in judged.items()
     }
     for pool in pools.values():
@@ -101,9 +105,10 @@ def _check_names(models: Mapping[str, Path | str]) -> None:
         folders.add(folder)
 
 
-def _check_models(models: Mapping[str, Path | str]) -> None:
+def _check_loading(config: EvaluateConfig, models: Mapping[str, Path | str]) -> None:
     from tastemaker.backbones import check_model
 
+    check_loading(config)
     for model in models.values():
         check_model(str(model))
 
@@ -126,11 +131,17 @@ def _artifact(
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})
 
 
-def _draw(config: EvaluateConfig, model: str, prompts: list[str], artifact: Artifact) -> Pool:
+def _draw(
+    config: EvaluateConfig,
+    model: str,
+    prompts: list[str],
+    artifact: Artifact,
+    look: Callable[[], object],
+) -> Pool:
     from tastemaker.sampling.sampler import plan, sample_pool
 
     pool = Pool(artifact.folder)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(look) as unfinished:
         if unfinished:
             items = plan(prompts, config.num_images, config.seed)
             sample_pool(

@@ -1,7 +1,8 @@
 """Checks of options before a command or run begins.
 
-Every command checks its own section, and a run all of its sections before the first begins. No
-weights are loaded; what needs no torch comes first.
+Every command checks its own section, and a run all of its sections before the first begins: first
+what can be looked for without torch (`check`), and where there is work to do also what the
+libraries have to be loaded for (`check_loading`). No weights are loaded.
 """
 
 from __future__ import annotations
@@ -27,27 +28,40 @@ from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
-LAST = ("device", "model", "features", "classifier", "tracker")
-"""Marks whose look-up needs torch."""
-
 
 def check(section: Section) -> None:
-    """Look for everything that a section names, and for what its commands cannot do.
+    """Look for everything that a section names.
 
     Args:
         section: Of one command, or a whole run.
 
     Raises:
+        TastemakerError: The first that is missing, with the path of its option.
+    """
+    _look(section, LOOKS)
+
+
+def check_loading(section: Section) -> None:
+    """Look for what a section names in the libraries, and for what its models cannot do.
+
+    Args:
+        section: Of one command, or a whole run, which `check` has passed.
+
+    Raises:
         TastemakerError: The first that is missing or does not fit, with the path of its option.
     """
-    seen = set()
-    for path, mark, value in sorted(marked(section), key=lambda each: _is_last(each[1])):
-        if value is not None and (key := (id(mark), str(value))) not in seen:
-            seen.add(key)
-            _at(path, _look_for, mark, value)
+    _look(section, LOADING_LOOKS)
     for path, inside in sections_of(section):
         if isinstance(inside, SamplingConfig):
             _at(path, _check_sampling, inside)
+
+
+def _look(section: Section, looks: Looks) -> None:
+    seen = set()
+    for path, mark, value in marked(section):
+        if value is not None and (key := (id(mark), str(value))) not in seen:
+            seen.add(key)
+            _at(path, _look_for, mark, value, looks)
 
 
 def expect(folder: Path, what: str, *others: str) -> None:
@@ -104,10 +118,6 @@ CALLED = {
 TAKEN = {"pairs": "a folder of pairs, from `pair`", "pool": "a pool, from `generate` or `import`"}
 
 
-def _is_last(mark: Any) -> bool:
-    return isinstance(mark, Names) and mark.what in LAST
-
-
 def _at(path: str, looks: Callable[..., None], *arguments: Any) -> None:
     """Run a check; what it raises says at which option."""
     try:
@@ -118,14 +128,16 @@ def _at(path: str, looks: Callable[..., None], *arguments: Any) -> None:
         raise TastemakerError(f"{path}: {error.strerror or error}; check the path.") from error
 
 
-def _look_for(mark: Any, value: Any) -> None:
+def _look_for(mark: Any, value: Any, looks: Looks) -> None:
     """Look for the value of one option, by its mark."""
     from tastemaker.scorers.base import Needs, Subject, Weights
 
     if isinstance(mark, Names):
-        if mark.what in LOOKS and (mark.what != "words" or isinstance(value, str)):
+        if mark.what in looks and (mark.what != "words" or isinstance(value, str)):
             for each in (value,) if isinstance(value, str) else value:
-                LOOKS[mark.what](each)
+                looks[mark.what](each)
+    elif looks is LOADING_LOOKS:
+        return
     elif isinstance(mark, Subject):
         _look_for_photographs(value)
     elif isinstance(mark, Weights):
@@ -147,6 +159,12 @@ def _look_for(mark: Any, value: Any) -> None:
 
 
 def _look_for_model(model: str) -> None:
+    from tastemaker.backbones.places import index_of, root_of
+
+    index_of(root_of(model))
+
+
+def _load_model(model: str) -> None:
     from tastemaker.backbones import check_model
 
     check_model(model)
@@ -205,18 +223,25 @@ def _look_for_words(file: str) -> None:
     prompt_reasons(PromptFilters(without=file))
 
 
-LOOKS: dict[str, Callable[[str], None]] = {
-    "classifier": _look_for_classifier,
+Looks = dict[str, Callable[[str], None]]
+
+LOOKS: Looks = {
     "device": _look_for_device,
-    "features": _look_for_features,
     "lora": _look_for_lora,
     "model": _look_for_model,
     "photographs": _look_for_photographs,
     "pool": lambda folder: expect(Path(folder).expanduser(), "pool"),
-    "tracker": _look_for_tracker,
     "words": _look_for_words,
 }
 """Look-up of a value by its mark; columns are looked for in the pool, by `expect_columns`."""
+
+LOADING_LOOKS: Looks = {
+    "classifier": _look_for_classifier,
+    "features": _look_for_features,
+    "model": _load_model,
+    "tracker": _look_for_tracker,
+}
+"""The same, for what needs torch."""
 
 
 def _check_sampling(config: SamplingConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tastemaker.backbones import merge_adapters
+from tastemaker import backbones
 from tastemaker.config.runs import RealRun, StageConfig
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import TrainConfig
@@ -50,7 +50,7 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         assert before is not None
         pairs = run.stage_pairs(config.text_encoder.pairs)
         text = train(config.text_encoder.train, pairs, run.model("text_encoder"))
-        models["policy"] = merge_adapters([before, text], run.policy)
+        models["policy"] = backbones.merge_adapters([before, text], run.policy)
     evaluate(judging(config, held_out), models, run.evaluation, run.report_json)
     report(config.report, run)
 

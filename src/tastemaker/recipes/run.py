@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tastemaker.backbones import check_model
+from tastemaker import backbones
 from tastemaker.config import loading as configuration
 from tastemaker.config.choices import Choice
 from tastemaker.config.datasets import ImagesConfig, ImportConfig
@@ -18,7 +18,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import agree, environment
 from tastemaker.core.registry import RECIPES
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.preflight import check
+from tastemaker.preflight import check, check_loading
 from tastemaker.reporting.report import report
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.storage.trained_prompts import shared_prompts, shared_warning
@@ -44,13 +44,16 @@ def run(config: RunConfig) -> RunDir:
         >>> from tastemaker.config.loading import load
         >>> folder = run(load("demo", ("train.max_steps=20",)))  # doctest: +SKIP
     """
-    folder = RunDir(Path(config.output) / config.name)
-    agree(configuration.dump(config))
-    check_run(config)
+    folder, text = RunDir(Path(config.output) / config.name), configuration.dump(config)
+    agree(text)
+    if folder.finished_with(text):
+        check(config)
+    else:
+        check_run(config)
     judged, trained = read_prompts(config)
     if warning := shared_warning(len(shared_prompts(judged, trained)), len(judged)):
         tqdm.write(f"warning: {warning}")
-    with folder.claimed(configuration.dump(config), environment):
+    with folder.claimed(text, environment):
         RECIPES.entry(config.recipe)(config, folder)
     return folder
 
@@ -65,12 +68,13 @@ def check_run(config: RunConfig) -> None:
         TastemakerError: Something is missing or does not fit, with the path of its option.
     """
     check(config)
+    check_loading(config)
     for path, section in sections_of(config):
         try:
             if isinstance(section, OptimisationConfig):
                 check_training(section)
             elif isinstance(section, ImportConfig | ImagesConfig) and path != "held_out":
-                check_model(config.model, _sizes(section))
+                backbones.check_model(config.model, _sizes(section))
         except TastemakerError as error:
             raise TastemakerError(f"{path}: {error}") from None
 

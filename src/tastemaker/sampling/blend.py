@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes
 from tastemaker.pairing.picks import highest
-from tastemaker.preflight import check, expect
+from tastemaker.preflight import check, check_loading, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import Rows, candidates_made, write_candidates
 from tastemaker.storage.files import config_key
@@ -74,7 +75,7 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
     }
     settings = config.model_dump(mode="json", exclude={"device"})
     artifact = Artifact(output, "blend", {**settings, "inputs": inputs})
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
             items = _plan(config, *pools)
             _make_missing(config, items, pools, Pool(output))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.preflight import check, expect
+from tastemaker.preflight import check, check_loading, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import REAL, Rows
 from tastemaker.storage.parquet import read_table
@@ -41,7 +42,7 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     check(config)
     inputs, items = _planned(config)
     artifact = _artifact(output, "generate", config, inputs)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
             _fill(artifact, config, items, prompts=len({item.prompt for item in items}))
     return output
@@ -78,7 +79,7 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     from tastemaker.sampling.sampler import plan_reconstructions
 
     artifact = _artifact(output, "reconstruct", config, inputs)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
             items = plan_reconstructions(images, config.timesteps, config.seed)
             _fill(artifact, config, items, draw=_from_real(Pool(real)), images=len(images))

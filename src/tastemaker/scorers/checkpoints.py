@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hub import hub_file
+
+if TYPE_CHECKING:
+    import torch
 
 SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
@@ -76,6 +77,8 @@ def read_weights(name: str) -> dict[str, torch.Tensor]:
     Raises:
         TastemakerError: The file cannot be found or read, or holds no weights.
     """
+    import torch
+
     path = weights_file(name)
     try:
         if path.suffix.lower() == ".safetensors":
@@ -124,6 +127,8 @@ def filled(
     Raises:
         TastemakerError: A weight is missing, of another shape, or one too many.
     """
+    import torch
+
     try:
         network, info = kind.from_pretrained(
             None,

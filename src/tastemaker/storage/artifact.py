@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import reprlib
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,13 @@ class Artifact:
         return not _amiss(self.folder, whole=True)
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[bool]:
+    def claimed(self, check: Callable[[], object] = list) -> Iterator[bool]:
         """Have the folder to write in, alone; call before anything is written there.
 
         In a run, an artifact of another key is put aside first, and one of this key brought back.
+
+        Args:
+            check: Called where there is work to do, before anything is written.
 
         A claim is undone where the block ends in an error before it wrote a result: the corrected
         command then takes the folder. All processes of a launch enter together.
@@ -70,6 +73,8 @@ class Artifact:
             TastemakerError: The folder is of another configuration and not in a run, or of none, or
                 another command is writing there.
         """
+        if not from_main_process(self._is_here):
+            check()
         from_main_process(self._select)
         if from_main_process(self._is_done):
             if from_main_process(lambda: (self.folder / LOCK).exists()):
@@ -86,6 +91,11 @@ class Artifact:
                     (self.folder / ARTIFACT_FILE).unlink(missing_ok=True)
                 raise
             everywhere(True)  # a barrier: the next command reads what the main process finished
+
+    def _is_here(self) -> bool:
+        marker = self.folder / ARTIFACT_FILE
+        here = marker.is_file() and read_record(marker, key=str)["key"] == self.key
+        return here and self.finished
 
     def _select(self) -> None:
         """In a run, have the artifact of this key at the folder's place, where there is one."""

@@ -139,7 +139,7 @@ class RunDir:
                 writing there.
         """
         with exclusive(self.folder):
-            from_main_process(lambda: self.open(config, environment()))
+            from_main_process(lambda: self.open(config, environment))
             try:
                 yield
             except BaseException:
@@ -149,19 +149,18 @@ class RunDir:
                         file.unlink(missing_ok=True)
                 raise
 
-    def open(self, config: str, environment: dict[str, Any]) -> RunDir:
+    def open(self, config: str, environment: Callable[[], dict[str, Any]]) -> RunDir:
         """Claim the folder for a configuration; what another one made is put aside first.
 
         Args:
             config: The resolved configuration as YAML text.
-            environment: Versions and machine, JSON-like.
+            environment: Gives versions and machine, JSON-like.
 
         Raises:
             TastemakerError: The folder is of another recipe, or not a run's.
         """
         if self.config.is_file():
-            old = _uncut(read_yaml(self.config))
-            new = _uncut(parse_yaml(config, self.config))
+            old, new = self._configurations(config)
             if old != new:
                 self._put_all_aside(old, new)
                 write_text(self.config, config)
@@ -172,8 +171,19 @@ class RunDir:
         else:
             write_text(self.config, config)
         if not self.environment.is_file():
-            write_json(self.environment, environment)
+            write_json(self.environment, environment())
         return self
+
+    def finished_with(self, config: str) -> bool:
+        """Return whether a run of this configuration, as YAML text, came to its end here."""
+        if not (self.config.is_file() and self.report_html.is_file()):
+            return False
+        old, new = self._configurations(config)
+        return bool(old == new)
+
+    def _configurations(self, config: str) -> tuple[Any, dict[str, Any]]:
+        """The configuration that the folder is of, and another."""
+        return _uncut(read_yaml(self.config)), _uncut(parse_yaml(config, self.config))
 
     def _put_all_aside(self, old: Any, new: dict[str, Any]) -> None:
         """Put what the configuration made aside; the stages bring back what is the same in both."""

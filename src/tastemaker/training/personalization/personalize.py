@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tastemaker.datasets.subjects import photograph_files, photographs
 from tastemaker.preflight import check
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.images import pixel_hash
+from tastemaker.training.checks import check_training
 
 
 @takes_options(PersonalizeConfig)
@@ -47,13 +49,11 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
         inputs["prior"] = finished_key(Path(config.prior.pool))
 
     from tastemaker.backbones import model_identity
-    from tastemaker.training.checks import check_training
 
-    check_training(config)
     inputs["model"] = model_identity(config.model)
     settings = config.identity()
     artifact = Artifact(output, "personalize", {**settings, "inputs": inputs}, config.rising)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_training, config)) as unfinished:
         if unfinished:
             from tastemaker.training.personalization.trainer import PersonalTrainer
 

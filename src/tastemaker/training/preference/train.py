@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tastemaker.preflight import check, expect
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
+from tastemaker.training.checks import check_training
 
 ENCODED_BY = ("pairs", "model", "start", "dtype", "method", "text_lora")
 """Options and inputs that the cached encodings of a training depend on."""
@@ -43,15 +45,13 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     }
 
     from tastemaker.backbones import adapter_identity, model_identity
-    from tastemaker.training.checks import check_training
 
-    check_training(config)
     settings = config.identity()
     inputs["model"] = model_identity(config.model)
     if config.start is not None:
         inputs["start"] = adapter_identity(config.start)
     artifact = Artifact(output, "train", {**settings, "inputs": inputs}, config.rising)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_training, config)) as unfinished:
         if unfinished:
             artifact.reuse("cache.safetensors", ENCODED_BY)
             from tastemaker.training.preference.trainer import PreferenceTrainer

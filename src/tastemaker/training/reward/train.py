@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tastemaker.config.commands import takes_options
@@ -10,6 +11,7 @@ from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.trained_prompts import write_trained_prompts
+from tastemaker.training.checks import check_training
 
 
 @takes_options(RewardTrainConfig)
@@ -35,9 +37,7 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
     prompts = load_prompts(config.prompts)
 
     from tastemaker.backbones import model_identity
-    from tastemaker.training.checks import check_training
 
-    check_training(config)
     settings = config.identity()
     from tastemaker.scorers.inputs import scorer_inputs
 
@@ -47,7 +47,7 @@ def train_reward(config: RewardTrainConfig, output: Path) -> Path:
         "scorer": scorer_inputs(config.scorer),
     }
     artifact = Artifact(output, "align_prop", {**settings, "inputs": inputs}, config.rising)
-    with artifact.claimed() as unfinished:
+    with artifact.claimed(partial(check_training, config)) as unfinished:
         if unfinished:
             from tastemaker.training.reward.trainer import RewardTrainer
 
