@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.metrics.distances import Captions, Features, frechet, kernel
 from tastemaker.metrics.equal_sets import equal_sets
-from tastemaker.metrics.features import INCEPTION_LABEL
+from tastemaker.metrics.named import INCEPTION_LABEL, Captions, Features, frechet, kernel
 
 captions = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40)
 

@@ -248,7 +248,7 @@ SCORERS = Table(
     ),
 )
 ENSEMBLES = Table("ensemble of scorers", ("tastemaker.scorers.ensembles",))
-METRICS = Table("metric", ("tastemaker.metrics.distances", "tastemaker.metrics.inception_score"))
+METRICS = Table("metric", ("tastemaker.metrics.named",))
 RULES = Table("pair rule", ("tastemaker.pairing.pair", "tastemaker.pairing.angle"))
 JOINS = Table("join rule", ("tastemaker.pairing.join",))
 LOSSES = Table("loss", ("tastemaker.losses",))

@@ -48,7 +48,7 @@ def add_measures(result: dict[str, Any], pools: Mapping[str, Pool], config: Eval
     Raises:
         TastemakerError: Unknown features, or too few images.
     """
-    from tastemaker.metrics.inception_score import Images
+    from tastemaker.metrics.named import Images
 
     models = result["models"]
     metrics = [(each.name, METRICS.bind(each.name, each.options)) for each in config.metrics]
@@ -77,8 +77,8 @@ def _add_distances(
     config: EvaluateConfig,
     metrics: Sequence[tuple[str, Callable[..., dict[str, Any]]]],
 ) -> None:
-    from tastemaker.metrics.distances import Captions, Features
     from tastemaker.metrics.features import feature_network
+    from tastemaker.metrics.named import Captions, Features
 
     captions = Captions(_captions(pools["base"]), _captions(real), config.seed)
     for features in config.features if metrics else ():

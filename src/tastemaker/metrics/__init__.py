@@ -6,10 +6,10 @@ from tastemaker.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tastemaker.metrics.clusters import mean_and_stderr as mean_and_stderr
-    from tastemaker.metrics.distances import Features as Features
     from tastemaker.metrics.features import feature_network as feature_network
     from tastemaker.metrics.frechet import frechet_distance as frechet_distance
     from tastemaker.metrics.hue import hue_distance as hue_distance
-    from tastemaker.metrics.inception_score import Images as Images
+    from tastemaker.metrics.named import Features as Features
+    from tastemaker.metrics.named import Images as Images
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -17,9 +17,8 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import torch_device
 from tastemaker.core.registry import SCORERS
 from tastemaker.metrics.frechet import image_features
+from tastemaker.metrics.named import INCEPTION, INCEPTION_LABEL
 
-INCEPTION = "inception"
-INCEPTION_LABEL = "Inception pool3"
 TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
 
 

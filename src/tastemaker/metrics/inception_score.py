@@ -6,19 +6,13 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import torch_device
-from tastemaker.core.registry import METRICS
 from tastemaker.core.seeding import keyed_generator
-from tastemaker.core.values import Names
-from tastemaker.metrics.features import INCEPTION, classifier_network
 from tastemaker.metrics.frechet import image_features
 
 # exp(-650) is still above 0 in float64, so that 0 log 0 does not become NaN.
@@ -94,67 +88,6 @@ def inception_score(
     scores = [_score(part) for part in log_p.tensor_split(splits)]
     std = statistics.stdev(scores) if splits > 1 else 0.0
     return InceptionScore(statistics.fmean(scores), std, len(logits))
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images of one model, and options of the network that looks at them.
-
-    Args:
-        read: Reads the images from the first to the last.
-        device: "cpu", "auto", "cuda" or "mps".
-        batch_size: Images per network pass.
-        seed: Seed of random choices.
-    """
-
-    read: Callable[[], Iterable[Image.Image]]
-    device: str
-    batch_size: int
-    seed: int
-
-
-@METRICS.register("inception_score")
-def inception_score_of(
-    images: Images,
-    *,
-    classifier: Annotated[
-        str,
-        Names("classifier"),
-        Field(description="inception, or a TorchScript file from pixels in [0, 1] to logits."),
-    ] = INCEPTION,
-    splits: Annotated[int, Field(ge=1, description="Parts that are scored apart.")] = 10,
-) -> dict[str, dict[str, Any]]:
-    """Inception Score of a model's images; it needs no real images.
-
-    Args:
-        images: The model's images.
-        classifier: Only `inception` gives what the literature calls Inception Score.
-        splits: Parts that are scored apart; 10 is customary.
-
-    Returns:
-        By label of the classifier, mean and standard deviation over the splits, and the standard
-        error of the mean, None with one split.
-
-    Raises:
-        TastemakerError: Fewer images than splits, or images of several sizes.
-    """
-    label, network = classifier_network(classifier)
-    score = inception_score(
-        images.read(),
-        network.to(torch_device(images.device)),
-        splits=splits,
-        batch_size=images.batch_size,
-        seed=images.seed,
-    )
-    entry = {
-        "name": "Inception Score" if classifier == INCEPTION else "classifier score",
-        "value": score.mean,
-        "stderr": score.std / splits**0.5 if splits > 1 else None,
-        "std": score.std,
-        "splits": splits,
-        "images": score.images,
-    }
-    return {label: entry}
 
 
 def _score(log_p: Tensor) -> float:

@@ -90,13 +90,14 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     with whole_parquet(path):
-        held = pq.read_schema(path).names
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        held = file.schema_arrow.names
         missing = [name for name in columns or () if name not in held]
         if missing:
             raise TastemakerError(f"{path} has no column {missing[0]!r}; it has {held}.")
-        table = pq.read_table(
-            path, columns=list(columns) if columns else None, page_checksum_verification=True
-        )
+        # Not `read_table`, which loads pandas.
+        table = file.read(list(columns) if columns else None)
+        file.close()
     _require_kinds(table, path)
     return table
 

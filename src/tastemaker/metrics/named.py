@@ -1,20 +1,26 @@
-"""Metrics of `evaluate` that compare a model's images with real ones."""
+"""Metrics of `evaluate` by name; torch is imported where one is computed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from torch import Tensor
+from PIL import Image
+from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import METRICS
+from tastemaker.core.values import Names
 from tastemaker.metrics.equal_sets import EqualSets, Rows, captions_match, equal_sets, pick_equal
-from tastemaker.metrics.features import INCEPTION_LABEL
-from tastemaker.metrics.frechet import frechet_distance, frechet_stderr
-from tastemaker.metrics.kernel_distance import kernel_distance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INCEPTION = "inception"
+INCEPTION_LABEL = "Inception pool3"
 
 Entry = dict[str, dict[str, Any]]
 """Values of `report.json` by the label of features or classifier."""
@@ -85,6 +91,23 @@ class Features:
         }
 
 
+@dataclass(frozen=True)
+class Images:
+    """Images of one model, and options of the network that looks at them.
+
+    Args:
+        read: Reads the images from the first to the last.
+        device: "cpu", "auto", "cuda" or "mps".
+        batch_size: Images per network pass.
+        seed: Seed of random choices.
+    """
+
+    read: Callable[[], Iterable[Image.Image]]
+    device: str
+    batch_size: int
+    seed: int
+
+
 @METRICS.register("frechet")
 def frechet(features: Features) -> Entry:
     """Frechet distance to real images, at equal numbers of images.
@@ -99,6 +122,8 @@ def frechet(features: Features) -> Entry:
     Raises:
         TastemakerError: Fewer than 2 images per set.
     """
+    from tastemaker.metrics.frechet import frechet_distance, frechet_stderr
+
     captions, real = features.captions, features.real
     sets = captions.equal
     if len(sets.real) < 2:
@@ -132,11 +157,61 @@ def kernel(features: Features) -> Entry:
     Raises:
         TastemakerError: Fewer than 2 images per set, or all of one caption.
     """
+    from tastemaker.metrics.kernel_distance import kernel_distance
+
     rows = features.captions.all
     names = _named(features.captions, *rows)
     distance = kernel_distance(features.drawn[rows[0]], features.real[rows[1]], *names)
     matched = features.captions.equal.matched
     return features.entry("kernel distance", *distance, min(map(len, rows)), matched)
+
+
+@METRICS.register("inception_score")
+def inception_score(
+    images: Images,
+    *,
+    classifier: Annotated[
+        str,
+        Names("classifier"),
+        Field(description="inception, or a TorchScript file from pixels in [0, 1] to logits."),
+    ] = INCEPTION,
+    splits: Annotated[int, Field(ge=1, description="Parts that are scored apart.")] = 10,
+) -> dict[str, dict[str, Any]]:
+    """Inception Score of a model's images; it needs no real images.
+
+    Args:
+        images: The model's images.
+        classifier: Only `inception` gives what the literature calls Inception Score.
+        splits: Parts that are scored apart; 10 is customary.
+
+    Returns:
+        By label of the classifier, mean and standard deviation over the splits, and the standard
+        error of the mean, None with one split.
+
+    Raises:
+        TastemakerError: Fewer images than splits, or images of several sizes.
+    """
+    from tastemaker.core.hardware import torch_device
+    from tastemaker.metrics import inception_score as scores
+    from tastemaker.metrics.features import classifier_network
+
+    label, network = classifier_network(classifier)
+    score = scores.inception_score(
+        images.read(),
+        network.to(torch_device(images.device)),
+        splits=splits,
+        batch_size=images.batch_size,
+        seed=images.seed,
+    )
+    entry = {
+        "name": "Inception Score" if classifier == INCEPTION else "classifier score",
+        "value": score.mean,
+        "stderr": score.std / splits**0.5 if splits > 1 else None,
+        "std": score.std,
+        "splits": splits,
+        "images": score.images,
+    }
+    return {label: entry}
 
 
 def _named(captions: Captions, drawn: Rows, real: Rows) -> tuple[list[str], list[str]]:
