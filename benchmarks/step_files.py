@@ -51,7 +51,8 @@ def traced_step(trainer: PreferenceTrainer) -> dict[str, set[int]]:
 
     sys.settrace(calls)
     try:
-        trainer.record(trainer.train_step(trainer.batch(trainer.done)))
+        trainer._step([trainer.batch(trainer.done)])
+        trainer.read()
     finally:
         sys.settrace(None)
     return dict(lines)
@@ -64,7 +65,8 @@ def main() -> None:
         train = load("demo", (*SMALL, "train.report_to=null")).train
         trainer = PreferenceTrainer(train.model, pairs, train, output=Path(name) / "policy")
         trainer.begin()
-        trainer.record(trainer.train_step(trainer.batch(trainer.done)))
+        trainer._step([trainer.batch(trainer.done)])
+        trainer.read()
         lines = traced_step(trainer)
     for file in sorted(lines):
         print(f"{len(lines[file]):5} lines  {Path(file).relative_to(PACKAGE)}")

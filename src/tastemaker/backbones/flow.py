@@ -55,6 +55,7 @@ class FlowBackbone(Backbone):
         length = int(pipeline.scheduler.config.num_train_timesteps)
         sigma = torch.arange(1, length + 1, dtype=torch.float64) / length
         self.noise_schedule = NoiseSchedule(1 - sigma, sigma, "flow")
+        self.levels = sigma.float()
 
     @property
     def grain(self) -> int:
@@ -112,11 +113,13 @@ class FlowBackbone(Backbone):
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
-        level = self._levels(timesteps, latents).view(-1, 1, 1, 1)
+        level = self._levels(timesteps).to(latents.dtype).view(-1, 1, 1, 1)
         return (1 - level) * latents + level * noise
 
-    def _levels(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return self.noise_schedule.sigma.to(like)[timesteps]
+    def _levels(self, timesteps: torch.Tensor) -> torch.Tensor:
+        # Moved once: a step that copied them would wait for the device.
+        self.levels = self.levels.to(timesteps.device)
+        return self.levels[timesteps]
 
     def target(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
@@ -130,8 +133,8 @@ class FlowBackbone(Backbone):
         timesteps: torch.Tensor,
         conditioning: Conditioning,
     ) -> torch.Tensor:
-        levels = self.noise_schedule.sigma.float().to(noisy_latents.device)[timesteps]
-        return self.velocity(denoiser, noisy_latents, levels * self.num_timesteps, conditioning)
+        levels = self._levels(timesteps) * self.num_timesteps
+        return self.velocity(denoiser, noisy_latents, levels, conditioning)
 
     @abstractmethod
     def velocity(

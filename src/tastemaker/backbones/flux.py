@@ -105,7 +105,7 @@ class FluxBackbone(FlowBackbone):
             encoder_hidden_states=embeddings,
             pooled_projections=conditioning["pooled_prompt_embeds"],
             txt_ids=embeddings.new_zeros(embeddings.shape[1], 3),
-            img_ids=_places(high // 2, wide // 2).to(embeddings),
+            img_ids=_places(high // 2, wide // 2, embeddings.device).to(embeddings),
             return_dict=False,
         )[0]
         return _unpacked(velocity, high, wide)
@@ -124,7 +124,9 @@ def _unpacked(tokens: torch.Tensor, high: int, wide: int) -> torch.Tensor:
     return blocks.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, high, wide)
 
 
-def _places(rows: int, columns: int) -> torch.Tensor:
+def _places(rows: int, columns: int, device: torch.device) -> torch.Tensor:
     """Position of each token: 0, row and column, shape [rows * columns, 3]."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    row, column = torch.meshgrid(
+        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+    )
     return torch.stack([torch.zeros_like(row), row, column], -1).view(-1, 3)

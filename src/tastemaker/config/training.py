@@ -126,6 +126,12 @@ class OptimisationConfig(Section):
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     save_steps: SaveSteps = 500
+    logging_steps: int = Field(
+        10,
+        ge=1,
+        description="Optimizer steps between readings of the metrics, for which the CPU waits for"
+        " the device; `metrics.jsonl` has every step.",
+    )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
     device: Device = Field("auto", description="Where to compute.")
 
@@ -150,7 +156,13 @@ class OptimisationConfig(Section):
         Returns:
             JSON-like.
         """
-        around = {"device", "report_to", "batch_size", "gradient_accumulation_steps"}
+        around = {
+            "device",
+            "report_to",
+            "logging_steps",
+            "batch_size",
+            "gradient_accumulation_steps",
+        }
         examples = self.examples_per_step(number_of_processes())
         return {**self.model_dump(mode="json", exclude=around), "examples_per_step": examples}
 

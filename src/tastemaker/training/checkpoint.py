@@ -176,9 +176,9 @@ def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"optimizer.{key}.{name}" in tensors
         }
-        # AdamW keeps its step count on the CPU, its moments beside the parameter.
+        # A sharded parameter's count of steps is whole in every process.
         state.optimizer.state[parameter] = {
-            key: value if key == "step" else split_like(value, parameter)
+            key: value.to(parameter.device) if key == "step" else split_like(value, parameter)
             for key, value in moments.items()
         }
     if state.scaler is not None:

@@ -1,7 +1,8 @@
-"""Accelerator, model, trainable parameters and optimizer of every training."""
+"""Accelerator, model, trainable parameters, optimizer and learning rate of every training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,36 @@ def text_rates(weights: Iterable[str], config: TrainConfig | PersonalizeConfig) 
     return {} if rate is None else {name: rate for name in weights if name.startswith(TEXT)}
 
 
+def learning_rate_at(step: int, config: OptimisationConfig) -> float:
+    """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
+
+    A pure function of the step, so that resuming needs no scheduler state.
+
+    Args:
+        step: From 0 to `config.max_steps - 1`; later ones count as the last.
+        config: Peak rate, warm-up, schedule and number of steps.
+
+    Returns:
+        The rate; cosine and linear would reach 0 one step after the last.
+
+    Example:
+        >>> options = {"max_steps": 4, "learning_rate": 1.0, "lr_scheduler": "linear"}
+        >>> config = OptimisationConfig(model="m", **options)
+        >>> [learning_rate_at(step, config) for step in range(4)]
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    step = min(step, max(config.warmup_steps, config.max_steps - 1))
+    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    factors = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }
+    return config.learning_rate * factors[config.lr_scheduler]
+
+
 def adamw(
     weights: Mapping[str, torch.nn.Parameter],
     config: OptimisationConfig,
@@ -175,6 +206,7 @@ def adamw(
     Returns:
         AdamW; the `rate` of a group is its share of the learning rate.
     """
+    on_meta = any(parameter.is_meta for parameter in weights.values())
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in weights.items():
         rate = (rates or {}).get(name, config.learning_rate)
@@ -185,4 +217,5 @@ def adamw(
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
+        fused=not on_meta,
     )

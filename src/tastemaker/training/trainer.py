@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.core.seeding import keyed_seed
-from tastemaker.storage.files import read_json_lines, write_text
 from tastemaker.training.checkpoint import (
     TrainState,
     drop_old,
@@ -28,8 +26,14 @@ from tastemaker.training.checkpoint import (
     resume,
     save_checkpoint,
 )
-from tastemaker.training.fsdp import prepare
-from tastemaker.training.optimization import accelerator_for, adamw, trainable_parameters
+from tastemaker.training.fsdp import prepare, whole
+from tastemaker.training.metrics import MetricsFile, PendingMetrics
+from tastemaker.training.optimization import (
+    accelerator_for,
+    adamw,
+    learning_rate_at,
+    trainable_parameters,
+)
 
 Config = TypeVar("Config", bound=OptimisationConfig)
 Batch = TypeVar("Batch")
@@ -52,6 +56,8 @@ class BatchLoss:
 
 class Trainer(ABC, Generic[Config, Batch]):
     """A training: built from its configuration, resumed from its newest checkpoint.
+
+    Nothing in a step waits for the device: metrics stay there until `read`.
 
     A sample depends on the seed and its number in the run alone, not on how steps are cut into
     batches, the number of processes or the point of resumption.
@@ -94,6 +100,7 @@ class Trainer(ABC, Generic[Config, Batch]):
         self.main = self.accelerator.is_main_process
         self.samples_per_step = config.examples_per_step(self.accelerator.num_processes)
         self.due = due_steps(config)
+        self.pending = PendingMetrics(self.accelerator)
         self._parts = range(config.gradient_accumulation_steps)
         self.done = 0
 
@@ -135,11 +142,12 @@ class Trainer(ABC, Generic[Config, Batch]):
         bar = tqdm(total=total, initial=initial, desc="train", unit=self.unit)
         with bar, Interruption() as interruption:
             while self.done < steps:
-                row = self._step(self.batch(self.done, part) for part in self._parts)
-                self.record(row)
-                bar.set_postfix({key: f"{row[key]:.3f}" for key in self.shown})
+                self._step(self.batch(self.done, part) for part in self._parts)
                 bar.update(samples)
-                stopped = self._sum(interruption.signal)
+                stopped = self._stopped(interruption.signal)
+                if stopped or self.reads():
+                    row = self.read()
+                    bar.set_postfix({key: f"{row[key]:.3f}" for key in self.shown})
                 if stopped or self.done in self.due:
                     save_checkpoint(self.state, self.checkpoints, self.done, self.due)
                 if stopped:
@@ -184,29 +192,31 @@ class Trainer(ABC, Generic[Config, Batch]):
             Its metrics.
 
         Raises:
-            TastemakerError: Their number is another, or loss or gradient is not finite.
+            TastemakerError: Their number is another, or loss or gradient is not finite: the
+                weights are not either.
         """
         if len(batches) != (parts := len(self._parts)):
             raise TastemakerError(
                 f"give gradient_accumulation_steps={parts} batches, not {len(batches)}."
             )
-        return self._step(batches)
+        self._step(batches)
+        [(step, row)] = self.pending.read()
+        self.check(step, row)
+        return row
 
-    def _step(self, batches: Iterable[Batch]) -> dict[str, float]:
+    def _step(self, batches: Iterable[Batch]) -> None:
         rate = learning_rate_at(self.done, self.config)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         losses = [self._backward(part, batch) for part, batch in enumerate(batches)]
-        row = {"loss": self._mean([each.loss for each in losses])}
-        for key in losses[0].metrics:
-            row[key] = self._mean([each.metrics[key] for each in losses])
-        self._check("loss", row["loss"])
-        row |= self.clip_gradient()
+        rows = [torch.stack([each.loss, *each.metrics.values()]) for each in losses]
+        row = dict(zip(("loss", *losses[0].metrics), torch.stack(rows).mean(0), strict=True))
+        row["grad_norm"] = self.clip_gradient()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.after_update([each.details for each in losses])
         self.done += 1
-        return {**row, "learning_rate": rate}
+        self.pending.add(self.done, row, rate)
 
     def _backward(self, part: int, batch: Batch) -> BatchLoss:
         """Add the gradient of one micro-batch."""
@@ -221,100 +231,68 @@ class Trainer(ABC, Generic[Config, Batch]):
             self.accelerator.backward(computed.loss)
         return BatchLoss(computed.loss.detach(), computed.metrics, computed.details)
 
-    def clip_gradient(self) -> dict[str, float]:
-        """Clip the gradient of all weights together.
-
-        Returns:
-            The metric `grad_norm`, from before clipping; nothing where an fp16 loss overflowed.
-
-        Raises:
-            TastemakerError: The gradient is not finite.
-        """
+    def clip_gradient(self) -> torch.Tensor:
+        """Clip the gradient of all weights together; return its norm from before clipping."""
         parameters = list(self.state.weights.values())
         for parameter in () if self.wrapped else parameters:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        norm = float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
-        if self.state.scaler is not None and not math.isfinite(norm):
-            return {}
-        self._check("gradient", norm)
-        return {"grad_norm": norm}
+        return whole(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
 
     def after_update(self, details: Sequence[tuple[torch.Tensor, ...]]) -> None:
         """Update what depends on the new weights, or on the batches: their `BatchLoss.details`."""
 
-    def record(self, row: dict[str, float]) -> None:
-        """Keep the metrics of the step that was just done."""
+    def reads(self) -> bool:
+        """Return whether metrics are read after the step that was just done.
+
+        Always before a checkpoint: none is written of steps that were not checked.
+        """
+        return self.done in self.due or self.done % self.config.logging_steps == 0
+
+    def read(self) -> dict[str, float]:
+        """Wait for the device, then check and record the steps since the last time.
+
+        Returns:
+            Metrics of the last.
+
+        Raises:
+            TastemakerError: A loss or gradient is not finite; the first such step is named.
+        """
+        row: dict[str, float] = {}
+        for step, row in self.pending.read():
+            self.check(step, row)
+            self.record(step, row)
+        return row
+
+    def check(self, step: int, row: dict[str, float]) -> None:
+        """Make sure that a step's metrics are finite.
+
+        Raises:
+            TastemakerError: Loss or gradient is not.
+        """
+        # Under fp16 an overflow is ordinary: the scaler skips the step and lowers its scale.
+        if self.state.scaler is not None and not math.isfinite(row["grad_norm"]):
+            del row["grad_norm"]
+        for key, name in (("loss", "loss"), ("grad_norm", "gradient")):
+            if not math.isfinite(value := row.get(key, 0.0)):
+                raise TastemakerError(
+                    f"step {step}: the {name} is {value}. {self.remedy}"
+                    f" {last_good(self.checkpoints)}"
+                )
+
+    def record(self, step: int, row: dict[str, float]) -> None:
+        """Keep the metrics of a step."""
         if self.main:
-            self.metrics.append(self.done, row)
+            self.metrics.append(step, row)
 
     @abstractmethod
     def save_model(self) -> None:
         """Write the trained model."""
 
-    def _sum(self, number: int) -> int:
-        """Sum over processes."""
-        value = torch.tensor(number, device=self.accelerator.device)
+    def _stopped(self, signal: int) -> int:
+        """Signals of all processes; where there are several, they ask each other as they read."""
+        if self.accelerator.num_processes == 1:
+            return signal
+        if not self.reads():
+            return 0
+        value = torch.tensor(signal, device=self.accelerator.device)
         return int(self.accelerator.reduce(value, "sum"))
-
-    def _mean(self, values: Sequence[torch.Tensor]) -> float:
-        """Mean over micro-batches and processes."""
-        return float(self.accelerator.reduce(torch.stack(list(values)).mean(), "mean").item())
-
-    def _check(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise TastemakerError(
-                f"step {self.done + 1}: the {name} is {value}. {self.remedy}"
-                f" {last_good(self.checkpoints)}"
-            )
-
-
-def learning_rate_at(step: int, config: OptimisationConfig) -> float:
-    """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
-
-    A pure function of the step, so that resuming needs no scheduler state.
-
-    Args:
-        step: From 0 to `config.max_steps - 1`; later ones count as the last.
-        config: Peak rate, warm-up, schedule and number of steps.
-
-    Returns:
-        The rate; cosine and linear would reach 0 one step after the last.
-
-    Example:
-        >>> options = {"max_steps": 4, "learning_rate": 1.0, "lr_scheduler": "linear"}
-        >>> config = OptimisationConfig(model="m", **options)
-        >>> [learning_rate_at(step, config) for step in range(4)]
-        [1.0, 0.75, 0.5, 0.25]
-    """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    step = min(step, max(config.warmup_steps, config.max_steps - 1))
-    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    factors = {
-        "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
-    }
-    return config.learning_rate * factors[config.lr_scheduler]
-
-
-class MetricsFile:
-    """File of one JSON object per optimizer step.
-
-    Nothing in it depends on the clock: a resumed run ends with the same bytes.
-
-    Args:
-        path: The file.
-        step: Steps of the checkpoint that the run goes on from; later lines are dropped.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        kept = [row for row in read_json_lines(path, step=int) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-    def append(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Add one step's values: numbers, or lists of numbers."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")

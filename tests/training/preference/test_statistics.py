@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from tastemaker.config.training import StatisticsConfig
 from tastemaker.core.noise_schedule import NoiseSchedule
-from tastemaker.training.preference.statistics import statistics_term
+from tastemaker.training.preference.statistics import estimate_of, statistics_term
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -47,7 +47,8 @@ def draw(seed: int, pairs: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 def term(config: StatisticsConfig, prediction: str, t: int, *tensors: torch.Tensor) -> torch.Tensor:
     timesteps = torch.full((len(tensors[0]),), t)
-    return statistics_term(config, schedule(prediction), tensors[0], timesteps, *tensors[1:])
+    estimate = estimate_of(config, schedule(prediction), torch.device("cpu"))
+    return statistics_term(config, estimate, tensors[0], timesteps, *tensors[1:])
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

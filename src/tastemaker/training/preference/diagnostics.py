@@ -7,6 +7,7 @@ The report draws the figures of the DDE paper from `credit.json` (the scheme) an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 
 from tastemaker.losses import DenoisingErrors
 from tastemaker.storage.files import write_json
+from tastemaker.training.metrics import MetricsFile
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.trainer import MetricsFile
 
 BANDS = 10
 """Equal bands of timesteps that a step's values are summed over."""
@@ -120,47 +121,74 @@ def describe(credit: Credit) -> dict[str, Any]:
     }
 
 
-class CreditDiary:
-    """Keeps `credit.json` and `credit.jsonl` of a training.
-
-    A line of `credit.jsonl` holds for each band of timesteps the number of pairs drawn there
-    (`count`) and the sums over them of what `observe` measures; about `SNAPSHOTS` times a run also
-    the four branches' corrections (`correction`, shape [4, POINTS]), as they were after that step.
+class CreditFile(MetricsFile):
+    """`credit.jsonl` of a training, with `credit.json` beside it.
 
     Args:
         folder: The trained model's folder.
         credit: The scheme.
-        steps: Steps of the whole training.
         start: Steps of the checkpoint that the run goes on from; later lines are dropped.
     """
 
-    def __init__(self, folder: Path, credit: Credit, *, steps: int, start: int) -> None:
+    def __init__(self, folder: Path, credit: Credit, start: int) -> None:
         write_json(folder / "credit.json", describe(credit))
-        self.file = MetricsFile(folder / "credit.jsonl", start)
+        super().__init__(folder / "credit.jsonl", start)
+
+
+class CreditDiary:
+    """Collects the lines of `credit.jsonl`, on the device until they are written.
+
+    A line holds for each band of timesteps the number of pairs drawn there (`count`) and the sums
+    over them of what `observe` measures; about `SNAPSHOTS` times per run also the four branches'
+    corrections (`correction`, shape [4, POINTS]), as they were after that step.
+
+    Args:
+        credit: The scheme.
+        steps: Steps of the whole training.
+        file: Where lines go; None in all processes but the main one.
+    """
+
+    def __init__(self, credit: Credit, steps: int, file: CreditFile | None) -> None:
         self.credit = credit
-        self.length = len(credit.schedule)
+        self.file = file
         self.steps = steps
-        self._clear()
+        self.points = _points(credit)
+        self.seen: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
 
-    def see(self, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
-        """Add pairs: what `observe` returned, one column a pair, and their timesteps."""
-        band = timesteps.cpu() * BANDS // self.length
-        self.count.index_add_(0, band, torch.ones(len(band), dtype=torch.float64))
-        self.sums.index_add_(1, band, observed.double().cpu())
+    def see(self, step: int, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
+        """Note this process's pairs of a step, after the update of the scheme.
 
-    def end_step(self, done: int) -> None:
-        """Write the line of the step that was just done."""
-        row: dict[str, Any] = {"count": self.count.int().tolist()}
-        row |= {name: values.tolist() for name, values in zip(OBSERVED, self.sums, strict=True)}
-        due = done % -(-self.steps // SNAPSHOTS) == 0 or done == self.steps
+        Args:
+            step: Its number.
+            observed: From `observe`, shape [5, pairs].
+            timesteps: Shape [pairs].
+        """
+        due = step % -(-self.steps // SNAPSHOTS) == 0 or step == self.steps
+        correction = None
         if due and self.credit.state():
-            row["correction"] = self.credit.correction(_points(self.credit)).tolist()
-        self.file.append(done, row)
-        self._clear()
+            self.points = self.points.to(timesteps.device)
+            correction = self.credit.correction(self.points)
+        self.seen.append((step, observed, timesteps, correction))
 
-    def _clear(self) -> None:
-        self.count = torch.zeros(BANDS, dtype=torch.float64)
-        self.sums = torch.zeros(len(OBSERVED), BANDS, dtype=torch.float64)
+    def write(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Write the lines of the steps noted since the last time.
+
+        Args:
+            gather: Collects the pairs of all processes, along the last dimension.
+        """
+        for step, observed, timesteps, correction in self.seen:
+            row = self._row(gather(observed).double().cpu(), gather(timesteps).cpu())
+            if correction is not None:
+                row["correction"] = correction.tolist()
+            if self.file is not None:
+                self.file.append(step, row)
+        self.seen = []
+
+    def _row(self, observed: torch.Tensor, timesteps: torch.Tensor) -> dict[str, Any]:
+        band = timesteps * BANDS // len(self.credit.schedule)
+        sums = torch.zeros(len(OBSERVED), BANDS, dtype=torch.float64).index_add_(1, band, observed)
+        count = torch.bincount(band, minlength=BANDS).tolist()
+        return {"count": count, **dict(zip(OBSERVED, sums.tolist(), strict=True))}
 
 
 class DivergenceWatch:

@@ -10,14 +10,20 @@ from __future__ import annotations
 import torch
 
 from tastemaker.config.training import StatisticsConfig
-from tastemaker.core.noise_schedule import NoiseSchedule
+from tastemaker.core.noise_schedule import Linear, NoiseSchedule
 from tastemaker.training.batches import NoisyBatch
-from tastemaker.training.preference.step_arrays import at_timesteps
+from tastemaker.training.preference.step_arrays import at_timesteps, beside
+
+
+def estimate_of(config: StatisticsConfig, schedule: NoiseSchedule, device: torch.device) -> Linear:
+    """Return what the moments are compared in: one reverse step, or the estimate of x_0."""
+    linear = schedule.step_estimate() if config.estimate == "step" else schedule.x0_estimate()
+    return Linear(*(beside(each, device) for each in (linear.offset, linear.slope)))
 
 
 def statistics_term(
     config: StatisticsConfig,
-    schedule: NoiseSchedule,
+    estimate: Linear,
     noisy_latents: torch.Tensor,
     timesteps: torch.Tensor,
     policy: torch.Tensor,
@@ -35,8 +41,8 @@ def statistics_term(
     one-step estimate of x_0. No guidance in either.
 
     Args:
-        config: Estimate, moments and norm; the weight is the caller's.
-        schedule: The backbone's schedule.
+        config: Moments and norm; the weight is the caller's.
+        estimate: From `estimate_of`.
         noisy_latents: Shape [pairs, channels, h, w].
         timesteps: Shape [pairs].
         policy: The policy's prediction, shape as the latents; carries the graph.
@@ -48,10 +54,9 @@ def statistics_term(
     References:
         HG-DPO, arXiv 2405.20216, statistics matching loss; the closed form is ours.
     """
-    linear = schedule.step_estimate() if config.estimate == "step" else schedule.x0_estimate()
     offset, slope = (
         at_timesteps(factor, timesteps)[:, None, None, None]
-        for factor in (linear.offset, linear.slope)
+        for factor in (estimate.offset, estimate.slope)
     )
     gaps = []
     if "mean" in config.moments:
@@ -66,7 +71,7 @@ def statistics_term(
 
 def matching(
     config: StatisticsConfig,
-    schedule: NoiseSchedule,
+    estimate: Linear,
     batch: NoisyBatch,
     policy: torch.Tensor,
     reference: torch.Tensor,
@@ -75,7 +80,7 @@ def matching(
 
     Args:
         config: Moments, their target, and the weight.
-        schedule: The backbone's schedule.
+        estimate: From `estimate_of`.
         batch: Chosen first, then rejected.
         policy: Residuals of the policy, from `residuals_of`: a prediction minus its target.
         reference: Residuals of the reference.
@@ -88,4 +93,4 @@ def matching(
     aim = target if config.target == "data" else reference[:pairs] + target
     noisy, timesteps = batch.noisy_latents[:pairs].float(), batch.timesteps[:pairs]
     prediction = policy[:pairs] + target
-    return config.weight * statistics_term(config, schedule, noisy, timesteps, prediction, aim)
+    return config.weight * statistics_term(config, estimate, noisy, timesteps, prediction, aim)

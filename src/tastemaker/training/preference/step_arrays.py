@@ -61,26 +61,26 @@ class StepArrays:
             errors: All that an optimizer step saw, in all batches and processes, [4, pairs].
             timesteps: Theirs, shape [pairs].
         """
-        bucket = self.bucket[timesteps.cpu()]
-        fresh = errors.detach().double().cpu()
-        count = torch.zeros(len(self.visited), dtype=torch.float64)
-        count.index_add_(0, bucket, torch.ones(len(bucket), dtype=torch.float64))
+        bucket = self.bucket[timesteps.to(self.bucket.device)]
+        fresh = errors.detach().to(self.values)
+        count = torch.zeros_like(self.values[0])
+        count.index_add_(0, bucket, torch.ones_like(fresh[0]))
         total = torch.zeros_like(self.values).index_add_(1, bucket, fresh)
         touched = count > 0
-        mean = total[:, touched] / count[touched]
-        kept = torch.where(self.visited[touched], self.ema, 0.0)
-        self.values[:, touched] = kept * self.values[:, touched] + (1 - kept) * mean
+        kept = torch.where(self.visited, self.ema, 0.0)
+        mixed = kept * self.values + (1 - kept) * (total / count.clamp(min=1))
+        self.values = torch.where(touched, mixed, self.values)
         self.visited |= touched
 
     def _filled(self) -> torch.Tensor:
         """The arrays with unvisited buckets interpolated between visited neighbours."""
-        known = self.visited.nonzero().flatten()
-        if len(known) in (0, len(self.visited)):
-            return self.values
-        index = torch.arange(len(self.visited))
-        right = torch.searchsorted(known, index).clamp(max=len(known) - 1)
-        left = (torch.searchsorted(known, index, right=True) - 1).clamp(min=0)
-        low, high = known[left], known[right]
+        count = len(self.visited)
+        index = torch.arange(count, device=self.visited.device)
+        # Nearest visited bucket on either side; beyond the first and last of them, that one.
+        left = torch.where(self.visited, index, -1).cummax(0).values
+        right = torch.where(self.visited, index, count).flip(0).cummin(0).values.flip(0)
+        low = torch.where(left < 0, right, left).clamp(max=count - 1)
+        high = torch.where(right == count, low, right)
         share = ((index - low).double() / (high - low).clamp(min=1)).clamp(0, 1)
         return self.values[:, low] * (1 - share) + self.values[:, high] * share
 
@@ -109,4 +109,18 @@ def bucket_timesteps(coefficient: torch.Tensor, count: int) -> torch.Tensor:
 
 def at_timesteps(values: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """Read values of shape [..., T] at timesteps, as float32 where the timesteps are."""
-    return values[..., timesteps.cpu()].float().to(timesteps.device)
+    return values[..., timesteps.to(values.device)].float().to(timesteps.device)
+
+
+def move_arrays(owner: object, device: torch.device) -> None:
+    """Move the tensors of a credit scheme, and of what it is made of, by `beside`."""
+    for name, value in vars(owner).items():
+        if isinstance(value, torch.Tensor):
+            setattr(owner, name, beside(value, device))
+        elif hasattr(value, "__dict__") and not isinstance(value, NoiseSchedule):
+            move_arrays(value, device)
+
+
+def beside(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move float64 values to a device if it computes in them: there no step waits for them."""
+    return values if device.type == "mps" else values.to(device)

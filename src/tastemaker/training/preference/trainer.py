@@ -31,6 +31,7 @@ from tastemaker.training.preference.data import (
 )
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
+    CreditFile,
     DivergenceWatch,
     observe,
     step_metrics,
@@ -47,7 +48,8 @@ from tastemaker.training.preference.objective import (
 from tastemaker.training.preference.pairs import Pairs, open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
 from tastemaker.training.preference.reference import FrozenCopy
-from tastemaker.training.preference.statistics import matching
+from tastemaker.training.preference.statistics import estimate_of, matching
+from tastemaker.training.preference.step_arrays import move_arrays
 from tastemaker.training.preference.terms import build_credit, build_losses
 from tastemaker.training.preference.validation import ValidationSheets
 from tastemaker.training.saving import save_lora, save_whole
@@ -106,6 +108,10 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.losses = build_losses(config)
         self.credit = build_credit(config, self.backbone)
         self.densities = self._densities()
+        move_arrays(self.credit, self.accelerator.device)
+        if config.statistics is not None:
+            schedule, device = self.backbone.noise_schedule, self.accelerator.device
+            self.estimate = estimate_of(config.statistics, schedule, device)
         self.watch = DivergenceWatch()
         self.diary: CreditDiary | None = None
         self.beta = float(config.loss.options.get("beta", 1.0))
@@ -173,9 +179,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
     def begin(self) -> None:
         """Restore the newest checkpoint; open diary and tracker."""
         super().begin()
-        if self.main:
-            steps = self.config.max_steps
-            self.diary = CreditDiary(self.output, self.credit, steps=steps, start=self.done)
+        file = CreditFile(self.output, self.credit, self.done) if self.main else None
+        self.diary = CreditDiary(self.credit, self.config.max_steps, file)
         if self.config.report_to:
             self.accelerator.init_trackers("logs")
 
@@ -231,22 +236,20 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         penalty = config.guards.chosen_penalty
         losses = weighted_sum(self.losses, errors, seen, batch.score_gap, penalty)
         if config.statistics is not None:
-            schedule = backbone.noise_schedule
-            losses = losses + matching(config.statistics, schedule, batch, *residuals)
+            losses = losses + matching(config.statistics, self.estimate, batch, *residuals)
         observed = observe(errors, seen, losses, self.beta)
         details = (timesteps, errors.stack().detach(), observed)
         return BatchLoss(losses.mean(), step_metrics(errors, seen, self.beta), details)
 
-    def clip_gradient(self) -> dict[str, float]:
-        """Clip the gradient; stop where it exceeds `guards.max_gradient`."""
-        clipped = super().clip_gradient()
-        norm, most = clipped.get("grad_norm", 0.0), self.config.guards.max_gradient
+    def check(self, step: int, row: dict[str, float]) -> None:
+        """Stop where loss or gradient is not finite, or exceeds `guards.max_gradient`."""
+        super().check(step, row)
+        norm, most = row.get("grad_norm", 0.0), self.config.guards.max_gradient
         if most is not None and norm > most:
             raise TastemakerError(
-                f"step {self.done + 1}: the gradient's norm {norm:.3g} exceeds guards.max_gradient."
+                f"step {step}: the gradient's norm {norm:.3g} exceeds guards.max_gradient."
                 f" Lower train.learning_rate. {last_good(self.checkpoints)}"
             )
-        return clipped
 
     def after_update(self, details: Sequence[tuple[torch.Tensor, ...]]) -> None:
         """Update averages and credit scheme, the latter with all pairs of all processes at once.
@@ -255,33 +258,42 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         """
         if self.ema is not None:
             self.ema.update()
-        timesteps, errors, observed = zip(*details, strict=True)
-        drawn = self.accelerator.gather(torch.cat(timesteps))
+        timesteps, errors, observed = (torch.cat(each, -1) for each in zip(*details, strict=True))
         if not self.credit.neutral:
-            self.credit.update(self._gathered(errors), drawn)
-        rows = self._gathered(observed)
+            self.credit.update(self._gathered(errors), self._gathered(timesteps))
         if self.diary is not None:
-            self.diary.see(rows, drawn)
+            self.diary.see(self.done + 1, observed, timesteps)
 
-    def _gathered(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Values of shape [rows, pairs], with the pairs of all micro-batches and processes."""
-        gathered: torch.Tensor = self.accelerator.gather(torch.cat(parts, 1).T.contiguous())
-        return gathered.T
+    def _gathered(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of all processes, the last dimension that of pairs."""
+        gathered: torch.Tensor = self.accelerator.gather(values.movedim(-1, 0).contiguous())
+        return gathered.movedim(0, -1)
 
-    def record(self, row: dict[str, float]) -> None:
-        """Keep a step's metrics; warn of divergence; draw a validation sheet where one is due."""
-        super().record(row)
-        done = self.done
-        self.accelerator.log(row, step=done)
+    def reads(self) -> bool:
+        """Return whether metrics are read after the step, also before a validation sheet."""
+        return super().reads() or self._sheet_due()
+
+    def read(self) -> dict[str, float]:
+        """Check and record the steps since the last time; draw a validation sheet if it is due."""
+        row = super().read()
+        if self.diary is not None:
+            self.diary.write(self._gathered)
+        # A sharded denoiser draws in all processes or in none.
+        draws = self._sheet_due() and (self.main or self.accelerator.is_fsdp2)
+        if self.sheets is not None and draws:
+            self.sheets.draw(self.done, save=self.main)
+        return row
+
+    def _sheet_due(self) -> bool:
+        return self.sheets is not None and self.done % self.config.validation.steps == 0
+
+    def record(self, step: int, row: dict[str, float]) -> None:
+        """Keep a step's metrics; warn of divergence."""
+        super().record(step, row)
+        self.accelerator.log(row, step=step)
         warning = self.watch.seen(row["rewards/margins"], row["errors/chosen"])
         if warning and self.main:
-            tqdm.write(f"warning, step {done}: {warning}")
-        if self.diary is not None:
-            self.diary.end_step(done)
-        due = self.sheets is not None and done % self.config.validation.steps == 0
-        # A sharded denoiser draws in all processes or in none.
-        if self.sheets is not None and due and (self.main or self.accelerator.is_fsdp2):
-            self.sheets.draw(done, save=self.main)
+            tqdm.write(f"warning, step {step}: {warning}")
 
     def save_model(self) -> None:
         """Close the trackers and write the trained model; with EMA on, the averaged weights."""
