@@ -115,6 +115,13 @@ def same_entries(own_entries: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_arithmetic() -> None:
+    """Undo what commands set for their process: hypothesis refuses to work without denormals."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a `StableDiffusionPipeline` of 32x32 pixels, 16x16 latents, random weights.
