@@ -59,7 +59,9 @@ def profile_training(
     device, dtype = trainer.accelerator.device, torch_dtype(config.dtype)
 
     def step() -> None:
-        trainer.record(trainer.train_step(trainer.batch(trainer.done)))
+        trainer._step([trainer.batch(trainer.done)])
+        if trainer.reads():
+            trainer.read()
 
     step()
     peak = peak_bytes(device, step)
@@ -163,7 +165,7 @@ def _parts(trainer: PreferenceTrainer, device: torch.device) -> dict[str, float]
             with timer.step():
                 with timer.part("data"):
                     batch = trainer.batch(trainer.done)
-                trainer.record(trainer.train_step(batch))
+                trainer._step([batch])
     return timer.shares()
 
 
