@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import F, torch
 from tastemaker.core.registry import LOSSES
 
 Beta = Annotated[

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import torch
+from tastemaker.core.lazy_torch import torch
 
 
 @dataclass(frozen=True)

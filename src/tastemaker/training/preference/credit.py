@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.core.registry import CREDITS
 from tastemaker.training.preference.step_arrays import BRANCHES, StepArrays, at_timesteps

@@ -5,8 +5,7 @@ A branch is one of policy/reference on chosen/rejected, in the order of `BRANCHE
 
 from __future__ import annotations
 
-import torch
-
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.noise_schedule import NoiseSchedule
 
 BRANCHES = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
