@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,30 @@ def training(**options: Any) -> dict[str, Any]:
     return {**short, "lora": {"r": 2}, "report_to": None, **options}
 
 
-def test_images_are_those_of_the_pipeline(backbone: Backbone, drawing: SamplingBatch) -> None:
-    latents = backbone.sample(drawing, **SIDES)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_images_are_those_of_the_pipeline_and_guidance_is_one_batch(
+    backbone: Backbone, drawing: SamplingBatch, family: str, scale: float
+) -> None:
+    batch = replace(drawing, guidance_scale=scale)
+    seen = set()
+
+    def count(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.add(len(given[0] if given else named["hidden_states"]))
+
+    hook = backbone.denoiser.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        latents = backbone.sample(batch, **SIDES)
+    finally:
+        hook.remove()
+    twice = scale > 1 and family != "flux"  # whose transformer takes guidance as an input
+    assert latents.shape[1:] == backbone.latent_shape(SIZE, SIZE)
+    assert seen == {len(PROMPTS) * (2 if twice else 1)}
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    theirs = backbone.pipeline(list(PROMPTS), generator=generators, **HOW, **SIDES).images
+    theirs = backbone.pipeline(
+        list(PROMPTS), generator=generators, **{**HOW, "guidance_scale": scale}, **SIDES
+    ).images
     for ours, image in zip(backbone.vae.decode_images(latents), theirs, strict=True):
         assert np.array_equal(np.asarray(ours), np.asarray(image))
-    assert latents.shape[1:] == backbone.latent_shape(SIZE, SIZE)
 
 
 def test_gradient_reaches_what_the_sampler_draws(

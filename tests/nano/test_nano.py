@@ -101,7 +101,8 @@ def test_scorers_are_plain_clip_models(folder: Path) -> None:
 def test_scorers_prefer_the_prompt_that_was_drawn(tmp_path: Path) -> None:
     """Each picture outscores itself under the prompt of another, for both scorers, mostly."""
     from tastemaker.config.sections import SamplingConfig
-    from tastemaker.sampling.sampler import plan, sample_pool
+    from tastemaker.sampling.plans import plan
+    from tastemaker.sampling.sampler import sample_pool
     from tastemaker.scorers.base import Scorer
     from tastemaker.storage.images import decode
     from tastemaker.storage.pool import Pool

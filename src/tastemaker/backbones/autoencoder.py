@@ -72,7 +72,7 @@ class Autoencoder:
     @torch.no_grad()
     def decode_images(self, latents: torch.Tensor) -> list[Image.Image]:
         """Decode latents to images."""
-        return VaeImageProcessor().postprocess(self.decode(latents), "pil")
+        return to_images(self.decode(latents))
 
     def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode latents to the pixels of `decode_images`, with gradient.
@@ -114,3 +114,8 @@ class Autoencoder:
             f"the VAE of {self.name} made {what} that are not finite: its input or its weights are"
             " broken. Check the pool's latents, or load the model again."
         )
+
+
+def to_images(pixels: torch.Tensor) -> list[Image.Image]:
+    """Turn decoded pixels, [images, 3, height, width] in about [-1, 1], into images."""
+    return VaeImageProcessor().postprocess(pixels, "pil")

@@ -15,11 +15,11 @@ from tastemaker.backbones.autoencoder import Autoencoder
 from tastemaker.backbones.conditioning import Conditioning, stack
 from tastemaker.backbones.family import Family
 from tastemaker.backbones.gradient_sampling import Step, guided_step
-from tastemaker.backbones.lora.adapters import has_adapter
-from tastemaker.backbones.lora.switches import OUTSIDE
+from tastemaker.backbones.lora.switches import OUTSIDE, adapters_off
 from tastemaker.backbones.precision import keep_in_fp32
 from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
-from tastemaker.backbones.tokens import TEXT, limit_tokenizers, token_ids
+from tastemaker.backbones.tokens import PROMPTS_AT_ONCE, TEXT, limit_tokenizers, token_ids
+from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.storage.files import written_folder
@@ -140,7 +140,7 @@ class Backbone(Family):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts, one at a time, so that an embedding does not depend on its neighbours.
+        """Encode prompts, `PROMPTS_AT_ONCE` together.
 
         Args:
             prompts: Texts; longer ones are cut at the tokenizer's limit.
@@ -148,22 +148,20 @@ class Backbone(Family):
         Returns:
             Embeddings, first dimension = prompts, on the model's device.
         """
-        embeddings = stack([self._encode(text) for text in prompts])
+
+        def encoded() -> Conditioning:
+            return stack([self._encode(list(part)) for part in batched(prompts, PROMPTS_AT_ONCE)])
+
+        embeddings = encoded()
         if self.text_range is not None:
-            encoders = list(filter(has_adapter, self.text_encoders))
-            for encoder in encoders:
-                encoder.disable_adapters()
-            try:
-                outside = stack([self._encode(text) for text in prompts])
-            finally:
-                for encoder in encoders:
-                    encoder.enable_adapters()
+            with adapters_off(self.text_encoders):
+                outside = encoded()
             embeddings |= {f"{OUTSIDE}{name}": value for name, value in outside.items()}
         return embeddings
 
     @abstractmethod
-    def _encode(self, prompt: str) -> Conditioning:
-        """Encode one prompt by the pipeline's own code, under its arguments' names."""
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        """Encode prompts by the pipeline's own code, under its arguments' names."""
 
     def encode_negative(self, prompt: str) -> Conditioning:
         """Encode a negative prompt as the pipeline does, also an empty one; one row."""

@@ -182,9 +182,9 @@ class SD3Backbone(FlowBackbone):
         scheduler.set_timesteps(num_inference_steps, device=self.device, mu=mu)
         return scheduler
 
-    def _encode(self, prompt: str) -> Conditioning:
+    def _encode(self, prompts: list[str]) -> Conditioning:
         embeddings, _, pooled, _ = self.pipeline.encode_prompt(
-            prompt, prompt, prompt, device=self.device, do_classifier_free_guidance=False
+            prompts, prompts, prompts, device=self.device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 

@@ -65,8 +65,8 @@ class FluxBackbone(FlowBackbone):
         )
         return scheduler
 
-    def _encode(self, prompt: str) -> Conditioning:
-        embeddings, pooled, _ = self.pipeline.encode_prompt(prompt, prompt, device=self.device)
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        embeddings, pooled, _ = self.pipeline.encode_prompt(prompts, prompts, device=self.device)
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
     def embed(

@@ -43,9 +43,9 @@ class SDXLBackbone(UNetBackbone):
                 " model six (sizes and crop): it may be a refiner. Take the base model."
             )
 
-    def _encode(self, prompt: str) -> Conditioning:
+    def _encode(self, prompts: list[str]) -> Conditioning:
         embeddings, _, pooled, _ = self.pipeline.encode_prompt(
-            prompt, device=self.device, do_classifier_free_guidance=False
+            prompts, device=self.device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 

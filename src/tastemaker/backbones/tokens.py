@@ -10,6 +10,9 @@ import torch
 TEXT = "text_encoder"
 """Prefix of a pipeline's names for its text encoders."""
 
+PROMPTS_AT_ONCE = 32
+"""Prompts that text encoders take together."""
+
 
 def token_ids(pipeline: Any, part: str, prompts: Sequence[str]) -> torch.Tensor:
     """Tokenize prompts as `encode_prompt` does.

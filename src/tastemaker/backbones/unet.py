@@ -70,8 +70,8 @@ class UNetBackbone(Backbone):
         self.prediction_type = self.schedule.config.prediction_type
         self.noise_schedule = NoiseSchedule(abar.sqrt(), (1 - abar).sqrt(), self.prediction_type)
 
-    def _encode(self, prompt: str) -> Conditioning:
-        return {"prompt_embeds": self.pipeline.encode_prompt(prompt, self.device, 1, False)[0]}
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        return {"prompt_embeds": self.pipeline.encode_prompt(prompts, self.device, 1, False)[0]}
 
     def embed(
         self, text_encoders: Sequence[torch.nn.Module], tokens: Conditioning, cached: Conditioning

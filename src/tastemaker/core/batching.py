@@ -1,12 +1,15 @@
-"""Cut a sequence or a stream into consecutive parts (Python 3.11 has no `itertools.batched`)."""
+"""Sequences and streams in consecutive parts, and work on parts in threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -43,3 +46,38 @@ def streamed(items: Iterator[Item], size: int) -> Iterator[Iterator[Item]]:
     """
     for first in items:
         yield chain([first], islice(items, size - 1))
+
+
+def overlapped(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int = 2
+) -> Iterator[Result]:
+    """Yield `work(item)` in order, computed in threads while the next items are made.
+
+    Where Ctrl-C or SIGTERM ends the making of items, what was made before is yielded first.
+
+    Args:
+        work: Called in a thread; its error is raised here, in its item's turn.
+        items: Iterated in the calling thread, at most `threads` ahead of what was yielded.
+        threads: Items in work at once.
+
+    Yields:
+        The results.
+
+    Example:
+        >>> list(overlapped(abs, [-1, -2, -3]))
+        [1, 2, 3]
+    """
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > threads or pending[0].done():
+                    yield pending.popleft().result()
+        except (KeyboardInterrupt, SystemExit):
+            yield from (each.result() for each in pending)
+            raise
+        yield from (each.result() for each in pending)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -138,17 +138,18 @@ def _draw(
     artifact: Artifact,
     look: Callable[[], object],
 ) -> Pool:
-    from tastemaker.sampling.sampler import plan, sample_pool
+    from tastemaker.sampling.plans import plan
+    from tastemaker.sampling.sampler import sample_pool
 
     pool = Pool(artifact.folder)
     with artifact.claimed(look) as unfinished:
         if unfinished:
-            items = plan(prompts, config.num_images, config.seed)
+            images = plan(prompts, config.num_images, config.seed)
             sample_pool(
-                config, model, items, pool.folder, keep_latents=False, shard_size=SHARD_SIZE
+                config, model, images, pool.folder, keep_latents=False, shard_size=SHARD_SIZE
             )
-            pool.require(len(items))
-            artifact.finish(prompts=len(prompts), candidates=len(items))
+            pool.require(len(images))
+            artifact.finish(prompts=len(prompts), candidates=len(images))
     return pool
 
 

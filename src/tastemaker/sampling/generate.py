@@ -13,6 +13,7 @@ from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructCo
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading, expect
+from tastemaker.sampling.plans import Item, Plan, RealImage, plan, plan_items, plan_reconstructions
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import REAL, Rows
 from tastemaker.storage.parquet import read_table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from tastemaker.backbones import Backbone, SamplingBatch
-    from tastemaker.sampling.sampler import Draw, Item, RealImage
+    from tastemaker.sampling.sampler import Draw
 
 
 @takes_options(GenerateConfig)
@@ -40,11 +41,11 @@ def generate(config: GenerateConfig, output: Path) -> Path:
         TastemakerError: No prompts, no such model, a pool of another configuration, a full disk.
     """
     check(config)
-    inputs, items = _planned(config)
+    inputs, planned, prompts = _planned(config)
     artifact = _artifact(output, "generate", config, inputs)
     with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
-            _fill(artifact, config, items, prompts=len({item.prompt for item in items}))
+            _fill(artifact, config, planned, prompts=prompts)
     return output
 
 
@@ -75,36 +76,25 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     expect(real, "pool")
     images = _real(real)
     inputs = {"real": finished_key(real)}
-
-    from tastemaker.sampling.sampler import plan_reconstructions
-
+    planned = plan_reconstructions(images, config.timesteps, config.seed)
     artifact = _artifact(output, "reconstruct", config, inputs)
     with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
-            items = plan_reconstructions(images, config.timesteps, config.seed)
-            _fill(artifact, config, items, draw=_from_real(Pool(real)), images=len(images))
+            _fill(artifact, config, planned, draw=_from_real(Pool(real)), images=len(images))
     return output
 
 
-def _planned(config: GenerateConfig) -> tuple[dict[str, Any], list[Item]]:
-    """Return the inputs of the artifact and its candidates.
-
-    Read before the model's libraries are imported, so that missing files are reported at once.
-    """
+def _planned(config: GenerateConfig) -> tuple[dict[str, Any], Plan, int]:
+    """Return the inputs of the artifact, its candidates and the number of their prompts."""
     draws, seed = config.num_candidates, config.seed
     if config.items is not None:
         pool = Path(config.items)
         key, real = finished_key(pool), _real(pool)
-
-        from tastemaker.sampling.sampler import plan_items
-
-        return {"items": key}, plan_items(real, draws, seed)
+        captions = len({each.caption for each in real})
+        return {"items": key}, plan_items(real, draws, seed), captions
     assert config.prompts is not None
     prompts = load_prompts(config.prompts)
-
-    from tastemaker.sampling.sampler import plan
-
-    return {"prompts": prompts}, plan(prompts, draws, seed)
+    return {"prompts": prompts}, plan(prompts, draws, seed), len(prompts)
 
 
 def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, Any]) -> Artifact:
@@ -119,7 +109,7 @@ def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, 
 def _fill(
     artifact: Artifact,
     config: DrawConfig,
-    items: Sequence[Item],
+    planned: Plan,
     *,
     draw: Draw | None = None,
     **counts: int,
@@ -130,14 +120,14 @@ def _fill(
     sample_pool(
         config,
         config.model,
-        items,
+        planned,
         artifact.folder,
         keep_latents=config.keep_latents,
         shard_size=config.shard_size,
         draw=draw,
     )
-    Pool(artifact.folder).require(len(items))
-    artifact.finish(**counts, candidates=len(items))
+    Pool(artifact.folder).require(len(planned))
+    artifact.finish(**counts, candidates=len(planned))
 
 
 def _real(folder: Path) -> list[RealImage]:
@@ -146,7 +136,6 @@ def _real(folder: Path) -> list[RealImage]:
     Raises:
         TastemakerError: There is none.
     """
-    from tastemaker.sampling.sampler import RealImage
     from tastemaker.storage.images import size_of
 
     columns = ("candidate_id", "prompt", "source", "image")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from tastemaker.backbones.autoencoder import to_images
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import stack
+from tastemaker.backbones.conditioning import select, stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora.switches import switch_policy
 from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.config.sections import SamplingConfig
-from tastemaker.core.batching import batched
-from tastemaker.core.errors import TastemakerError
+from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.hardware import processes
-from tastemaker.core.seeding import keyed_seed
+from tastemaker.sampling.plans import Item, Plan
 from tastemaker.storage.candidates import candidates_made, write_candidates
 from tastemaker.storage.files import config_key
 from tastemaker.storage.images import encode_png
@@ -39,40 +37,6 @@ HOW = {
 """Sampling options that change the picture of a prompt, model and seed."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One candidate to sample.
-
-    Args:
-        prompt: Its prompt.
-        seed: Seed of its noise.
-        source_id: The real image that it belongs to; empty where there is none.
-        timestep: Start of its reconstruction; None for a sample from noise.
-        size: Height and width in pixels; None for the configuration's.
-    """
-
-    prompt: str
-    seed: int
-    source_id: str = ""
-    timestep: int | None = None
-    size: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class RealImage:
-    """A real image that candidates are sampled for.
-
-    Args:
-        candidate_id: Its id.
-        caption: Its caption.
-        size: Height and width in pixels.
-    """
-
-    candidate_id: str
-    caption: str
-    size: tuple[int, int]
-
-
 Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
 """Function from items and their batch to final latents, one row per item."""
 
@@ -80,106 +44,25 @@ Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
 Rows = dict[Item, dict[str, Any]]
 """Rows of a pool by what they show."""
 
-MOST_IMAGES = 4_000_000
-"""Most images of a pool: all are listed before the first is sampled."""
 
+class Drawn(NamedTuple):
+    """A sampled batch: its items, final latents and decoded pixels."""
 
-def _refuse_too_many(items: int, each: int) -> None:
-    if items * each > MOST_IMAGES:
-        raise TastemakerError(
-            f"{each} images for each of {items} prompts or real images are more than the"
-            f" {MOST_IMAGES} that a pool may have; ask for fewer, or cut the prompts into parts."
-        )
-
-
-def plan(prompts: Sequence[str], draws: int, seed: int) -> list[Item]:
-    """List the candidates of a pool, prompt by prompt.
-
-    An image's seed depends on the run's seed, its prompt and its draw alone: adding prompts or
-    draws leaves the other images as they are.
-
-    Args:
-        prompts: Unique prompts.
-        draws: Images per prompt.
-        seed: The run's seed.
-
-    Returns:
-        `len(prompts) * draws` items.
-
-    Raises:
-        TastemakerError: They are more than `MOST_IMAGES`.
-    """
-    _refuse_too_many(len(prompts), draws)
-    return [
-        Item(prompt, keyed_seed(seed, "image", prompt, draw))
-        for prompt in prompts
-        for draw in range(draws)
-    ]
-
-
-def plan_items(real: Sequence[RealImage], draws: int, seed: int) -> list[Item]:
-    """List candidates for the captions of real images, image by image, each of its image's size.
-
-    Args:
-        real: The images.
-        draws: Candidates per image; images of equal captions have candidates of their own.
-        seed: The run's seed.
-
-    Returns:
-        `len(real) * draws` items.
-
-    Raises:
-        TastemakerError: They are more than `MOST_IMAGES`.
-    """
-    _refuse_too_many(len(real), draws)
-    return [
-        Item(
-            each.caption,
-            keyed_seed(seed, "image", each.candidate_id, each.caption, draw),
-            each.candidate_id,
-            size=each.size,
-        )
-        for each in real
-        for draw in range(draws)
-    ]
-
-
-def plan_reconstructions(
-    real: Sequence[RealImage], timesteps: Sequence[int], seed: int
-) -> list[Item]:
-    """List the reconstructions of real images, timestep by timestep.
-
-    Args:
-        real: The images.
-        timesteps: Timesteps that they start at.
-        seed: The run's seed; the noise is keyed by image and timestep.
-
-    Returns:
-        `len(real) * len(timesteps)` items.
-    """
-    return [
-        Item(
-            each.caption,
-            keyed_seed(seed, "reconstruct", each.candidate_id, timestep),
-            each.candidate_id,
-            timestep,
-            each.size,
-        )
-        for timestep in timesteps
-        for each in real
-    ]
+    items: Sequence[Item]
+    latents: torch.Tensor
+    pixels: torch.Tensor
 
 
 def sample_pool(
     config: SamplingConfig,
     model: str,
-    items: Sequence[Item],
+    plan: Plan,
     folder: Path,
     *,
     keep_latents: bool,
     shard_size: int,
     draw: Draw | None = None,
-) -> int:
+) -> None:
     """Sample what is missing of a pool.
 
     Shards are independent: each is cut into the same batches whether or not others exist, so that
@@ -188,39 +71,32 @@ def sample_pool(
     Args:
         config: Sampling options.
         model: Name, hub id or folder.
-        items: Candidates to sample, from `plan`.
+        plan: Candidates to sample.
         folder: The pool's folder.
         keep_latents: Store final latents beside the pictures.
         shard_size: Candidates per shard.
         draw: Function from items to latents; None samples from noise.
-
-    Returns:
-        Number of images that this process sampled.
 
     Raises:
         TastemakerError: The model cannot be loaded, or the disk is full.
     """
     pool = Pool(folder)
     state = processes()
-    shards = list(enumerate(batched(items, shard_size)))
-    missing = [(i, part) for i, part in shards if not pool.shard(i).is_file()]
-    mine = [(i, part) for i, part in missing if i % state.num_processes == state.process_index]
+    own = range(state.process_index, plan.shards(shard_size), state.num_processes)
+    mine = [index for index in own if not pool.shard(index).is_file()]
     if mine:
-        texts = {item.prompt for _, part in mine for item in part}
-        draw_batch = _batch_drawer(config, model, texts, keep_latents, draw or from_noise(config))
-        number = sum(len(part) for _, part in mine)
+        number = sum(min(shard_size, len(plan) - index * shard_size) for index in mine)
+        sampler = PoolSampler(config, model, keep_latents, draw or from_noise(config))
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
-            for index, part in mine:
-                batches = list(_batches(part, config.batch_size))
-                rows = _drawn_before(pool.unfinished(index), batches)
+            for index in mine:
+                items = plan.shard(index, shard_size)
+                rows = _drawn_before(pool.unfinished(index), items)
+                bar.update(len(rows))
                 with saved_when_stopped(pool.unfinished(index), rows, _write):
-                    for batch in batches:
-                        if batch[0] not in rows:
-                            rows |= draw_batch(batch)
-                        bar.update(len(batch))
-                    write_candidates(pool.shard(index), [rows[item] for item in part])
+                    for made in sampler.fill(rows, items):
+                        bar.update(made)
+                    write_candidates(pool.shard(index), [rows[item] for item in items])
     state.wait_for_everyone()
-    return sum(len(part) for _, part in mine)
 
 
 def from_noise(config: SamplingConfig) -> Draw:
@@ -240,45 +116,74 @@ def from_noise(config: SamplingConfig) -> Draw:
     return draw
 
 
-def _batch_drawer(
-    config: SamplingConfig, model: str, texts: set[str], keep_latents: bool, draw: Draw
-) -> Callable[[Sequence[Item]], Rows]:
-    """Load a model and return the function that samples a batch of items as rows of a pool."""
-    backbone = load_backbone(
-        model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
-    )
-    scale = backbone.guidance_scale(config.guidance_scale)
-    config = config.model_copy(update={"guidance_scale": scale})
-    switch_policy(backbone, config.adapter)
-    embeddings = {text: backbone.encode_prompts([text]) for text in sorted(texts)}
-    negative = backbone.encode_negative(config.negative_prompt)
-    # Pools of one model and seed that were drawn otherwise are other candidates.
-    how = config.model_dump(mode="json", include=HOW)
+class PoolSampler:
+    """A loaded model that samples batches of items as rows of a pool, one shard's after another's.
 
-    def draw_batch(items: Sequence[Item]) -> Rows:
-        batch = SamplingBatch(
-            stack([embeddings[item.prompt] for item in items]),
-            stack([negative] * len(items)),
-            [item.seed for item in items],
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=scale,
+    Args:
+        config: Sampling options.
+        model: Name, hub id or folder.
+        keep_latents: Store final latents beside the pictures.
+        draw: Function from items to latents.
+    """
+
+    def __init__(self, config: SamplingConfig, model: str, keep_latents: bool, draw: Draw) -> None:
+        self.backbone = load_backbone(
+            model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
         )
-        latents = draw(backbone, items, batch)
-        images = backbone.vae.decode_images(latents)
+        self.scale = self.backbone.guidance_scale(config.guidance_scale)
+        self.config = config.model_copy(update={"guidance_scale": self.scale})
+        switch_policy(self.backbone, config.adapter)
+        self.keep_latents, self.latents = keep_latents, draw
+        self.negative = self.backbone.encode_negative(config.negative_prompt)
+        # Pools of one model and seed that were drawn otherwise are other candidates.
+        self.how = self.config.model_dump(mode="json", include=HOW)
+
+    def fill(self, rows: Rows, items: Sequence[Item]) -> Iterator[int]:
+        """Add the rows that a shard lacks, batch by batch; yields the images of each."""
+        self._embed(items)
+        batches = [each for each in _batches(items, self.config.batch_size) if each[0] not in rows]
+        for made in overlapped(self._rows, map(self._draw, batches)):
+            rows |= made
+            yield len(made)
+
+    def _embed(self, items: Sequence[Item]) -> None:
+        """Encode the prompts of a shard, which replace those of the one before."""
+        texts = list(dict.fromkeys(item.prompt for item in items))
+        self.embeddings = self.backbone.encode_prompts(texts)
+        self.places = {text: i for i, text in enumerate(texts)}
+
+    @torch.no_grad()
+    def _draw(self, items: Sequence[Item]) -> Drawn:
+        """Sample and decode a batch of the shard."""
+        batch = SamplingBatch(
+            select(self.embeddings, [self.places[item.prompt] for item in items]),
+            stack([self.negative] * len(items)),
+            [item.seed for item in items],
+            num_inference_steps=self.config.num_inference_steps,
+            guidance_scale=self.scale,
+        )
+        latents = self.latents(self.backbone, items, batch)
+        return Drawn(items, latents, self.backbone.vae.decode(latents))
+
+    def _rows(self, drawn: Drawn) -> Rows:
+        """Encode a batch's images, and make the rows of the pool."""
         rows: Rows = {}
-        for item, image, latent in zip(items, images, latents, strict=True):
-            rows[item] = _row(item, backbone.name, how, encode_png(image))
-            if keep_latents:
+        for item, image, latent in zip(
+            drawn.items, to_images(drawn.pixels), drawn.latents, strict=True
+        ):
+            rows[item] = _row(item, self.backbone.name, self.how, encode_png(image))
+            if self.keep_latents:
                 rows[item]["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
                 rows[item]["latents_shape"] = list(latent.shape)
         return rows
 
-    return draw_batch
 
-
-def _drawn_before(file: Path, batches: Sequence[Sequence[Item]]) -> Rows:
-    """Rows of a shard's first batches that a stopped command left; empty where it left none."""
-    return dict(zip(chain(*batches), candidates_made(file), strict=False))
+def _drawn_before(file: Path, items: Sequence[Item]) -> Rows:
+    """Rows of a shard's batches that a stopped command left; empty where it left none."""
+    identity = ("prompt", "seed", "source_id", "timestep")
+    rows = {tuple(row[key] for key in identity): row for row in candidates_made(file)}
+    keys = {item: tuple(getattr(item, key) for key in identity) for item in items}
+    return {item: rows[key] for item, key in keys.items() if key in rows}
 
 
 def _write(file: Path, rows: Rows) -> None:

@@ -13,7 +13,8 @@ the first, noisiest tenth of the timesteps. In a diffusers script of your own:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,6 +107,19 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
             )
         low, high = map(backbone.noise_schedule.timestep_at, config.text_range)
         backbone.text_range = low, high
+
+
+@contextlib.contextmanager
+def adapters_off(networks: Sequence[Any]) -> Iterator[None]:
+    """Turn the LoRAs of networks off, where they have one, and on again."""
+    carriers = list(filter(has_adapter, networks))
+    for network in carriers:
+        network.disable_adapters()
+    try:
+        yield
+    finally:
+        for network in carriers:
+            network.enable_adapters()
 
 
 def text_range_arguments(
