@@ -19,7 +19,9 @@ from families import FAMILIES
 from stable_diffusion import SIZE
 from tastemaker.backbones import Backbone, SamplingBatch, load_backbone, stack
 from tastemaker.backbones.gradient_sampling import sample_with_gradient
+from tastemaker.backbones.lora.adapters import has_adapter
 from tastemaker.backbones.lora.switches import switch_policy
+from tastemaker.backbones.lora.weights import fuse_policy
 from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.backbones.textual_inversion import add_token, load_token
 from tastemaker.config.loading import load
@@ -308,6 +310,19 @@ def test_flow_is_drawn_where_it_was_trained(backbone: Backbone, family: str) -> 
     # Shift 3 moves the median from 1/2 to 3/4; FLUX's is e^mu, mu = .5 - .65 * 192 / 3840.
     expected = 0.5 if family == "sd3" else 0.736
     assert float(below) == pytest.approx(expected, abs=0.002)
+
+
+def test_images_of_a_lora_in_the_weights_are_those_of_one_beside_them(
+    finished: RunDir, backbone: Backbone, drawing: SamplingBatch
+) -> None:
+    policy = load_backbone(str(finished.policy), device="cpu")
+    switch_policy(policy, AdapterConfig(scale=20.0))
+    beside = policy.sample(drawing, **SIDES)
+    fuse_policy(policy)
+    assert not has_adapter(policy.denoiser)
+    within = policy.sample(drawing, **SIDES)
+    assert torch.allclose(within, beside, atol=1e-4)
+    assert not torch.allclose(backbone.sample(drawing, **SIDES), beside, atol=1e-3)
 
 
 def test_blocks_are_those_of_a_unet(finished: RunDir, family: str) -> None:

@@ -14,6 +14,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import select, stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora.switches import switch_policy
+from tastemaker.backbones.lora.weights import fuse_policy
 from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.batching import batched, overlapped
@@ -133,6 +134,7 @@ class PoolSampler:
         self.scale = self.backbone.guidance_scale(config.guidance_scale)
         self.config = config.model_copy(update={"guidance_scale": self.scale})
         switch_policy(self.backbone, config.adapter)
+        fuse_policy(self.backbone)
         self.keep_latents, self.latents = keep_latents, draw
         self.negative = self.backbone.encode_negative(config.negative_prompt)
         # Pools of one model and seed that were drawn otherwise are other candidates.

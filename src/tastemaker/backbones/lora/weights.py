@@ -142,6 +142,19 @@ def fuse_attached(backbone: Backbone) -> None:
         backbone.attached = None
 
 
+def fuse_policy(backbone: Backbone) -> None:
+    """Add the denoiser's LoRA, as it acts, to weights in float32: sampling without adapters.
+
+    In half precision it stays beside the weights, where a sum is rounded to them most of a small
+    update would be lost. So do those of text encoders, which act once per prompt.
+    """
+    denoiser = backbone.denoiser
+    if has_adapter(denoiser) and denoiser.dtype == torch.float32:
+        layers = dict(adapter_layers(denoiser, POLICY))
+        denoiser.unload_lora()
+        fuse(denoiser, layers)
+
+
 def load_lora(module: Any, adapter: str, layers: Mapping[str, Layer], folder: Path) -> None:
     """Give an adapter that is put on the update of a file.
 
