@@ -24,6 +24,7 @@ from tastemaker.evaluation.score import score
 from tastemaker.scorers import pool as scoring
 from tastemaker.scorers.cache import content
 from tastemaker.scorers.ensembles import mean, rank, standardised, weighted
+from tastemaker.scorers.pool import score_pools
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.candidates import candidate_table
 from tastemaker.storage.groups import Groups
@@ -40,7 +41,10 @@ class Counting:
     seen: ClassVar[list[tuple[float, str]]] = []
     fail_after: ClassVar[int | None] = None
 
+    loaded: ClassVar[int] = 0
+
     def __init__(self, *, gain: float = 1.0) -> None:
+        Counting.loaded += 1
         self.gain = gain
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Counting:
@@ -192,6 +196,46 @@ class TestContent:
     def test_image_and_prompt_do_not_run_together(self) -> None:
         assert content(b"c", "ab") != content(b"bc", "a")
         assert len(content(b"", "")) == 16
+
+
+class TestSeveral:
+    def test_a_scorer_is_loaded_once_for_all_pools(self, tmp_path: Path) -> None:
+        pools = [new_pool(tmp_path / name / "pool") for name in "ab"]
+        before = Counting.loaded
+        choices = TypeAdapter(Scorers).validate_python(BOTH)
+        score_pools(pools, choices, device="cpu")
+        assert Counting.loaded == before + len(BOTH)
+        assert files(pools[0], "counting") == files(pools[1], "counting")
+        assert files(scored(new_pool(tmp_path / "c" / "pool"), *BOTH), "contrast") == files(
+            pools[1], "contrast"
+        )
+
+    def test_scorers_of_one_clip_embed_an_image_once(self, tmp_path: Path, tiny_clip: Path) -> None:
+        """And score it as each does alone, to the last byte."""
+        Image.new("RGB", (40, 50), (200, 30, 90)).save(tmp_path / "subject.png")
+        model = {"model": str(tiny_clip)}
+        choices = [
+            {"name": "clip", "label": "one", **model},
+            {"name": "image_similarity", "label": "two", "images": str(tmp_path), **model},
+            {"name": "clip_score", "label": "three", **model},
+        ]
+        batches: list[int] = []
+
+        def count(module: Any, inputs: Any, output: Any) -> None:
+            if type(module).__name__ == "CLIPVisionEmbeddings":
+                batches.append(len(output))
+
+        hook = torch.nn.modules.module.register_module_forward_hook(count)
+        try:
+            together = scored(new_pool(tmp_path / "together" / "pool"), *choices, batch_size=2)
+            assert batches.count(1) == 1, "the photograph of the subject"
+            assert sum(batches) == 1 + len(set(PLAN))
+            for number, choice in enumerate(choices):
+                alone = scored(new_pool(tmp_path / str(number) / "pool"), choice, batch_size=2)
+                column = choice["label"]
+                assert files(alone, column) == files(together, column)
+        finally:
+            hook.remove()
 
 
 BOTH = ("counting", "contrast")

@@ -62,7 +62,7 @@ def evaluate(
     if warning := shared_warning(shared or 0, len(prompts)):
         tqdm.write(f"warning: {warning}")
 
-    from tastemaker.scorers.pool import score_pool
+    from tastemaker.scorers.pool import score_pools
 
     judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
     look = partial(_check_loading, config, models)
@@ -75,8 +75,7 @@ def evaluate(
         name: _draw(_drawn(config, name), model, prompts, artifacts[name], look)
         for name, model in judged.items()
     }
-    for pool in pools.values():
-        score_pool(pool, config.scorers, device=config.device)
+    score_pools(list(pools.values()), config.scorers, device=config.device)
     columns = [scorer.column for scorer in config.scorers]
     result = compare(pools, columns, len(prompts))
     result |= {"prompts_trained_on": shared, "judge": config.judge}

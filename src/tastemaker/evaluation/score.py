@@ -28,10 +28,10 @@ def score(config: ScoreConfig, pool: Path) -> Path:
     check(config)
     expect(pool, "pool")
 
-    from tastemaker.scorers.pool import score_pool
+    from tastemaker.scorers.pool import score_pools
 
-    score_pool(
-        Pool(pool),
+    score_pools(
+        [Pool(pool)],
         config.scorers,
         reuse=[Pool(Path(folder).expanduser()) for folder in config.reuse],
         batch_size=config.batch_size,

@@ -16,6 +16,7 @@ from tastemaker.core.hub import offline_if_unreachable
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.pixels import prepared, processed
+from tastemaker.scorers.shared_embeddings import embedded
 
 
 class ClipForm:
@@ -26,13 +27,23 @@ class ClipForm:
         tokenizer: Its tokenizer.
         processor: Its image processor.
         scale: Factor on the cosine.
+        source: Where network and processor were loaded from: scorers of one source share the
+            embeddings of pictures. None shares none.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, processor: Any, scale: float) -> None:
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Any,
+        processor: Any,
+        scale: float,
+        source: str | None = None,
+    ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.processor = processor
         self.scale = scale
+        self.source = source
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the network; return the scorer."""
@@ -60,7 +71,10 @@ class ClipForm:
     @torch.no_grad()
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the pictures' embeddings, of length 1, shape [images, width]."""
-        return self._embedded(self._pictures(images))
+        if self.source is None:
+            return self._embedded(self._pictures(images))
+        encoder = (self.source, self.network.device, self.network.dtype)
+        return embedded(encoder, images, lambda: self._embedded(self._pictures(images)))
 
     def pixel_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of pixels in [0, 1], [images, 3, height, width], with gradient."""
@@ -128,7 +142,7 @@ class ClipScorer(ClipForm):
             processor = CLIPImageProcessorPil.from_pretrained(model)
         if scale is None:
             scale = float(network.logit_scale.exp().item())
-        super().__init__(network, tokenizer, processor, scale)
+        super().__init__(network, tokenizer, processor, scale, model)
 
 
 @SCORERS.register("clip_score")

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn.functional import normalize
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
+from tastemaker.scorers.embedding import Encoder
 from tastemaker.scorers.pixels import prepared, processed
 
 DINO = {"dinov2", "dinov2_with_registers"}
 
 
-class ImageEncoder:
-    """Pictures to embeddings of length 1.
+class DinoEncoder:
+    """Pictures to embeddings of length 1: a DINOv2's class token, after the last layer norm.
 
     Args:
-        network: What `embed` runs.
+        network: A transformers `Dinov2Model`.
         processor: A transformers image processor in the manner of CLIP's.
-        embed: From what the processor prepares, [images, 3, height, width], to embeddings of any
-            length, [images, width].
     """
 
-    def __init__(
-        self, network: nn.Module, processor: Any, embed: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
+    def __init__(self, network: Any, processor: Any) -> None:
         self.network = network
         self.processor = processor
-        self.embed = embed
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
+    def to(self, device: torch.device, dtype: torch.dtype) -> DinoEncoder:
         """Move the network; return the encoder."""
         self.network.to(device, dtype)
         return self
@@ -50,7 +45,9 @@ class ImageEncoder:
         return self._embedded(prepared(pixels.float(), self.processor))
 
     def _embedded(self, inputs: torch.Tensor) -> torch.Tensor:
-        embeddings = self.embed(inputs.to(next(self.network.parameters())))
+        embeddings = self.network(
+            pixel_values=inputs.to(next(self.network.parameters()))
+        ).pooler_output
         return normalize(embeddings.float(), dim=-1)
 
 
@@ -76,7 +73,7 @@ def clip_scorer(model: str) -> ClipScorer:
     return scorer
 
 
-def image_encoder(model: str) -> ImageEncoder:
+def image_encoder(model: str) -> Encoder:
     """Load a network for pictures: a DINOv2 by folder or hub id, or a CLIP as `clip_scorer` does.
 
     DINOv2 is trained on pictures alone and tells two subjects of one class better apart than CLIP,
@@ -86,7 +83,7 @@ def image_encoder(model: str) -> ImageEncoder:
         model: For instance `facebook/dinov2-small`.
 
     Returns:
-        The encoder. A DINOv2's embedding is that of its class token, after the last layer norm.
+        The encoder.
 
     Raises:
         TastemakerError: The model does not exist, or it is neither.
@@ -96,13 +93,7 @@ def image_encoder(model: str) -> ImageEncoder:
     """
     if model not in SCORERS and _kind(model) in DINO:
         return _dino(model)
-    clip = clip_scorer(model)
-    tower, projection = clip.network.vision_model, clip.network.visual_projection
-    return ImageEncoder(
-        clip.network,
-        clip.processor,
-        lambda inputs: projection(tower(pixel_values=inputs).pooler_output),
-    )
+    return clip_scorer(model)
 
 
 def _kind(model: str) -> str:
@@ -115,7 +106,7 @@ def _kind(model: str) -> str:
         return ""
 
 
-def _dino(model: str) -> ImageEncoder:
+def _dino(model: str) -> DinoEncoder:
     from transformers import AutoModel
 
     # The processor that DINOv2 is published with, in Pillow as CLIP's is here.
@@ -127,6 +118,4 @@ def _dino(model: str) -> ImageEncoder:
     except (OSError, ValueError) as error:
         raise TastemakerError(f"DINOv2 {model!r} cannot be loaded: {error}") from error
     network.requires_grad_(False)
-    return ImageEncoder(
-        network, processor, lambda inputs: network(pixel_values=inputs).pooler_output
-    )
+    return DinoEncoder(network, processor)

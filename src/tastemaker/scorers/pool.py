@@ -1,23 +1,25 @@
-"""Score a pool: a column a scorer, added shard by shard, never rewritten."""
+"""Score pools: one column per scorer, added shard by shard, never rewritten."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from tastemaker.config.choices import ScorerChoice
-from tastemaker.core.batching import batched
+from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes, torch_device, torch_dtype
 from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
 from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere
 from tastemaker.scorers.inputs import scorer_inputs
+from tastemaker.scorers.shared_embeddings import shared_embeddings
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import item_of
 from tastemaker.storage.images import decode
@@ -29,8 +31,8 @@ ITEM = ("candidate_id", "prompt_id", "source", "source_id")
 """Columns that say which candidates compete."""
 
 
-def score_pool(
-    pool: Pool,
+def score_pools(
+    pools: Sequence[Pool],
     scorers: Sequence[ScorerChoice],
     *,
     reuse: Sequence[Pool] = (),
@@ -38,12 +40,13 @@ def score_pool(
     device: str = "auto",
     dtype: str = "fp32",
 ) -> None:
-    """Add what is missing of the scorers' columns, in their order.
+    """Add what is missing of the scorers' columns, in their order; each scorer is loaded once.
 
-    An image that is in the pool twice with one prompt is scored once.
+    An image that is in a pool twice with one prompt is scored once, and embedded once by scorers
+    of one CLIP.
 
     Args:
-        pool: A finished pool.
+        pools: Finished pools.
         scorers: Registered scorers, and ensembles of columns before them.
         reuse: Scored pools, whose scores by the same scorers are taken over for equal images and
             prompts.
@@ -54,31 +57,50 @@ def score_pool(
     Raises:
         TastemakerError: A scorer returns NaN or infinity, or a picture is corrupt.
     """
-    pool_key = finished_key(pool.folder)
-    for choice in scorers:
-        config = {
-            **choice.model_dump(mode="json"),
-            "pool": pool_key,
-            "inputs": scorer_inputs(choice),
-        }
+    with shared_embeddings():
+        for choice in scorers:
+            load = functools.cache(functools.partial(_loaded, choice, device, dtype))
+            for pool in pools:
+                _add_column(pool, choice, load, reuse, batch_size, dtype)
+
+
+def _loaded(choice: ScorerChoice, device: str, dtype: str) -> Scorer:
+    scorer: Scorer = SCORERS.bind(choice.name, choice.options)()
+    scorer.to(torch_device(device), torch_dtype(dtype))
+    return scorer
+
+
+def _add_column(
+    pool: Pool,
+    choice: ScorerChoice,
+    load: Callable[[], Scorer],
+    reuse: Sequence[Pool],
+    batch_size: int,
+    dtype: str,
+) -> None:
+    """Make what is missing of one scorer's column."""
+    config = {
+        **choice.model_dump(mode="json"),
+        "pool": finished_key(pool.folder),
+        "inputs": scorer_inputs(choice),
+    }
+    if choice.members:
+        keys = {name: finished_key(pool.folder / "scores" / name) for name in choice.members}
+        config["members"] = keys
+    else:
+        config["dtype"] = dtype
+    artifact = Artifact(pool.folder / "scores" / choice.column, f"score {choice.column}", config)
+    with artifact.claimed() as unfinished:
+        if not unfinished:
+            return
         if choice.members:
-            keys = {name: finished_key(pool.folder / "scores" / name) for name in choice.members}
-            config["members"] = keys
+            _combine_missing(pool, choice)
         else:
-            config["dtype"] = dtype
-        folder = pool.folder / "scores" / choice.column
-        artifact = Artifact(folder, f"score {choice.column}", config)
-        with artifact.claimed() as unfinished:
-            if not unfinished:
-                continue
-            if choice.members:
-                _combine_missing(pool, choice)
-            else:
-                known: dict[bytes, float] = {}
-                for other in reuse:
-                    known |= scores_elsewhere(other, choice.column, config)
-                _score_missing(pool, choice, known, batch_size, device, dtype)
-            artifact.finish(scorer=choice.column)
+            known: dict[bytes, float] = {}
+            for other in reuse:
+                known |= scores_elsewhere(other, choice.column, config)
+            _score_missing(pool, choice.column, load, known, batch_size)
+        artifact.finish(scorer=choice.column)
 
 
 def _own(pool: Pool) -> list[Path]:
@@ -89,29 +111,20 @@ def _own(pool: Pool) -> list[Path]:
 
 def _score_missing(
     pool: Pool,
-    choice: ScorerChoice,
+    column: str,
+    load: Callable[[], Scorer],
     known: dict[bytes, float],
     batch_size: int,
-    device: str,
-    dtype: str,
 ) -> None:
     shards = _own(pool)
-    column = choice.column
     if not all(pool.score_file(column, shard).is_file() for shard in shards):
-
-        @functools.cache
-        def scorer() -> Scorer:
-            made: Scorer = SCORERS.bind(choice.name, choice.options)()
-            made.to(torch_device(device), torch_dtype(dtype))
-            return made
-
         with tqdm(desc=f"score {pool.folder.name} by {column}", unit="images") as bar:
             for shard in shards:
                 file = pool.score_file(column, shard)
                 if not file.is_file():
                     begun = file.with_name(file.name.replace("scores", UNFINISHED))
                     known |= known_scores(begun, column) if begun.is_file() else {}
-                    table = _score_shard(scorer, column, shard, known, batch_size, bar, begun)
+                    table = _score_shard(load, column, shard, known, batch_size, bar, begun)
                     write_table(file, table)
                 # From the file, also where it was just written: rounded as a later run reads it.
                 known |= known_scores(file, column)
@@ -119,7 +132,7 @@ def _score_missing(
 
 
 def _score_shard(
-    scorer: Any,
+    load: Callable[[], Scorer],
     column: str,
     shard: Path,
     known: dict[bytes, float],
@@ -142,12 +155,11 @@ def _score_shard(
         write_table(file, pa.table({CONTENT: pa.array(of.keys(), pa.binary(16)), column: values}))
 
     with saved_when_stopped(begun, scores, write):
-        for keys in batched(new, batch_size):
-            part = [first[key] for key in keys]
-            images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in part]
-            values = torch.as_tensor(scorer()(images, [row["prompt"] for row in part]))
-            _check(values, column, part)
-            scores |= dict(zip(keys, values.tolist(), strict=True))
+        parts = batched([(key, first[key]) for key in new], batch_size)
+        for part, images in overlapped(_decoded, parts):
+            values = torch.as_tensor(load()(images, [row["prompt"] for _, row in part]))
+            _check(values, column, [row for _, row in part])
+            scores |= {key: value for (key, _), value in zip(part, values.tolist(), strict=True)}
             bar.update(len(part))
     bar.update(len(rows) - len(new))
     return pa.table(
@@ -157,6 +169,14 @@ def _score_shard(
             CONTENT: pa.array(contents, pa.binary(16)),
         }
     )
+
+
+Part = Sequence[tuple[bytes, dict[str, Any]]]
+"""Rows to score together, each with the hash of its content."""
+
+
+def _decoded(part: Part) -> tuple[Part, list[Image.Image]]:
+    return part, [decode(row["image"]["bytes"], row["candidate_id"]) for _, row in part]
 
 
 def _combine_missing(pool: Pool, choice: ScorerChoice) -> None:
