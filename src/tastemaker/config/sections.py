@@ -13,12 +13,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.config.choices import Choice, Judges, Metric, Prompts, Scorers
 from tastemaker.core.errors import TastemakerError, nearest
-from tastemaker.core.values import Name, Names, Options
+from tastemaker.core.values import Name, Names, Options, Precision
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
 Model = Annotated[str, Names("model")]
 Column = Annotated[str, Names("column")]
-Precision = Literal["fp32", "bf16", "fp16"]
 Bound = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -134,7 +133,9 @@ class SamplingConfig(Section):
     height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     width: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     device: Device = Field("auto", description="Device to compute on.")
-    dtype: Precision = Field("fp32", description="Precision of the model while sampling.")
+    dtype: Precision = Field(
+        "fp32", description="Precision of the model while sampling; auto: bf16 where it is fast."
+    )
 
 
 class DrawConfig(SamplingConfig):
@@ -236,7 +237,9 @@ class ScoreConfig(Section):
     )
     batch_size: int = Field(64, ge=1, description="Images scored together.")
     device: Device = Field("auto", description="Device to compute on.")
-    dtype: Precision = Field("fp32", description="Precision of the scorers.")
+    dtype: Precision = Field(
+        "fp32", description="Precision of the scorers; auto: bf16 where it is fast."
+    )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tastemaker.config.choices import Choice, CreditChoice, ExtraLoss, Loss, PixelScorer, Prompts
-from tastemaker.config.sections import Device, Model, Precision, Section
+from tastemaker.config.sections import Device, Model, Section
 from tastemaker.core.hardware import number_of_processes
-from tastemaker.core.values import Names
+from tastemaker.core.values import Names, Precision
 
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
 Target = Annotated[str, Field(pattern=r"\S")]

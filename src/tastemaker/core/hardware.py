@@ -209,6 +209,26 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def fast_dtype(device: str) -> str:
+    """Return "bf16" where a device multiplies matrices faster in it than in float32, else "fp32".
+
+    These are NVIDIA's GPUs from Ampere on and AMD's, and CPUs with AVX512-BF16 or AMX.
+
+    Args:
+        device: A configured device.
+    """
+    import torch
+
+    place = torch_device(device)
+    if place.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = place.type == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return "bf16" if fast else "fp32"
+
+
 def check_dtype(device: torch.device, name: str) -> None:
     """Refuse a precision that a device cannot compute in, by trying.
 

@@ -47,6 +47,18 @@ def checked_name(text: str) -> str:
     return text
 
 
+def _computed_in(precision: str, info: ValidationInfo) -> str:
+    """Replace "auto" by the device's precision, which is recorded and part of a stage's key."""
+    if precision != "auto":
+        return precision
+    from tastemaker.core.hardware import fast_dtype
+
+    return fast_dtype(info.data.get("device", "auto"))
+
+
+Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], AfterValidator(_computed_in)]
+"""Precision to compute in; "auto" is bf16 where the device is fast in it, else fp32."""
+
 Name = Annotated[str, AfterValidator(checked_name)]
 """Text that becomes a file's or a folder's name, or a column's."""
 
