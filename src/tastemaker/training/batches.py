@@ -137,14 +137,14 @@ def noisy_batch(
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
     device = backbone.pipeline.device
-    clean, noise = mean.to(device), torch.cat([noise] * sides).to(device)
-    timesteps = torch.cat([timesteps] * sides).to(device)
+    clean, noise = moved(mean, device), moved(torch.cat([noise] * sides), device)
+    timesteps = moved(torch.cat([timesteps] * sides), device)
     return NoisyBatch(
         noisy_latents=backbone.add_noise(clean, noise, timesteps),
         timesteps=timesteps,
         target=backbone.target(clean, noise, timesteps),
-        conditioning=_moved(conditioning, device),
-        tokens=None if tokens is None else _moved(tokens, device),
+        conditioning={name: moved(value, device) for name, value in conditioning.items()},
+        tokens=tokens and {name: moved(value, device) for name, value in tokens.items()},
     )
 
 
@@ -195,5 +195,8 @@ def mean_square(residual: torch.Tensor) -> torch.Tensor:
     return residual.square().flatten(1).mean(1)
 
 
-def _moved(values: Conditioning, device: torch.device) -> Conditioning:
-    return {name: value.to(device) for name, value in values.items()}
+def moved(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor of the CPU; a GPU copies it from pinned memory when its turn comes."""
+    if device.type != "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from tastemaker.backbones import Backbone
 from tastemaker.config.training import OptimisationConfig
+from tastemaker.core.batching import overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.core.seeding import keyed_seed
@@ -140,9 +142,10 @@ class Trainer(ABC, Generic[Config, Batch]):
         steps, samples = self.config.max_steps, self.samples_per_step
         total, initial = steps * samples, self.done * samples
         bar = tqdm(total=total, initial=initial, desc="train", unit=self.unit)
-        with bar, Interruption() as interruption:
+        batches = self._batches()
+        with bar, contextlib.closing(batches), Interruption() as interruption:
             while self.done < steps:
-                self._step(self.batch(self.done, part) for part in self._parts)
+                self._step(itertools.islice(batches, len(self._parts)))
                 bar.update(samples)
                 stopped = self._stopped(interruption.signal)
                 if stopped or self.reads():
@@ -154,6 +157,20 @@ class Trainer(ABC, Generic[Config, Batch]):
                     interruption.act()
         self.save_model()
         self.accelerator.wait_for_everyone()  # all read it in the next command
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Yield the micro-batches to come; a GPU works while a thread prepares the next two."""
+        device = self.accelerator.device
+        places = itertools.product(range(self.done, self.config.max_steps), self._parts)
+
+        def batch(place: tuple[int, int]) -> Batch:
+            with torch.cuda.device(device):  # of this thread
+                return self.batch(*place)
+
+        if device.type == "cuda":
+            yield from overlapped(batch, places, threads=1)
+        else:  # a thread would take from a step what it prepares
+            yield from itertools.starmap(self.batch, places)
 
     def begin(self) -> None:
         """Restore the newest checkpoint and cut the files of metrics back to it."""

@@ -14,6 +14,7 @@ from tastemaker.losses import DenoisingErrors
 from tastemaker.training.batches import (
     NoisyBatch,
     mean_square,
+    moved,
     noisy_batch,
     residual,
 )
@@ -107,7 +108,7 @@ def pair_batch(
         sample_posterior=sample_posterior,
         densities=densities,
     )
-    return PairBatch(**vars(batch), score_gap=data.score_gap[pairs].to(batch.timesteps.device))
+    return PairBatch(**vars(batch), score_gap=moved(data.score_gap[pairs], batch.timesteps.device))
 
 
 def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
