@@ -6,12 +6,17 @@ and live tensors are added up. About half a gigabyte of the libraries themselves
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.runs import RunConfig
 from tastemaker.config.sections import EvaluateConfig, SamplingConfig, Section, sections_of
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import memory
 from tastemaker.doctor.peak_memory import Need, Size, personalisation, reward, sampling, training
+
+SAMPLED = ("model", "base", "batch_size", "guidance_scale", "height", "width", "dtype")
+"""Options that the memory of sampling depends on."""
 
 LIBRARIES = 500_000_000
 """Bytes of a process that has imported torch, diffusers and transformers."""
@@ -29,7 +34,7 @@ def needs(config: Section) -> list[Need]:
     Raises:
         TastemakerError: A model is missing or of an unknown family.
     """
-    found = []
+    found, sampled = list[Need](), dict[tuple[str, ...], Need]()
     size = drawn_size(config)
     for path, section in sections_of(config):
         if isinstance(section, TrainConfig):
@@ -39,7 +44,11 @@ def needs(config: Section) -> list[Need]:
         elif isinstance(section, RewardTrainConfig):
             found.append(reward(path, section))
         elif isinstance(section, SamplingConfig):
-            found.append(sampling(path, section))
+            # What samples alike, as `generate` and `evaluate` mostly do, is looked at once.
+            alike = tuple(str(getattr(section, each)) for each in SAMPLED if hasattr(section, each))
+            if alike not in sampled:
+                sampled[alike] = sampling(path, section)
+            found.append(replace(sampled[alike], section=path))
     return found
 
 
