@@ -159,7 +159,10 @@ def test_metrics_are_on_the_page(judged: tuple[EvaluateConfig, Path], tmp_path: 
     ("metric", "words"),
     [
         ("inception", "unknown metric 'inception'. Did you mean inception_score"),
-        ({"name": "inception_score", "classifier": "gone.pt"}, "'gone.pt' does not exist"),
+        (
+            {"name": "inception_score", "classifier": "gone.pt", "splits": 2},
+            "'gone.pt' does not exist",
+        ),
         ({"name": "inception_score", "classifier": "@", "splits": 5}, "cuts 4 images per model"),
     ],
 )

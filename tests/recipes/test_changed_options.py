@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,16 @@ def scorers(file: Path, section: str) -> str:
     """An override that adds a scorer to a section's."""
     given = yaml.safe_load(file.read_text())[section]["scorers"]
     return f"{section}.scorers={yaml.safe_dump([*given, 'sharpness'], default_flow_style=True)}"
+
+
+def test_a_finished_run_is_passed_over_without_the_libraries(file: Path) -> None:
+    code = (
+        "import sys; from tastemaker.cli import main; status = main(sys.argv[1:]);"
+        "print(status, sorted({'torch', 'diffusers', 'transformers', 'pandas'} & {*sys.modules}))"
+    )
+    words = [sys.executable, "-c", code, "run", str(file), "output=runs"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "0 []"
 
 
 @pytest.mark.slow

@@ -7,8 +7,13 @@ For modules that register options, which are read where there may be nothing to 
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class _Module:
@@ -26,4 +31,15 @@ else:
     torch = _Module("torch")
     F = _Module("torch.nn.functional")
 
-__all__ = ["F", "torch"]
+__all__ = ["F", "no_grad", "torch"]
+
+
+def no_grad(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorate a function so that what it computes has no graph, as `torch.no_grad()` does."""
+
+    @functools.wraps(function)
+    def without_graph(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with torch.no_grad():
+            return function(*args, **options)
+
+    return without_graph

@@ -17,6 +17,8 @@ from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.evaluation.comparison import compare
 from tastemaker.evaluation.measures import add_measures, check_measures
 from tastemaker.preflight import check, check_loading
+from tastemaker.sampling.plans import plan
+from tastemaker.scorers.pool import score_pools
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json
 from tastemaker.storage.locks import exclusive
@@ -61,8 +63,6 @@ def evaluate(
     check_measures(config, len(prompts))
     if warning := shared_warning(shared or 0, len(prompts)):
         tqdm.write(f"warning: {warning}")
-
-    from tastemaker.scorers.pool import score_pools
 
     judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
     look = partial(_check_loading, config, models)
@@ -137,12 +137,11 @@ def _draw(
     artifact: Artifact,
     look: Callable[[], object],
 ) -> Pool:
-    from tastemaker.sampling.plans import plan
-    from tastemaker.sampling.sampler import sample_pool
-
     pool = Pool(artifact.folder)
     with artifact.claimed(look) as unfinished:
         if unfinished:
+            from tastemaker.sampling.sampler import sample_pool
+
             images = plan(prompts, config.num_images, config.seed)
             sample_pool(
                 config, model, images, pool.folder, keep_latents=False, shard_size=SHARD_SIZE

@@ -7,6 +7,7 @@ from pathlib import Path
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import ScoreConfig
 from tastemaker.preflight import check, expect
+from tastemaker.scorers.pool import score_pools
 from tastemaker.storage.pool import Pool
 
 
@@ -27,8 +28,6 @@ def score(config: ScoreConfig, pool: Path) -> Path:
     """
     check(config)
     expect(pool, "pool")
-
-    from tastemaker.scorers.pool import score_pools
 
     score_pools(
         [Pool(pool)],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-import torch
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.checkpoints import read_weights

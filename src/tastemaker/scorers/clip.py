@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import torch
 from PIL import Image
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hub import offline_if_unreachable
+from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.pixels import prepared, processed
@@ -50,7 +50,7 @@ class ClipForm:
         self.network.to(device, dtype)
         return self
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures against their prompts; see `Scorer`."""
         if not images:
@@ -68,7 +68,7 @@ class ClipForm:
         """Scores of embeddings of pictures, shape [images, width], against their prompts."""
         return self.scale * (image * self.text_features(prompts)).sum(-1)
 
-    @torch.no_grad()
+    @no_grad
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the pictures' embeddings, of length 1, shape [images, width]."""
         if self.source is None:
@@ -80,7 +80,7 @@ class ClipForm:
         """Return the embeddings of pixels in [0, 1], [images, 3, height, width], with gradient."""
         return self._embedded(self._pixels(pixels.float()))
 
-    @torch.no_grad()
+    @no_grad
     def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return the prompts' embeddings, of length 1, shape [prompts, width]."""
         tokens = self.tokenizer(

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from PIL import Image
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.pixels import unit_pixels
 
@@ -44,7 +44,7 @@ class Hue:
         """Return the scorer; it has no network."""
         return self
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures; the prompts are not read. See `Scorer`."""
         if not images:

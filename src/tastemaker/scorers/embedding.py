@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Protocol, Self, TypeVar
 
-import torch
 from PIL import Image
+
+from tastemaker.core.lazy_torch import no_grad, torch
 
 
 class Encoder(Protocol):
@@ -44,7 +45,7 @@ class EmbeddingScorer(ABC, Generic[AnyEncoder]):
         self.encoder.to(device, dtype)
         return self
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures; the prompts are not read. See `Scorer`."""
         if not images:

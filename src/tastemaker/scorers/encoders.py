@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL import Image
-from torch.nn.functional import normalize
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import F, no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.embedding import Encoder
@@ -35,7 +34,7 @@ class DinoEncoder:
         self.network.to(device, dtype)
         return self
 
-    @torch.no_grad()
+    @no_grad
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the embeddings of pictures, float32, shape [images, width]."""
         return self._embedded(processed(images, self.processor))
@@ -48,7 +47,7 @@ class DinoEncoder:
         embeddings = self.network(
             pixel_values=inputs.to(next(self.network.parameters()))
         ).pooler_output
-        return normalize(embeddings.float(), dim=-1)
+        return F.normalize(embeddings.float(), dim=-1)
 
 
 def clip_scorer(model: str) -> ClipScorer:

@@ -6,13 +6,11 @@ import itertools
 import re
 from collections.abc import Mapping
 
-import torch
-from torch import nn
-
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import torch
 
 
-def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequential:
+def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> torch.nn.Sequential:
     """Make a head of its weights: linear layers one after the other, without activations.
 
     The published heads were trained with dropout between the layers and nothing else, so that
@@ -34,7 +32,7 @@ def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequenti
     for key in keys:
         weight, bias = weights[key[0]], weights.get(key[0].removesuffix("weight") + "bias")
         if weight.ndim == 2 and bias is not None and bias.shape == weight.shape[:1]:
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
+            layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
             layer.load_state_dict({"weight": weight.float(), "bias": bias.float()})
             layers.append(layer)
     fits = all(one.out_features == two.in_features for one, two in itertools.pairwise(layers))
@@ -44,4 +42,4 @@ def linear_head(weights: Mapping[str, torch.Tensor], source: str) -> nn.Sequenti
             " number;"
             f" they are {sorted(weights)[:4]}."
         )
-    return nn.Sequential(*layers).eval().requires_grad_(False)
+    return torch.nn.Sequential(*layers).eval().requires_grad_(False)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from PIL import Image
 from pydantic import Field
-from torch.nn.functional import interpolate, normalize
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import F, no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.subjects import photographs
 from tastemaker.scorers.base import Needs, Subject, Weights
@@ -113,7 +112,7 @@ class FaceEncoder:
         self.network.to(device)
         return self
 
-    @torch.no_grad()
+    @no_grad
     def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the embeddings of pictures, float32, shape [images, width]."""
         return self._embedded(torch.cat([self._square(unit_pixels(image)) for image in images]))
@@ -128,11 +127,11 @@ class FaceEncoder:
         top, left = (height - side) // 2, (width - side) // 2
         middle = pixels[..., top : top + side, left : left + side]
         size = (self.side, self.side)
-        return interpolate(middle, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return F.interpolate(middle, size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def _embedded(self, squares: torch.Tensor) -> torch.Tensor:
         embeddings = self.network(normalised(squares, [self.mean] * 3, [self.std] * 3))
-        return normalize(embeddings.flatten(1).float(), dim=-1)
+        return F.normalize(embeddings.flatten(1).float(), dim=-1)
 
 
 class TorchScriptNetwork:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from PIL import Image
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
-from tastemaker.scorers.blip import RewardNetwork
 from tastemaker.scorers.checkpoints import read_weights
 from tastemaker.scorers.clip import load_tokenizer
 from tastemaker.scorers.pixels import prepared, processed
@@ -60,6 +59,8 @@ class ImageReward:
     ) -> None:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+        from tastemaker.scorers.blip import RewardNetwork
+
         self.network = RewardNetwork(read_weights(model), model)
         side = self.network.vision.config.image_size
         self.processor = CLIPImageProcessorPil(
@@ -73,7 +74,7 @@ class ImageReward:
         self.network.head.float()
         return self
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures against their prompts; see `Scorer`."""
         if not images:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from PIL import Image
 
+from tastemaker.core.lazy_torch import torch
 from tastemaker.scorers.embedding import EmbeddingScorer, Encoder
 
 

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import torch
 from tastemaker.scorers.checkpoints import filled
 
 VISION_HEAD, TEXT_HEAD = 80, 64

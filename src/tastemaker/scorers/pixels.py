@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn.functional import interpolate, pad
+
+from tastemaker.core.lazy_torch import F, torch
 
 LONGEST = 16
 """Longer side of a picture that is cropped after scaling, in shorter sides."""
@@ -66,7 +66,7 @@ def prepared(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
     """
     if processor.do_resize:
         size = _resized(pixels.shape[-2], pixels.shape[-1], processor.size)
-        pixels = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
     if processor.do_center_crop:
         height, width = processor.crop_size.height, processor.crop_size.width
         top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
@@ -91,9 +91,9 @@ def padded(pixels: torch.Tensor, side: int) -> torch.Tensor:
     scale = side / max(height, width)
     new = max(1, round(height * scale)), max(1, round(width * scale))
     if new != (height, width):
-        pixels = interpolate(pixels, new, mode="bicubic", antialias=True)
+        pixels = F.interpolate(pixels, new, mode="bicubic", antialias=True)
     above, left = (side - new[0]) // 2, (side - new[1]) // 2
-    return pad(pixels, (left, side - new[1] - left, above, side - new[0] - above))
+    return F.pad(pixels, (left, side - new[1] - left, above, side - new[0] - above))
 
 
 def normalised(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -15,6 +14,7 @@ from tastemaker.config.choices import ScorerChoice
 from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import processes, torch_device, torch_dtype
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
 from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import torch
 from PIL import Image
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.checkpoints import is_file, read_weights

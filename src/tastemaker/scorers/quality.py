@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.scorers.base import Weights
 from tastemaker.scorers.clip import ClipScorer

@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 
-import torch
 from PIL import Image
+
+from tastemaker.core.lazy_torch import torch
 
 MOST_BYTES = 256 * 2**20
 """Memory of the embeddings that are kept; the first ones stay."""

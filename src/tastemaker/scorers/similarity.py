@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
 from PIL import Image
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.templates import takes_an
 from tastemaker.datasets.subjects import photographs
@@ -115,7 +115,7 @@ class TextSimilarity:
         self.clip.to(device, dtype)
         return self
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
         """Score pictures against their prompts; see `Scorer`."""
         # Cosines in bf16 would come in steps as large as the differences that pairs are made of.
