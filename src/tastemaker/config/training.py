@@ -120,9 +120,11 @@ class OptimisationConfig(Section):
     adam_beta2: Beta = Field(0.999, description="AdamW: decay of the second moment.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon.")
     max_grad_norm: MaxGradNorm = 1.0
+    device: Device = Field("auto", description="Where to compute.")
     dtype: Precision = Field(
         "fp32",
-        description="Precision of forward passes and frozen weights; fp16 uses a gradient scaler.",
+        description="Precision of forward passes and frozen weights; fp16 uses a gradient scaler;"
+        " auto: bf16 where it is fast.",
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     save_steps: SaveSteps = 500
@@ -133,7 +135,6 @@ class OptimisationConfig(Section):
         " the device; `metrics.jsonl` has every step.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random.")
-    device: Device = Field("auto", description="Where to compute.")
 
     def examples_per_step(self, processes: int) -> int:
         """Return how many examples, pairs or images, an optimizer step takes in all processes."""
