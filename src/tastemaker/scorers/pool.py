@@ -156,7 +156,7 @@ def _score_shard(
 
     with saved_when_stopped(begun, scores, write):
         parts = batched([(key, first[key]) for key in new], batch_size)
-        for part, images in overlapped(_decoded, parts):
+        for part, images in overlapped(_decoded, parts, threads=1):
             values = torch.as_tensor(load()(images, [row["prompt"] for _, row in part]))
             _check(values, column, [row for _, row in part])
             scores |= {key: value for (key, _), value in zip(part, values.tolist(), strict=True)}
