@@ -27,14 +27,12 @@ WAYS = (
     (DDIM, 50, "fp32", "fp32"),
     (DPM, 20, "fp32", "fp32"),
     (UNIPC, 20, "fp32", "fp32"),
-    (DDIM, 20, "fp32", "fp32"),
     (DDIM, 12, "fp32", "fp32"),
-    (DPM, 12, "fp32", "fp32"),
     (DDIM, 6, "fp32", "fp32"),
     (DPM, 6, "fp32", "fp32"),
     (UNIPC, 6, "fp32", "fp32"),
-    (DDIM, 6, "bf16", "fp32"),
     (DDIM, 50, "fp32", "bf16"),
+    (DDIM, 6, "bf16", "fp32"),
 )
 """Sampler, steps, precision of drawing and of scoring; the first is compared with the others."""
 
