@@ -198,6 +198,12 @@ class TrainConfig(OptimisationConfig):
         description="Where reference errors come from: the base below the adapters; a copy of what"
         " training starts from (full training needs it); a frozen copy of the adapter in `start`.",
     )
+    reference_draws: int | None = Field(
+        None,
+        ge=1,
+        description="Fixed draws of timestep and noise per pair; the reference's errors on them are"
+        " computed once and kept, for later trainings too. null: fresh draws, a live reference.",
+    )
     statistics: StatisticsConfig | None = Field(
         None, description="Statistics matching of the chosen image; off: null."
     )
@@ -229,6 +235,12 @@ class TrainConfig(OptimisationConfig):
             raise ValueError("reference=frozen_adapter needs method=lora and a LoRA in `start`")
         if self.start is not None and self.method != "lora":
             raise ValueError(f"`start` is a LoRA to carry on; method={self.method} has none")
+        if self.reference_draws and self.statistics and self.statistics.target == "reference":
+            raise ValueError(
+                "statistics.target=reference needs the reference's whole prediction, of which"
+                " reference_draws keeps the errors alone; set statistics.target=data, or leave"
+                " reference_draws out"
+            )
         if self.method == "frozen" and self.text_lora is None:
             raise ValueError("method=frozen leaves nothing to train; give text_lora")
         if self.method == "full" and self.text_lora is not None:

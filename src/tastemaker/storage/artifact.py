@@ -221,18 +221,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 DONE_FILE = "done.json"
 CHECKPOINTS = "checkpoints"
+ENCODED = "encoded"
+"""Folder, below that of pairs, of what trainings work out of them once."""
 
 MADE_ALONG = {
     "cache.safetensors",
     CHECKPOINTS,
     "credit.json",
     "credit.jsonl",
+    ENCODED,
     "metrics.jsonl",
     "validation",
 }
 """Files and folders that no later command needs: who deletes them has a finished stage still."""
 
-_NO_RESULTS = {ARTIFACT_FILE, DONE_FILE, "left_out.jsonl", "logs"}
+_NO_RESULTS = {ARTIFACT_FILE, DONE_FILE, ENCODED, "left_out.jsonl", "logs"}
 
 
 def results(folder: Path) -> list[Path]:

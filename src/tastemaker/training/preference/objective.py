@@ -58,9 +58,11 @@ class PairBatch(NoisyBatch):
 
     Attributes:
         score_gap: Of each pair, shape [pairs].
+        reference_errors: The reference's errors, shape [2 * pairs], where they are known.
     """
 
     score_gap: torch.Tensor = field(kw_only=True)
+    reference_errors: torch.Tensor | None = field(default=None, kw_only=True)
 
 
 def pair_batch(
@@ -138,7 +140,8 @@ def residuals_of(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run reference and policy on a batch, chosen and rejected in one forward pass each.
 
-    The reference runs first, so that its activations are gone before the policy's are kept.
+    The reference runs first, so that its activations are gone before the policy's are kept; where
+    the batch brings its errors, it does not run.
 
     Args:
         backbone: The model's family.
@@ -148,9 +151,11 @@ def residuals_of(
         text_encoders: The policy's, as `accelerate` wrapped them, where they train.
 
     Returns:
-        Predictions of policy and reference minus target, each [2 * pairs, channels, h, w].
+        Predictions of policy and reference minus target, each [2 * pairs, channels, h, w]; known
+        errors of the reference in place of the second, [2 * pairs].
     """
-    fixed = reference.residual(batch)
+    known = batch.reference_errors if isinstance(batch, PairBatch) else None
+    fixed = reference.residual(batch) if known is None else known
     return residual(backbone, policy, batch, text_encoders), fixed
 
 
@@ -161,13 +166,14 @@ def errors_of(
 
     Args:
         policy: Residuals of the policy, from `residuals_of`.
-        reference: Residuals of the reference.
+        reference: Residuals of the reference, or its errors.
         safeguard: Slack of `guards.safe_share` on the rejected gradient; None leaves it whole.
 
     Returns:
         The four errors of every pair; only the policy's carry a graph.
     """
-    reference_chosen, reference_rejected = mean_square(reference).chunk(2)
+    errors = reference if reference.dim() == 1 else mean_square(reference)
+    reference_chosen, reference_rejected = errors.chunk(2)
     chosen, rejected = policy.chunk(2)
     policy_chosen, policy_rejected = mean_square(chosen), mean_square(rejected)
     if safeguard is not None:

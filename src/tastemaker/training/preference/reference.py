@@ -50,3 +50,8 @@ class FrozenCopy(Reference):
             for network in (backbone.denoiser, *text_encoders)
         )
         self.adapter, self.layers = None, []
+
+    def release(self) -> None:
+        """Free the copy's memory, once its errors are known."""
+        for network in (self.denoiser, *self.text_encoders):
+            network.to("meta")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,30 @@ def build_losses(config: TrainConfig) -> list[Term]:
             )
         terms.append(Term(choice.name, weight, inputs, LOSSES.bind(choice.name, choice.options)))
     return terms
+
+
+def timestep_densities(
+    config: TrainConfig, backbone: Backbone, credit: Credit, shapes: Iterable[Sequence[int]]
+) -> list[torch.Tensor | None]:
+    """Return how often timesteps are drawn per shape of latents: the family's times the scheme's.
+
+    Args:
+        config: Whether the family's density counts.
+        backbone: The model.
+        credit: The scheme.
+        shapes: [channels, h, w] each.
+
+    Returns:
+        Densities, unnormalised, shape [T]; None for uniform.
+    """
+    own, densities = credit.density(), []
+    for _, height, width in shapes:
+        family = backbone.timestep_density(height, width)
+        if family is None or config.timesteps == "uniform":
+            densities.append(own)
+        else:
+            densities.append(family if own is None else family * own)
+    return densities
 
 
 def build_credit(config: TrainConfig, backbone: Backbone) -> Credit:

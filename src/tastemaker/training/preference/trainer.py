@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from tqdm import tqdm
 from tastemaker.config.loading import section_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import everywhere
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
+from tastemaker.training.batches import mean_square
 from tastemaker.training.checkpoint import last_good
 from tastemaker.training.fsdp import join, split
 from tastemaker.training.optimization import (
@@ -23,9 +27,9 @@ from tastemaker.training.optimization import (
     text_rates,
     trainable_parameters,
 )
+from tastemaker.training.preference.batches import PairBatches
 from tastemaker.training.preference.data import (
     TrainingData,
-    available_pairs,
     cache_data,
     fingerprint,
 )
@@ -36,12 +40,11 @@ from tastemaker.training.preference.diagnostics import (
     observe,
     step_metrics,
 )
+from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws, kept_in
 from tastemaker.training.preference.objective import (
     PairBatch,
     credited,
     errors_of,
-    pair_batch,
-    pair_indices,
     residuals_of,
     weighted_sum,
 )
@@ -50,7 +53,7 @@ from tastemaker.training.preference.parameters import Ema, add_text_adapters, ma
 from tastemaker.training.preference.reference import FrozenCopy
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
-from tastemaker.training.preference.terms import build_credit, build_losses
+from tastemaker.training.preference.terms import build_credit, build_losses, timestep_densities
 from tastemaker.training.preference.validation import ValidationSheets
 from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.trainer import BatchLoss, Trainer
@@ -107,7 +110,14 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.reference = make_trainable(config, self.backbone)
         self.losses = build_losses(config)
         self.credit = build_credit(config, self.backbone)
-        self.densities = self._densities()
+        shapes = (latents.shape[1:] for latents in self.data.latents.mean)
+        densities = timestep_densities(config, self.backbone, self.credit, shapes)
+        folder = None if self.given else kept_in(pairs, self.output)
+        with self.accelerator.main_process_first():
+            self.fixed = fixed_draws(config, self.data, densities, folder)
+        self.batches = PairBatches(
+            self.data, self.backbone, config, densities, self.samples_per_step, self.fixed
+        )
         move_arrays(self.credit, self.accelerator.device)
         if config.statistics is not None:
             schedule, device = self.backbone.noise_schedule, self.accelerator.device
@@ -154,17 +164,6 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         folder = self.output / "validation"
         return ValidationSheets(config.validation, self.backbone, folder, config.seed)
 
-    def _densities(self) -> list[torch.Tensor | None]:
-        """Return the density of timesteps per bucket: the family's times the credit scheme's."""
-        own, densities = self.credit.density(), []
-        for latents in self.data.latents.mean:
-            family = self.backbone.timestep_density(*latents.shape[2:])
-            if family is None or self.config.timesteps == "uniform":
-                densities.append(own)
-            else:
-                densities.append(family if own is None else family * own)
-        return densities
-
     def _prepare(self) -> None:
         config, backbone = self.config, self.backbone
         text = backbone.text_encoders if config.text_lora is not None else []
@@ -184,6 +183,31 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         if self.config.report_to:
             self.accelerator.init_trackers("logs")
 
+        if self.fixed is not None:
+            self._fill(self.fixed)
+
+    def _fill(self, fixed: FixedDraws) -> None:
+        """Compute the reference's errors on all draws to come."""
+        steps = range(self.done, self.config.max_steps)
+        most = min(len(fixed.errors), len(steps) * self.samples_per_step)
+        with tqdm(total=most, desc="reference", unit="pairs", disable=not self.main) as bar:
+            for step, part in itertools.product(steps, self._parts):
+                samples = self.samples(step, part)
+                pairs = self.batches.pairs(step, samples)
+                draws = fixed.numbers(pairs, samples)
+                # A sharded reference runs in all processes or in none.
+                if not everywhere(fixed.known(draws)):
+                    self._learn(fixed, draws, self.batches.noisy(pairs, draws))
+                    bar.update(len(draws) * self.accelerator.num_processes)
+        if isinstance(self.reference, FrozenCopy):
+            self.reference.release()
+        self.accelerator.wait_for_everyone()
+
+    def _learn(self, fixed: FixedDraws, draws: Sequence[int], batch: PairBatch) -> None:
+        with self.accelerator.autocast():
+            residual = self.reference.residual(batch)
+        fixed.write(draws, mean_square(residual))
+
     def batch(
         self, step: int, part: int = 0, pairs: Sequence[int] | torch.Tensor | None = None
     ) -> PairBatch:
@@ -194,34 +218,15 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
             part: Which of the micro-batches that the step accumulates.
             pairs: Indices of pairs whose images have one size; None draws as configured.
         """
-        config, draws = self.config, self.samples(step, part)
-        if pairs is None:
-            pairs = pair_indices(
-                self.data,
-                draws,
-                seed=config.seed,
-                step=self.samples_per_step,
-                available=self._available(step),
-            )
-        return pair_batch(
-            self.data,
-            self.backbone,
-            torch.as_tensor(pairs),
-            range(draws.start, draws.start + len(pairs)),
-            seed=config.seed,
-            sample_posterior=config.sample_posterior,
-            proportion_empty_prompts=config.proportion_empty_prompts,
-            densities=self.densities,
-        )
-
-    def _available(self, step: int) -> int | None:
-        """Number of pairs, those with the widest gap first, that this step may draw."""
-        plan = self.config.curriculum
-        if plan is None:
-            return None
-        return available_pairs(
-            len(self.data.chosen), step, chunks=plan.chunks, every=plan.steps_per_chunk
-        )
+        samples, fixed = self.samples(step, part), self.fixed
+        index = self.batches.pairs(step, samples) if pairs is None else torch.as_tensor(pairs)
+        draws = self.batches.draws(index, range(samples.start, samples.start + len(index)))
+        batch = self.batches.noisy(index, draws)
+        if fixed is None:
+            return batch
+        if not fixed.known(draws):
+            self._learn(fixed, draws, batch)
+        return replace(batch, reference_errors=fixed.read(draws).to(self.accelerator.device))
 
     def loss(self, batch: PairBatch) -> BatchLoss:
         """Compute the loss of pairs: errors of policy and reference, credit, losses."""
