@@ -10,7 +10,7 @@ def main(
     trainer = tm.PreferenceTrainer(
         "nano", pairs, output=output, max_steps=max_steps, learning_rate=1e-3, report_to=None
     )
-    hardness = dict.fromkeys(range(len(trainer.data.chosen)), float("inf"))
+    hardness = dict.fromkeys(range(len(trainer.data)), float("inf"))
     while trainer.done < max_steps:
         hardest = sorted(hardness, key=hardness.__getitem__, reverse=True)[:4]
         row = trainer.train_step(trainer.batch(trainer.done, pairs=hardest))

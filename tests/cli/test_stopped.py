@@ -8,20 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import ImageStat
-from safetensors.torch import load_file
-from tqdm import tqdm
 
 from folders import put
 from pictures import encoded, noise
-from tastemaker.backbones import Conditioning
-from tastemaker.backbones.unet import UNetBackbone
 from tastemaker.cli import main
 from tastemaker.core.registry import SCORERS
 from tastemaker.datasets import conversion
@@ -98,52 +93,6 @@ def test_a_terminated_scoring_keeps_its_batches(
         "done.json",
         "scores-00000.parquet",
     ]
-
-
-def test_an_interrupted_encoding_keeps_its_images(
-    pairs: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update, done = tqdm.update, []
-
-    def interrupts(bar: tqdm, number: int = 1) -> None:  # type: ignore[type-arg]
-        update(bar, number)
-        if bar.desc == "encode":
-            done.append(number)
-        if len(done) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.chdir(tmp_path)
-    options = [f"model={tiny_model}", "device=cpu", "max_steps=1", "report_to=null"]
-    with monkeypatch.context() as patch:
-        patch.setattr(tqdm, "update", interrupts)
-        assert main(["train", str(pairs), "stopped", *options]) == 130
-    part = Path("stopped/unfinished-cache.safetensors")
-    assert len([key for key in load_file(part) if key.startswith("mean.image ")]) == 5
-    for folder in ("stopped", "undisturbed"):
-        assert main(["train", str(pairs), folder, *options]) == 0
-    assert files(Path("stopped")) == files(Path("undisturbed"))
-
-
-def test_an_encoding_stopped_before_its_cache_keeps_its_prompts(
-    pairs: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts: list[str] = []
-    encode = UNetBackbone.encode_prompts
-
-    def interrupts(backbone: UNetBackbone, prompts: Sequence[str]) -> Conditioning:
-        texts.extend(prompts)
-        if len(texts) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return encode(backbone, prompts)
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(UNetBackbone, "encode_prompts", interrupts)
-    options = [f"model={tiny_model}", "device=cpu", "max_steps=1", "report_to=null"]
-    assert main(["train", str(pairs), "stopped", *options]) == 130
-    part = load_file(Path("stopped/unfinished-cache.safetensors"))
-    assert len([key for key in part if ".prompt " in key]) == 1
-    assert main(["train", str(pairs), "stopped", *options]) == 0
-    assert texts[2:] == sorted(set(texts))[1:], "the first prompt is not encoded again"
 
 
 @pytest.mark.parametrize("what", ["images", "comparisons"])

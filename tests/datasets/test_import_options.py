@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -294,8 +295,8 @@ def test_training_sees_images_as_the_pool_holds_them(
     found = taken(source(next(rows), {**next(rows), "label_0": 0.0}), pool)
     assert [verdict for _, verdict in found] == [1.0, 0.0]
     pairs = PairSet(pair(PairConfig(rule={"scorer": "human"}), pool, tmp_path / "pairs"))
-    data = cache_data(pairs, load_backbone(str(tiny_model), device="cpu"), tmp_path / "cache")
-    mean, _ = data.latents.take([*data.chosen.tolist(), *data.rejected.tolist()])
+    data = cache_data(pairs, load_backbone(str(tiny_model), device="cpu"), tmp_path / "encoded")
+    mean, _ = data.latents.take(data.images(torch.arange(2)))
     assert (mean[0] == mean[3]).all()
     assert (mean[1] == mean[2]).all()
     assert (mean[0] != mean[1]).any()

@@ -211,7 +211,7 @@ class TestCounted:
 
     def test_what_no_later_command_needs_may_be_deleted(self, tmp_path: Path) -> None:
         artifact = Artifact(tmp_path, "train", {})
-        made(artifact, "model", "checkpoints/step-1", "cache.safetensors")
+        made(artifact, "model", "checkpoints/step-1", "encoded/0/images-00000.safetensors")
         assert list(read_json(tmp_path / "done.json")["files"]) == ["model"]
 
     @pytest.mark.parametrize("text", ["[1]", "null", "{}", '{"key": 3}', "3", '{"key": "a"'])

@@ -68,6 +68,37 @@ def adapter_identity(folder: str) -> dict[str, Any]:
     return {"model": folder, "content": folder_content(place, files)}
 
 
+def encoder_identity(model: str) -> dict[str, Any]:
+    """Describe a model's VAE, text encoders and tokenizers, whatever its denoiser.
+
+    Args:
+        model: As for `model_identity`.
+
+    Returns:
+        Equal for models that encode images and prompts alike. JSON-like.
+    """
+    folders, base = adapter_chain(model)
+    place = Path(resolve(base))
+    if place.is_dir():
+        names = ("vae", "text_encoder", "tokenizer")
+        parts = [each.name for each in place.iterdir() if each.name.startswith(names)]
+        identity: dict[str, Any] = {"content": folder_content(place, sorted(parts))}
+    else:
+        identity = {"model": base, **weights_content(base, INDEX)}
+    changing = [adapter_identity(str(each))["content"] for each in folders if _changes_text(each)]
+    return {**identity, "adapters": changing}
+
+
+def _changes_text(adapter: Path) -> bool:
+    """True for a learned word, or a LoRA on a text encoder."""
+    from tastemaker.backbones.lora.layers import read_layers
+
+    lora = adapter / LORA_FILE
+    return (adapter / TOKEN_FILE).is_file() or (
+        lora.is_file() and any(each.startswith("text_encoder") for each in read_layers(lora))
+    )
+
+
 def _require_whole(folder: Path) -> None:
     if (folder / DONE_FILE).is_file():
         finished_key(folder, whole=True)

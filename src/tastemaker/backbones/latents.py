@@ -33,13 +33,26 @@ def encode_row(backbone: Backbone, row: dict[str, Any]) -> tuple[torch.Tensor, t
     Raises:
         TastemakerError: The image is corrupt, or of a size that the family cannot take.
     """
-    own = latents_of(row)
-    if own is not None and _same_latents(backbone.name, row["model"]):
+    if (own := kept_latents(backbone, row)) is not None:
         return own, torch.zeros_like(own)
     pixels = to_pixels([decode(row["image"]["bytes"], row["candidate_id"])])
     backbone.latent_shape(*pixels.shape[-2:])
     mean, std = backbone.vae.encode(pixels)
     return mean[0].float().cpu(), std[0].float().cpu()
+
+
+def kept_latents(backbone: Backbone, row: dict[str, Any]) -> torch.Tensor | None:
+    """Return the latents that a pool keeps of a candidate.
+
+    Args:
+        backbone: The model.
+        row: Row of a pool.
+
+    Returns:
+        Float32, [channels, h, w]; None where it keeps none that this model understands.
+    """
+    own = latents_of(row)
+    return own if own is not None and _same_latents(backbone.name, row["model"]) else None
 
 
 def _same_latents(name: str, other: str) -> bool:

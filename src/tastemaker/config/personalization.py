@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tastemaker.config.sections import Section
-from tastemaker.config.training import OptimisationConfig, SaveSteps, Steps, TextLoraConfig
+from tastemaker.config.training import (
+    Cache,
+    OptimisationConfig,
+    SaveSteps,
+    Steps,
+    TextLoraConfig,
+)
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.templates import as_template, filled
 from tastemaker.core.values import Names
@@ -75,6 +81,7 @@ class PersonalizeConfig(OptimisationConfig):
     token: TokenConfig | None = Field(
         None, description="Make the identifier, written <toy>, a word of its own; off: null."
     )
+    cache: Cache = "disk"
     max_steps: Steps = 500
     batch_size: int = Field(
         1,

@@ -20,6 +20,13 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay.")]
 MaxGradNorm = Annotated[float, Field(gt=0, description="Gradient norm is clipped to this.")]
+Cache = Annotated[
+    Literal["disk", "none"],
+    Field(
+        description="Keep encodings of images and prompts on disk, for all trainings on the same"
+        " data; none: in memory."
+    ),
+]
 SaveSteps = Annotated[int, Field(ge=1, description="Optimizer steps between checkpoints.")]
 
 
@@ -158,6 +165,7 @@ class OptimisationConfig(Section):
             JSON-like.
         """
         around = {
+            "cache",
             "device",
             "report_to",
             "logging_steps",
@@ -215,6 +223,7 @@ class TrainConfig(OptimisationConfig):
         True,
         description="Sample the VAE posterior of encoded images, as in the paper; false: its mean.",
     )
+    cache: Cache = "disk"
     proportion_empty_prompts: float = Field(
         0.0,
         ge=0,

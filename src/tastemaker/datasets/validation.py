@@ -117,7 +117,7 @@ class Check:
 
 
 def _refuse_sizes(usable: Usable) -> None:
-    sizes = {size_of(row["image"]["bytes"]) for row in usable.rows}
+    sizes = {size_of(row["image"]["bytes"], row["candidate_id"]) for row in usable.rows}
     if len(sizes) > 1:
         words = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
         raise TastemakerError(

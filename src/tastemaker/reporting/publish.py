@@ -16,7 +16,7 @@ from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.judges import training_scorers
 from tastemaker.reporting.model_card import card
-from tastemaker.storage.artifact import finished_key
+from tastemaker.storage.artifact import CHECKPOINTS, ENCODED, finished_key
 from tastemaker.storage.files import atomic, read_json, read_record, write_json, write_text
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.results import read_report
@@ -25,7 +25,7 @@ from tastemaker.storage.trained_prompts import FILE
 
 PICTURE = "before_after.png"
 
-NOT_PUBLISHED = ("checkpoints", "cache.safetensors", "artifact.json", "done.json", FILE, ".*")
+NOT_PUBLISHED = (CHECKPOINTS, ENCODED, "artifact.json", "done.json", FILE, ".*")
 """Files of a trained pipeline's folder that are left out."""
 
 

@@ -140,7 +140,9 @@ def _real(folder: Path) -> list[RealImage]:
 
     columns = ("candidate_id", "prompt", "source", "image")
     rows = [
-        RealImage(row["candidate_id"], row["prompt"], size_of(row["image"]["bytes"]))
+        RealImage(
+            row["candidate_id"], row["prompt"], size_of(row["image"]["bytes"], row["candidate_id"])
+        )
         for shard in Pool(folder).shards()
         for row in read_table(shard, columns).to_pylist()
         if row["source"] == REAL

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import reprlib
-import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tastemaker.core.content_hash import file_content, files_below
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere, from_main_process, is_main_process
 from tastemaker.core.plugins import plugin_code
-from tastemaker.storage.files import atomic, config_key, read_record, write_json
+from tastemaker.storage.files import config_key, read_record, write_json
 from tastemaker.storage.kept import bring_back, copy_work, kept_artifacts, put_aside, run_above
 from tastemaker.storage.locks import ARTIFACT_FILE, LOCK, exclusive, still_held
 from tastemaker.storage.unfinished import UNFINISHED
@@ -121,23 +120,6 @@ class Artifact:
         if lower:
             copy_work(lower[max(lower)], self.folder, MADE_ALONG | {"logs"}, self._about)
 
-    def reuse(self, name: str, keys: Collection[str]) -> None:
-        """In a run, copy a by-product of an artifact put aside in which some keys are equal.
-
-        Args:
-            name: The file.
-            keys: What it depends on, of the configuration and of its inputs.
-        """
-        run = run_above(self.folder) if is_main_process() else None
-        if run is None or (self.folder / name).exists():
-            return
-        for place, about in kept_artifacts(run):
-            same = _picked(about["config"], keys) == _picked(self.config, keys)
-            if same and about["command"] == self.command and (place / name).is_file():
-                with atomic(self.folder / name) as temporary:
-                    shutil.copyfile(place / name, temporary)
-                return
-
     @property
     def _about(self) -> dict[str, Any]:
         return {"command": self.command, "key": self.key, "config": self.config}
@@ -203,10 +185,6 @@ class Artifact:
         write_json(self.folder / DONE_FILE, record)
 
 
-def _picked(config: dict[str, Any], keys: Collection[str]) -> list[Any]:
-    return [(config.get(key), config.get("inputs", {}).get(key)) for key in keys]
-
-
 def _texts(value: Any) -> Iterator[str]:
     """All texts of a JSON-like value, keys aside."""
     if isinstance(value, str):
@@ -225,7 +203,6 @@ ENCODED = "encoded"
 """Folder, below that of pairs, of what trainings work out of them once."""
 
 MADE_ALONG = {
-    "cache.safetensors",
     CHECKPOINTS,
     "credit.json",
     "credit.jsonl",

@@ -91,16 +91,17 @@ def disk_errors(path: Path) -> Iterator[None]:
         path: The file, for the message.
 
     Raises:
-        TastemakerError: The block raised an `OSError` or a `SafetensorError`.
+        DiskError: The block raised an `OSError`, a `SafetensorError` or SQLite's error.
     """
     try:
         yield
     except Exception as error:
-        # By name: safetensors is not imported for it, and its errors have no common base.
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+        # By name: the libraries are not imported for it, and their errors have no common base.
+        others = {"SafetensorError", "OperationalError"}
+        if not isinstance(error, OSError) and type(error).__name__ not in others:
             raise
         why = getattr(error, "strerror", None) or error
-        raise TastemakerError(
+        raise DiskError(
             f"cannot write {path}: {why}. Free some space or choose another folder,"
             " then run the same command again: finished files are kept."
         ) from error
@@ -150,6 +151,10 @@ def _shaped(data: Any, path: Path, where: str, fields: Mapping[str, type]) -> di
         if not isinstance(data.get(name), kind):
             raise damaged(path, f"{where}no {name!r} of type {kind.__name__}")
     return data
+
+
+class DiskError(TastemakerError):
+    """A file could not be written."""
 
 
 class DamagedError(TastemakerError):

@@ -57,8 +57,25 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises:
         TastemakerError: The bytes are not a picture.
     """
+    return _read_named(data, name, lambda image: image.convert("RGB"))
+
+
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Read height and width of a stored picture from its header.
+
+    Args:
+        data: As for `decode`.
+        name: The candidate's id or file, for the message.
+
+    Raises:
+        TastemakerError: The bytes are not a picture.
+    """
+    return _read_named(data, name, lambda image: (image.height, image.width))
+
+
+def _read_named(data: bytes, name: str, convert: Callable[[Image.Image], Read]) -> Read:
     try:
-        return read_image(data, lambda image: image.convert("RGB"))
+        return read_image(data, convert)
     except TastemakerError as error:
         raise TastemakerError(
             f"image of {name} is corrupt ({error}); remove it from the pool, or make it again."
@@ -113,19 +130,6 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
         The picture, `width` x `height`.
     """
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    """Read height and width of an encoded picture from its header.
-
-    Raises:
-        TastemakerError: The bytes are not a picture.
-    """
-    try:
-        with open_image(data) as image:
-            return image.height, image.width
-    except BROKEN as error:
-        raise TastemakerError(f"an image is broken: {error}; import its pool again.") from error
 
 
 def size_conditioning(

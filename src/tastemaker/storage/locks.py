@@ -38,7 +38,7 @@ _tokens: dict[Path, str] = {}
 
 
 @contextlib.contextmanager
-def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
+def exclusive(output: Path, *, beside: bool = False, waits: bool = False) -> Iterator[None]:
     """Let one command at a time write in a folder, with all the processes of its launch.
 
     The lock is a file that names process and host. It needs no support by the file system beyond
@@ -52,6 +52,7 @@ def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
         output: The output folder; made where missing.
         beside: The output is a file, or a folder that appears whole: the lock is beside it, and
             nothing but the temporary files of that name is removed.
+        waits: Wait for another command that writes there, whatever time it takes.
 
     Raises:
         TastemakerError: Another command writes in the folder, the disk is not writable, or the
@@ -60,7 +61,7 @@ def exclusive(output: Path, *, beside: bool = False) -> Iterator[None]:
     lock = output.with_name(f".{output.name}{LOCK}") if beside else output / LOCK
     place = Path(os.path.abspath(lock))
     with contextlib.ExitStack() as stack:
-        token = from_main_process(lambda: stack.enter_context(_locked(output, place)))
+        token = from_main_process(lambda: stack.enter_context(_locked(output, place, waits)))
         if not everywhere(_seen(place, token)):
             raise TastemakerError(
                 f"the processes of this launch do not share {output}: some do not see what the main"
@@ -87,7 +88,7 @@ def refuse_writers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(output: Path, place: Path) -> Iterator[str]:
+def _locked(output: Path, place: Path, waits: bool = False) -> Iterator[str]:
     """Hold the lock in this process; yields its token."""
     if place in _tokens:
         yield _tokens[place]
@@ -96,7 +97,7 @@ def _locked(output: Path, place: Path) -> Iterator[str]:
         made = _make(place.parent)
     try:
         with disk_errors(place):
-            lease = _acquired(output, place)
+            lease = _acquired(output, place, waits)
         token = _tokens[place] = str(lease.token)
         try:
             _remove_temporary_files(output, place)
@@ -132,7 +133,7 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquired(output: Path, place: Path) -> SoftFileLease:
+def _acquired(output: Path, place: Path, waits: bool) -> SoftFileLease:
     lease = SoftFileLease(place, lease_duration=LEASE_SECONDS, is_singleton=False)
     for patience in (1.0, 1.5 * LEASE_SECONDS):
         with contextlib.suppress(Timeout):
@@ -147,6 +148,10 @@ def _acquired(output: Path, place: Path) -> SoftFileLease:
         if patience == 1.0:
             print(f"{output} is locked by host {owner.hostname}; waiting for a sign of life.")
     who = f"process {owner.pid} on {owner.hostname}" if owner else f"the lock {place}"
+    if waits:
+        print(f"waiting for another command that is writing in {output} ({who}).")
+        lease.acquire(poll_interval=1.0)
+        return lease
     raise TastemakerError(
         f"another command is writing in {output} ({who}); wait until it has ended, or choose"
         " another output."

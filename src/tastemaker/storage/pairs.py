@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.files import damaged, read_json, write_json
 from tastemaker.storage.parquet import read_rows, read_table, write_rows
 from tastemaker.storage.pool import Pool
@@ -40,38 +39,9 @@ class PairSet:
         """Read one pair after the other."""
         return read_rows(self.file)
 
-    def columns(self) -> dict[str, list[Any]]:
-        """Read all pairs, by column of `file`."""
-        columns: dict[str, list[Any]] = self.table().to_pydict()
-        return columns
-
-    def images(self, ids: set[str]) -> Iterator[dict[str, Any]]:
-        """Read the pools' rows of images.
-
-        Args:
-            ids: Theirs.
-
-        Raises:
-            TastemakerError: One is in none of the pools.
-        """
-        missing = set(ids)
-        for pool in self.pools():
-            for shard in pool.shards():
-                table = read_table(shard)
-                for row, name in enumerate(table["candidate_id"].to_pylist()):
-                    if name in ids:
-                        missing.discard(name)
-                        yield from table.slice(row, 1).to_pylist()
-        if missing:
-            raise TastemakerError(
-                f"{len(missing)} images of {self.file} are in none of its pools (first:"
-                f" {min(missing)}); pair again, or restore the pool."
-            )
-
-    def prompts(self) -> list[str]:
-        """Read every pair's prompt."""
-        prompts: list[str] = read_table(self.file, ("prompt",))["prompt"].to_pylist()
-        return prompts
+    def prompts(self) -> Iterator[str]:
+        """Read one pair's prompt after the other."""
+        return (row["prompt"] for row in self.rows())
 
     def pools(self) -> list[Pool]:
         """Return the pools that the pairs' images lie in."""

@@ -1,82 +1,17 @@
-"""Encoded images in buckets of one size, and noisy batches drawn from them.
+"""Noisy batches drawn from encoded images.
 
 Which images, timesteps and noise a sample has depends on the seed and its number in the run alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from tastemaker.backbones import Backbone, Conditioning
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Posteriors of images, in the units that the denoiser sees.
-
-    Attributes:
-        mean: One tensor per bucket, each [images, channels, h, w].
-        std: The same shapes; zero for latents that the model sampled itself.
-        bucket: Of each image.
-        row: Of each image in its bucket.
-    """
-
-    mean: tuple[torch.Tensor, ...]
-    std: tuple[torch.Tensor, ...]
-    bucket: torch.Tensor
-    row: torch.Tensor
-
-    @classmethod
-    def of(cls, means: Sequence[torch.Tensor], stds: Sequence[torch.Tensor]) -> Latents:
-        """Put images into buckets by their shape.
-
-        Args:
-            means: One per image, [channels, h, w].
-            stds: The same.
-
-        Returns:
-            The buckets in the order of their shapes.
-        """
-        shapes = sorted({tuple(each.shape) for each in means})
-        members = [
-            [i for i, each in enumerate(means) if tuple(each.shape) == shape] for shape in shapes
-        ]
-        bucket, row = (torch.zeros(len(means), dtype=torch.long) for _ in range(2))
-        for number, images in enumerate(members):
-            bucket[images] = number
-            row[images] = torch.arange(len(images))
-        return cls(
-            tuple(torch.stack([means[i] for i in images]) for images in members),
-            tuple(torch.stack([stds[i] for i in images]) for images in members),
-            bucket,
-            row,
-        )
-
-    def take(self, images: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and standard deviation of images of one bucket, [images, channels, h, w]."""
-        index = torch.as_tensor(images, dtype=torch.long)
-        number, rows = int(self.bucket[index[0]]), self.row[index]
-        return self.mean[number][rows].float(), self.std[number][rows].float()
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the tensors to save."""
-        means = {f"mean.{number}": each for number, each in enumerate(self.mean)}
-        stds = {f"std.{number}": each for number, each in enumerate(self.std)}
-        return {"bucket": self.bucket, "row": self.row, **means, **stds}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Latents:
-        """Make latents from what `tensors` returned."""
-        numbers = range(int(tensors["bucket"].max()) + 1)
-        return cls(
-            tuple(tensors[f"mean.{number}"] for number in numbers),
-            tuple(tensors[f"std.{number}"] for number in numbers),
-            tensors["bucket"],
-            tensors["row"],
-        )
+from tastemaker.training.latents import Latents
 
 
 @dataclass(frozen=True)
@@ -129,11 +64,11 @@ def noisy_batch(
     """
     mean, std = latents.take(images)
     shape, sides = mean.shape[1:], len(images) // len(generators)
-    density = densities[int(latents.bucket[images[0]])] if densities else None
+    density = densities[int(latents.bucket(images[:1]))] if densities else None
     length = len(backbone.noise_schedule.alpha)
     timesteps = torch.cat([draw_timestep(density, length, each) for each in generators])
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
-    if sample_posterior:
+    if sample_posterior and std is not None:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
     device = backbone.pipeline.device

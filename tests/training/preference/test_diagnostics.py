@@ -60,7 +60,7 @@ def test_first_step_weighs_by_the_scale(pairs: Path, tiny_model: Path, tmp_path:
     assert sum(first["margin"]) == 0
     assert sum(first["accuracy"]) == sum(first["saturation"]) == 2
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
     batch = batch_of(data, backbone, range(4), seed=config.seed, sample_posterior=True)
     timesteps = batch.timesteps[:4]
     expected = torch.zeros(BANDS, dtype=torch.float64)

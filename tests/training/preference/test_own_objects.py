@@ -30,16 +30,18 @@ SHORT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def rows(pairs: Path) -> list[dict[str, Any]]:
     """The pairs with their pictures."""
-    columns = PairSet(pairs).columns()
-    ids = {*columns["chosen_id"], *columns["rejected_id"]}
     pictures = {
-        row["candidate_id"]: decode(row["image"]["bytes"], "") for row in PairSet(pairs).images(ids)
+        row["candidate_id"]: decode(row["image"]["bytes"], "")
+        for pool in PairSet(pairs).pools()
+        for row in pool.candidates().to_pylist()
     }
     return [
-        {"prompt": prompt, "chosen": pictures[chosen], "rejected": pictures[rejected]}
-        for prompt, chosen, rejected in zip(
-            columns["prompt"], columns["chosen_id"], columns["rejected_id"], strict=True
-        )
+        {
+            "prompt": row["prompt"],
+            "chosen": pictures[row["chosen_id"]],
+            "rejected": pictures[row["rejected_id"]],
+        }
+        for row in PairSet(pairs).rows()
     ]
 
 

@@ -52,7 +52,7 @@ class TestStart:
         """Also after the policy moved: the frozen adapter says what the first stage says."""
         config = train_config(tiny_model, start=str(first), reference="frozen_adapter")
         backbone = load_backbone(str(tiny_model), device="cpu")
-        data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+        data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
         reference = make_trainable(config, backbone)
         batch = batch_of(data, backbone, range(4), seed=0, sample_posterior=True)
         with torch.no_grad():
@@ -206,15 +206,15 @@ def test_curriculum_draws_the_widest_gaps_first(
     pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "cache.safetensors")
+    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
     margins = torch.tensor(PairSet(pairs).table()["margin"].to_pylist())
     assert torch.equal(margins[data.by_gap], margins.sort(descending=True).values)
     draws = range(40)
     some = batch_of(data, backbone, draws, seed=0, sample_posterior=False, available=2)
     everything = batch_of(data, backbone, draws, seed=0, sample_posterior=False)
     widest = {
-        tuple(data.prompts["prompt_embeds"][data.prompt[i]].flatten()[:4].tolist())
-        for i in data.by_gap[:2]
+        tuple(row.flatten()[:4].tolist())
+        for row in data.text(data.prompts(data.by_gap[:2]))[0]["prompt_embeds"]
     }
     drawn = {tuple(row.flatten()[:4].tolist()) for row in some.conditioning["prompt_embeds"]}
     assert drawn == widest

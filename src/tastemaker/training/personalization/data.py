@@ -2,60 +2,120 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, Conditioning, select, stack
-from tastemaker.backbones.latents import encode_row
+from tastemaker.backbones import Backbone
 from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.datasets.subjects import photograph
-from tastemaker.storage.images import square, to_pixels
+from tastemaker.storage.images import encode_png, square
 from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
-from tastemaker.training.batches import Latents, NoisyBatch, noisy_batch
+from tastemaker.training.batches import NoisyBatch, noisy_batch
+from tastemaker.training.encoding import Encoded, encode, read_prompts
 from tastemaker.training.order import pair_index
+
+
+class SubjectImages:
+    """Examples of one image each: photographs under the instance prompt, then class images.
+
+    Args:
+        config: Prompt, and the pool of class images.
+        files: The photographs.
+        size: Side of the middle square that is taken of each, scaled, in pixels.
+    """
+
+    def __init__(self, config: PersonalizeConfig, files: Sequence[Path], size: int) -> None:
+        self.prompt, self.files, self.size = config.instance_prompt, files, size
+        self.shards = [] if config.prior is None else Pool(Path(config.prior.pool)).shards()
+        self._table = functools.lru_cache(maxsize=1)(read_table)
+
+    def identity(self) -> Any:
+        """Return prompt, size, and the contents of photographs and class images."""
+        files = [file_content(file) for file in (*self.files, *self.shards)]
+        return [self.prompt, self.size, len(self.files), files]
+
+    def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
+        """Yield id and prompt of each image."""
+        for source in range(len(self.files)):
+            yield (self.ids(source)[0],), self.prompt, 0.0
+        for shard in self.shards:
+            for row in read_table(shard, ("candidate_id", "prompt")).to_pylist():
+                yield (row["candidate_id"],), row["prompt"], 0.0
+
+    def sources(self) -> int:
+        """Return the number of photographs and of shards of class images."""
+        return len(self.files) + len(self.shards)
+
+    def ids(self, source: int) -> Sequence[str]:
+        """Return the ids of a photograph, or of a shard."""
+        if source < len(self.files):
+            return [f"photograph {self.files[source].name}"]
+        names: list[str] = self._shard(source)["candidate_id"].to_pylist()
+        return names
+
+    def image(self, source: int, place: int) -> dict[str, Any]:
+        """Read an image."""
+        if source < len(self.files):
+            file = self.files[source]
+            picture = encode_png(square(photograph(file), self.size))
+            return {"candidate_id": file.name, "image": {"bytes": picture}}
+        (row,) = self._shard(source).slice(place, 1).to_pylist()
+        return dict(row)
+
+    def absent(self, number: int, first: str) -> TastemakerError:
+        """Return the error for images that went while they were read."""
+        return TastemakerError(f"{number} images are missing (first: {first}); put them back.")
+
+    def _shard(self, source: int) -> Any:
+        return self._table(self.shards[source - len(self.files)])
 
 
 @dataclass(frozen=True)
 class PersonalData:
-    """Encoded photographs and class images, in memory.
+    """Encoded photographs and class images.
 
     Attributes:
-        latents: One row per image, photographs first.
+        encoded: One example per image, photographs first.
         photographs: Number of photographs.
-        prompt: Row of each image's prompt.
-        prompts: Embeddings, one row per prompt.
-        tokens: Input of the text encoders, one row per prompt, where they train.
+        text_trains: Whether prompts are read as tokens too, for text encoders that train.
     """
 
-    latents: Latents
+    encoded: Encoded
     photographs: int
-    prompt: torch.Tensor
-    prompts: Conditioning
-    tokens: Conditioning | None
+    text_trains: bool
 
     @property
     def class_images(self) -> int:
         """Number of images of the class; 0 without prior preservation."""
-        return len(self.prompt) - self.photographs
+        return len(self.encoded.examples) - self.photographs
 
 
 def encode_subject(
-    config: PersonalizeConfig, files: Sequence[Path], backbone: Backbone, *, text_trains: bool
+    config: PersonalizeConfig,
+    files: Sequence[Path],
+    backbone: Backbone,
+    folder: Path | None = None,
+    *,
+    text_trains: bool,
 ) -> PersonalData:
-    """Encode photographs and class images, each alone, and their prompts.
+    """Encode photographs and class images, and their prompts.
 
     Args:
         config: Prompt, size, and the pool of class images.
         files: The photographs.
         backbone: The model, with its encoders.
+        folder: Where encodings are kept; None keeps them in memory.
         text_trains: Whether its text encoders train, and so read the prompts at every step.
 
     Returns:
@@ -65,32 +125,17 @@ def encode_subject(
         TastemakerError: A class image is missing or corrupt, or of another size.
     """
     size = config.resolution or min(backbone.sides)
-    backbone.latent_shape(size, size)
-    encoded = [
-        _photograph(file, size, backbone) for file in tqdm(files, desc="encode", unit="images")
-    ]
-    texts = [config.instance_prompt] * len(files)
-    if config.prior is not None:
-        for row in tqdm(_rows(Path(config.prior.pool)), desc="encode class", unit="images"):
-            encoded.append(encode_row(backbone, row))
-            texts.append(row["prompt"])
-    shapes = [tuple(mean.shape) for mean, _ in encoded]
-    other = [shape for shape in shapes if shape != shapes[0]]
+    shape = backbone.latent_shape(size, size)
+    for file in files:
+        _warn_of_enlarging(file, size)
+    encoded = encode(SubjectImages(config, files, size), backbone, folder)
+    other = [each for each in encoded.latents.shapes if each != shape]
     if other and config.prior is not None:
         raise TastemakerError(
             f"a class image of {config.prior.pool} has latents of shape {other[0]}, the photographs"
-            f" {shapes[0]}; draw the class with height={size} width={size}, or set size."
+            f" {shape}; draw the class with height={size} width={size}, or set size."
         )
-    unique = sorted(set(texts))
-    embeddings = stack([backbone.encode_prompts([text]) for text in unique])
-    means, stds = zip(*encoded, strict=True)
-    return PersonalData(
-        latents=Latents.of(means, stds),
-        photographs=len(files),
-        prompt=torch.tensor([unique.index(text) for text in texts]),
-        prompts={name: value.float().cpu() for name, value in embeddings.items()},
-        tokens=backbone.tokenize(unique) if text_trains else None,
-    )
+    return PersonalData(encoded, len(files), text_trains)
 
 
 def subject_batch(
@@ -121,31 +166,22 @@ def subject_batch(
     if data.class_images:
         chosen += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
         generators += [keyed_generator(seed, "class image", draw) for draw in draws]
-    images = torch.tensor(chosen)
-    rows = data.prompt[images]
+    found = data.encoded.examples[chosen]
+    prompts = torch.from_numpy(found["prompt"].astype(np.int64))
     return noisy_batch(
         backbone,
-        data.latents,
-        images,
+        data.encoded.latents,
+        torch.from_numpy(found["images"][:, 0].astype(np.int64)),
         generators,
-        select(data.prompts, rows),
-        data.tokens and select(data.tokens, rows),
+        *read_prompts(data.encoded, prompts, tokens=data.text_trains),
         densities=densities,
     )
 
 
-def _photograph(file: Path, size: int, backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the latents of the middle square, [channels, h, w]."""
+def _warn_of_enlarging(file: Path, size: int) -> None:
     image = photograph(file)
     if min(image.size) < size:
         tqdm.write(
             f"enlarged: {file.name} has {image.width} x {image.height} pixels, fewer than"
             f" {size} x {size}; a larger photograph shows more of the subject"
         )
-    mean, std = backbone.vae.encode(to_pixels([square(image, size)]))
-    return mean[0].float().cpu(), std[0].float().cpu()
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for shard in Pool(folder).shards():
-        yield from read_table(shard).to_pylist()

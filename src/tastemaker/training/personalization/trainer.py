@@ -10,6 +10,7 @@ from tastemaker.backbones.places import name_base
 from tastemaker.backbones.textual_inversion import save_token
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
+from tastemaker.training.encoding import encodings_key, kept_below
 from tastemaker.training.fsdp import join
 from tastemaker.training.optimization import load_policy, text_rates, trainable_parameters
 from tastemaker.training.personalization.data import encode_subject, subject_batch
@@ -39,9 +40,16 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
         self.backbone = load_policy(config, whole=config.method == "full")
         word = free_text(config, self.backbone)
         text = [each for each in self.backbone.text_encoders if trainable(each)]
-        self.data = encode_subject(config, photographs, self.backbone, text_trains=bool(text))
+        folder = None
+        if config.prior is not None and config.cache == "disk":
+            new_word = config.token and [config.identifier, config.token.model_dump()]
+            key = encodings_key(self.backbone, config.model, new_word)
+            folder = kept_below(Path(config.prior.pool), output) / key
+        self.data = encode_subject(
+            config, photographs, self.backbone, folder, text_trains=bool(text)
+        )
         self.densities = [
-            self.backbone.timestep_density(*each.shape[2:]) for each in self.data.latents.mean
+            self.backbone.timestep_density(*shape[1:]) for shape in self.data.encoded.latents.shapes
         ]
         self.backbone.release_encoders(keep_text=bool(text))
         self.backbone.prepare_training(config.dtype)

@@ -38,7 +38,7 @@ class PairBatches:
         """Return the pairs of samples of a step, shape [samples]."""
         plan, available = self.config.curriculum, None
         if plan is not None:
-            pairs, every = len(self.data.chosen), plan.steps_per_chunk
+            pairs, every = len(self.data), plan.steps_per_chunk
             available = available_pairs(pairs, step, chunks=plan.chunks, every=every)
         return pair_indices(
             self.data,

@@ -1,60 +1,49 @@
-"""Pairs to tensors: each image encoded once, each prompt once, cached in a file."""
+"""Pairs as tensors: rows of encoded images and prompts, read from disk as they are drawn."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, Conditioning, stack
-from tastemaker.backbones.latents import encode_row
-from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.files import DamagedError
-from tastemaker.storage.tensors import read_tensors, write_tensors
-from tastemaker.storage.unfinished import UNFINISHED, saved_when_stopped
-from tastemaker.training.batches import Latents
-from tastemaker.training.preference.pairs import Pairs
-
-EMPTY = ""
-"""The prompt of dropped prompts."""
+from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.storage.pairs import PairSet
+from tastemaker.training.encoding import Encoded, encode, kept_below, read_prompts
+from tastemaker.training.latents import Latents
+from tastemaker.training.preference.pairs import open_pairs
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Encoded pairs, in memory.
+    """Encoded pairs: of each the rows of its chosen and rejected image and of its prompt.
 
     Attributes:
-        latents: One row per image.
-        prompts: Embeddings, one row per prompt.
-        chosen: Row of each pair's chosen image.
-        rejected: Row of each pair's rejected image.
-        prompt: Row of each pair's prompt.
-        score_gap: Of each pair, shape [pairs].
-        texts: The prompts themselves, in the order of their rows; the empty one is the first.
-        tokens: Input of the text encoders, one row per prompt, where they train.
-        images: Further conditioning, one row per image (SDXL's sizes); empty in most families.
+        encoded: Images, prompts and pairs.
+        text_trains: Whether prompts are read as tokens too, for text encoders that train.
     """
 
-    latents: Latents
-    prompts: Conditioning
-    chosen: torch.Tensor
-    rejected: torch.Tensor
-    prompt: torch.Tensor
-    score_gap: torch.Tensor
-    texts: tuple[str, ...] = ()
-    tokens: Conditioning | None = None
-    images: Conditioning = field(default_factory=dict)
+    encoded: Encoded
+    text_trains: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.encoded.examples)
+
+    @property
+    def latents(self) -> Latents:
+        """Latents, one row per image."""
+        return self.encoded.latents
 
     @functools.cached_property
     def by_gap(self) -> torch.Tensor:
         """Pairs in order of falling score gap, the order of a curriculum."""
-        return self.score_gap.argsort(descending=True, stable=True)
+        return torch.tensor(self.encoded.examples["gap"]).argsort(descending=True, stable=True)
 
     def members(self, available: int | None = None) -> list[Sequence[int] | torch.Tensor]:
         """Return the pairs of each bucket.
@@ -62,32 +51,64 @@ class TrainingData:
         Args:
             available: Of so many pairs with the widest gap; None: of all.
         """
-        return _members(self, available if available and available < len(self.chosen) else None)
+        return _members(self, available if available and available < len(self) else None)
 
-    def fingerprint(self) -> str:
-        """Hash everything that training reads of the pairs."""
-        parts = {
-            **self.latents.tensors(),
-            **{f"prompts.{name}": value for name, value in self.prompts.items()},
-            **{f"images.{name}": value for name, value in self.images.items()},
-            **{side: getattr(self, side) for side in ("chosen", "rejected", "prompt", "score_gap")},
-        }
-        return fingerprint(parts)
+    def images(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Return the rows of pairs' images, all chosen ones first, shape [2 * pairs]."""
+        rows = self.encoded.examples["images"][pairs.numpy()]
+        return torch.from_numpy(rows.T.astype(np.int64).reshape(-1))
 
-    def with_tokens(self, backbone: Backbone) -> TrainingData:
-        """Return the data with its prompts as text encoders read them."""
-        return replace(self, tokens=backbone.tokenize(self.texts))
+    def prompts(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Return the rows of pairs' prompts, shape [pairs]."""
+        return torch.from_numpy(self.encoded.examples["prompt"][pairs.numpy()].astype(np.int64))
+
+    def score_gap(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Return pairs' score gaps, shape [pairs]."""
+        return torch.from_numpy(self.encoded.examples["gap"][pairs.numpy()])
+
+    def text(self, prompts: torch.Tensor) -> tuple[Conditioning, Conditioning | None]:
+        """Read prompts.
+
+        Args:
+            prompts: Their rows.
+
+        Returns:
+            Embeddings, float32, and tokens where text encoders train; one row per prompt.
+        """
+        return read_prompts(self.encoded, prompts, tokens=self.text_trains)
 
 
-def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> TrainingData:
-    """Encode the pairs' images and prompts, or read the cache of an earlier start.
-
-    Latents that the model sampled itself are taken from the pool; other images pass the VAE.
+def kept_in(pairs: Any, output: Path) -> Path | None:
+    """Return the folder of what later trainings on the same pairs need not compute again.
 
     Args:
-        pairs: The pairs.
+        pairs: As a trainer takes them.
+        output: Of the training, for pairs on a disk that is not writable.
+
+    Returns:
+        None for pairs that are in no folder.
+    """
+    if not isinstance(pairs, str | Path | PairSet):
+        return None
+    return kept_below(pairs.folder if isinstance(pairs, PairSet) else Path(pairs), output)
+
+
+def cache_data(
+    pairs: str | Path | PairSet | Sequence[Mapping[str, Any]],
+    backbone: Backbone,
+    folder: Path | None = None,
+    *,
+    posterior: bool = True,
+    text_trains: bool = False,
+) -> TrainingData:
+    """Encode the pairs' images and prompts, or read the encodings of an earlier training.
+
+    Args:
+        pairs: As for `open_pairs`.
         backbone: The model, with its encoders.
-        cache: A safetensors file to keep the encodings in; None keeps nothing.
+        folder: Where encodings are kept; None keeps them in memory.
+        posterior: Keep the deviation of the VAE's posterior too.
+        text_trains: Whether text encoders train.
 
     Returns:
         The data, on the CPU.
@@ -95,44 +116,18 @@ def cache_data(pairs: Pairs, backbone: Backbone, cache: Path | None = None) -> T
     Raises:
         TastemakerError: An image is missing or corrupt, or sizes differ.
     """
-    table = pairs.columns()
-    ids = sorted({*table["chosen_id"], *table["rejected_id"]})
-    prompts = sorted({EMPTY, *table["prompt"]})
-    tensors = None if cache is None else _read_cache(cache)
-    if tensors is None:
-        tensors = _encode(pairs, ids, prompts, backbone, cache)
-    latents = Latents.from_tensors(_part(tensors, "latents"))
-    row = {candidate: i for i, candidate in enumerate(ids)}
-    line = {prompt: i for i, prompt in enumerate(prompts)}
-    chosen, rejected = (
-        torch.tensor([row[each] for each in table[side]]) for side in ("chosen_id", "rejected_id")
-    )
-    unequal = latents.bucket[chosen] != latents.bucket[rejected]
-    if unequal.any():
-        first = table["prompt"][int(unequal.nonzero()[0])]
-        raise TastemakerError(
-            f"{int(unequal.sum())} pairs have images of two sizes (first: {first!r}); import or"
-            " draw both sides at one size."
-        )
-    return TrainingData(
-        latents=latents,
-        prompts=_part(tensors, "prompts"),
-        images=_part(tensors, "images"),
-        chosen=chosen,
-        rejected=rejected,
-        prompt=torch.tensor([line[each] for each in table["prompt"]]),
-        score_gap=torch.tensor(table["margin"], dtype=torch.float32),
-        texts=tuple(prompts),
-    )
+    encoded = encode(open_pairs(pairs), backbone, folder, posterior=posterior)
+    return TrainingData(encoded, text_trains)
 
 
 @functools.lru_cache(maxsize=1)  # it changes with the stages of a curriculum alone
 def _members(data: TrainingData, available: int | None) -> list[Sequence[int] | torch.Tensor]:
+    if available is None and len(data.latents.shapes) == 1:
+        return [range(len(data))]
     among = None if available is None else data.by_gap[:available]
-    bucket = data.latents.bucket[data.chosen if among is None else data.chosen[among]]
-    if among is None and not bucket.any():
-        return [range(len(bucket))]
-    found = [(bucket == number).nonzero()[:, 0] for number in range(int(bucket.max()) + 1)]
+    chosen = torch.tensor(data.encoded.examples["images"][:, 0].astype(np.int64))
+    bucket = data.latents.bucket(chosen if among is None else chosen[among])
+    found = [(bucket == number).nonzero()[:, 0] for number in range(len(data.latents.shapes))]
     return [each if among is None else among[each] for each in found]
 
 
@@ -166,71 +161,3 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
         Curriculum-DPO, arXiv 2405.13637.
     """
     return -(-pairs * min(1 + step // every, chunks) // chunks)
-
-
-def _encode(
-    pairs: Pairs,
-    ids: Sequence[str],
-    prompts: Sequence[str],
-    backbone: Backbone,
-    cache: Path | None,
-) -> dict[str, torch.Tensor]:
-    """Encode images and prompts, and write the cache."""
-    part = cache and cache.with_name(f"{UNFINISHED}-{cache.name}")
-    encoded = _read_part(part) if part else {}
-    missing = {each for each in ids if f"image {each}" not in encoded}
-    done = len(ids) - len(missing)
-    with saved_when_stopped(part, encoded, _write_part) if part else contextlib.nullcontext():
-        with tqdm(total=len(ids), initial=done, desc="encode", unit="images") as bar:
-            for row in pairs.images(missing):
-                mean, std = encode_row(backbone, row)
-                further = backbone.image_conditioning(row, mean)
-                encoded[f"image {row['candidate_id']}"] = {"mean": mean, "std": std, **further}
-                bar.update()
-        for prompt in prompts:
-            if f"prompt {prompt}" not in encoded:
-                embedding = backbone.encode_prompts([prompt])
-                on_cpu = {name: value.float().cpu() for name, value in embedding.items()}
-                encoded[f"prompt {prompt}"] = on_cpu
-        rows = [dict(encoded[f"image {each}"]) for each in ids]
-        latents = Latents.of([row.pop("mean") for row in rows], [row.pop("std") for row in rows])
-        embeddings = stack([encoded[f"prompt {each}"] for each in prompts])
-        tensors = {
-            **{f"latents.{name}": value for name, value in latents.tensors().items()},
-            **{f"prompts.{name}": value for name, value in embeddings.items()},
-            **{f"images.{name}": value for name, value in stack(rows).items()},
-        }
-        if cache is not None:
-            write_tensors(cache, tensors)
-    return tensors
-
-
-def _read_part(file: Path) -> dict[str, Conditioning]:
-    encoded: dict[str, Conditioning] = {}
-    for key, value in (_read_cache(file) or {}).items():
-        kind, _, name = key.partition(".")
-        encoded.setdefault(name, {})[kind] = value
-    return encoded
-
-
-def _write_part(file: Path, encoded: dict[str, Conditioning]) -> None:
-    parts = ((name, kind, value) for name, row in encoded.items() for kind, value in row.items())
-    write_tensors(file, {f"{kind}.{name}": value for name, kind, value in parts})
-
-
-def _part(tensors: Conditioning, kind: str) -> Conditioning:
-    return {
-        name.removeprefix(f"{kind}."): value
-        for name, value in tensors.items()
-        if name.startswith(f"{kind}.")
-    }
-
-
-def _read_cache(cache: Path) -> dict[str, torch.Tensor] | None:
-    if not cache.is_file():
-        return None
-    try:
-        return read_tensors(cache)[0]
-    except DamagedError:
-        print(f"{cache} is damaged; it is made again.")
-        return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +11,7 @@ import torch
 from tastemaker.backbones import adapter_identity, model_identity
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import from_main_process
-from tastemaker.storage.artifact import ENCODED
 from tastemaker.storage.files import atomic, config_key
-from tastemaker.storage.pairs import PairSet
 from tastemaker.training.preference.data import TrainingData
 
 DEPENDS_ON = (
@@ -24,23 +19,6 @@ DEPENDS_ON = (
     *("seed", "sample_posterior", "proportion_empty_prompts"),
 )
 """Options that the reference's errors on fixed draws depend on, `model` and `start` aside."""
-
-
-def kept_in(pairs: Any, output: Path) -> Path | None:
-    """Return the folder of what later trainings on the same pairs need not compute again.
-
-    Args:
-        pairs: As a trainer takes them.
-        output: Of the training, for pairs on a disk that is not writable.
-
-    Returns:
-        None for pairs that are in no folder.
-    """
-    if not isinstance(pairs, str | Path | PairSet):
-        return None
-    home = pairs.folder if isinstance(pairs, PairSet) else Path(pairs)
-    writable = from_main_process(lambda: os.access(home, os.W_OK))
-    return (home if writable else output) / ENCODED
 
 
 def fixed_draws(
@@ -67,12 +45,12 @@ def fixed_draws(
         depends = {
             "model": model_identity(config.model),
             "start": config.start and adapter_identity(config.start),
-            "pairs": data.fingerprint(),
+            "pairs": data.encoded.fingerprint,
             "densities": [each if each is None else each.tolist() for each in densities],
             **config.model_dump(mode="json", include=set(DEPENDS_ON)),
         }
         file = folder / f"reference-{config_key('reference', depends)}.npy"
-    return FixedDraws(len(data.chosen), config.reference_draws, file)
+    return FixedDraws(len(data), config.reference_draws, file)
 
 
 class FixedDraws:

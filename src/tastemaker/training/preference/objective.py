@@ -93,13 +93,11 @@ def pair_batch(
     Returns:
         The batch on the model's device, the chosen images first.
     """
-    images = torch.cat([data.chosen[pairs], data.rejected[pairs]])
+    images = data.images(pairs)
     # The empty prompt's row is the first.
-    rows = data.prompt[pairs] * ~dropped_prompts(draws, proportion_empty_prompts, seed)
-    twice = torch.cat([rows, rows])
-    conditioning = {name: value[twice] for name, value in data.prompts.items()}
-    conditioning |= {name: value[images] for name, value in data.images.items()}
-    tokens = data.tokens and {name: value[twice] for name, value in data.tokens.items()}
+    rows = data.prompts(pairs) * ~dropped_prompts(draws, proportion_empty_prompts, seed)
+    conditioning, tokens = data.text(torch.cat([rows, rows]))
+    conditioning |= data.latents.conditioning(images)
     batch = noisy_batch(
         backbone,
         data.latents,
@@ -110,7 +108,7 @@ def pair_batch(
         sample_posterior=sample_posterior,
         densities=densities,
     )
-    return PairBatch(**vars(batch), score_gap=moved(data.score_gap[pairs], batch.timesteps.device))
+    return PairBatch(**vars(batch), score_gap=moved(data.score_gap(pairs), batch.timesteps.device))
 
 
 def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:

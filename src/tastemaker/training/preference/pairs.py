@@ -1,30 +1,69 @@
-"""Pairs in memory, as training reads them."""
+"""Pairs as examples to encode: of a folder, or rows of images in memory."""
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.pairs import PairSet
+from tastemaker.storage.parquet import read_table
+from tastemaker.training.encoding_plan import Examples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SIDES = ("chosen", "rejected")
 
 
-class Pairs(Protocol):
-    """Pairs and their images."""
+class StoredPairs:
+    """Pairs of a folder, whose images are read from their pools.
 
-    def columns(self) -> dict[str, list[Any]]:
-        """Return chosen_id, rejected_id, prompt and margin of every pair."""
-        ...
+    Args:
+        pairs: The folder.
+    """
 
-    def images(self, ids: set[str]) -> Iterator[dict[str, Any]]:
-        """Read the images with these ids, each as a row of a pool."""
-        ...
+    def __init__(self, pairs: PairSet) -> None:
+        self.pairs = pairs
+        self.shards = [shard for pool in pairs.pools() for shard in pool.shards()]
+        self._table = functools.lru_cache(maxsize=1)(read_table)
+
+    def identity(self) -> Any:
+        """Return the contents of the pairs' file and of their pools' shards."""
+        return [file_content(file) for file in (self.pairs.file, *self.shards)]
+
+    def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
+        """Yield ids of the images, prompt and margin of each pair."""
+        for row in self.pairs.rows():
+            yield (row["chosen_id"], row["rejected_id"]), row["prompt"], row["margin"]
+
+    def sources(self) -> int:
+        """Return the number of shards of the pools."""
+        return len(self.shards)
+
+    def ids(self, source: int) -> Sequence[str]:
+        """Return the candidates of a shard."""
+        names: list[str] = self._table(self.shards[source])["candidate_id"].to_pylist()
+        return names
+
+    def image(self, source: int, place: int) -> dict[str, Any]:
+        """Read a candidate."""
+        table: pa.Table = self._table(self.shards[source])
+        (row,) = table.slice(place, 1).to_pylist()
+        return dict(row)
+
+    def absent(self, number: int, first: str) -> TastemakerError:
+        """Return the error for images that no pool has."""
+        return TastemakerError(
+            f"{number} images of {self.pairs.file} are in none of its pools (first: {first}); pair"
+            " again, or restore the pool."
+        )
 
 
 class ImagePairs:
@@ -39,38 +78,47 @@ class ImagePairs:
         TastemakerError: There are no rows, or one has no prompt.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = rows
-        if not len(rows):
+    def __init__(self, images: Sequence[Mapping[str, Any]]) -> None:
+        self.images = images
+        if not len(images):
             raise TastemakerError("there are no pairs; give rows of prompt, chosen and rejected.")
+        self._row = functools.lru_cache(maxsize=1)(images.__getitem__)
 
-    def columns(self) -> dict[str, list[Any]]:
-        """Return chosen_id, rejected_id, prompt and margin of every pair."""
-        numbers = range(len(self.rows))
+    def identity(self) -> Any:
+        """Return None: what is in memory has no identity but its content."""
+
+    def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
+        """Yield ids of the images, prompt and score gap of each pair."""
         # A column of a Dataset is read without decoding its images.
-        known = getattr(self.rows, "column_names", None)
-        whole = (
-            self.rows.select_columns(  # type: ignore[attr-defined]
+        known = getattr(self.images, "column_names", None)
+        texts = (
+            self.images.select_columns(  # type: ignore[attr-defined]
                 [name for name in known if name not in SIDES]
             )
             if known
-            else self.rows
+            else self.images
         )
-        texts = [whole[i] for i in numbers]
-        return {
-            **{f"{side}_id": [f"{i:09d}-{side}" for i in numbers] for side in SIDES},
-            "prompt": [str(self._value(i, row, "prompt")) for i, row in enumerate(texts)],
-            "margin": [float(row.get("score_gap", 1.0)) for row in texts],
-        }
+        for i in range(len(texts)):
+            prompt = str(self._value(i, texts[i], "prompt"))
+            yield tuple(self.ids(i)), prompt, float(texts[i].get("score_gap", 1.0))
 
-    def images(self, ids: set[str]) -> Iterator[dict[str, Any]]:
-        """Read the images with these ids, each as a row of a pool."""
-        for i in range(len(self.rows)):
-            sides = [side for side in SIDES if f"{i:09d}-{side}" in ids]
-            row = self.rows[i] if sides else {}
-            for side in sides:
-                data = encoded(self._value(i, row, side), f"pair {i}: {side}")
-                yield {"candidate_id": f"{i:09d}-{side}", "image": {"bytes": data}}
+    def sources(self) -> int:
+        """Return the number of pairs."""
+        return len(self.images)
+
+    def ids(self, source: int) -> Sequence[str]:
+        """Name both images of a pair."""
+        return [f"{source:09d}-{side}" for side in SIDES]
+
+    def image(self, source: int, place: int) -> dict[str, Any]:
+        """Read an image of a pair."""
+        side = SIDES[place]
+        data = encoded(self._value(source, self._row(source), side), f"pair {source}: {side}")
+        return {"candidate_id": self.ids(source)[place], "image": {"bytes": data}}
+
+    def absent(self, number: int, first: str) -> TastemakerError:
+        """Return the error for images that are not there, of which there are none."""
+        return TastemakerError(f"{number} images are missing (first: {first}).")
 
     def _value(self, number: int, row: Mapping[str, Any], key: str) -> Any:
         if row.get(key) is None:
@@ -105,12 +153,12 @@ def encoded(image: Any, name: str) -> bytes:
     raise TastemakerError(f"{name} is of type {type(image).__name__}; give a PIL image or a path.")
 
 
-def open_pairs(pairs: str | Path | PairSet | Sequence[Mapping[str, Any]]) -> Pairs:
+def open_pairs(pairs: str | Path | PairSet | Sequence[Mapping[str, Any]]) -> Examples:
     """Read pairs from a folder, or take rows of images as they are.
 
     Args:
         pairs: A folder that `pair` or an import wrote, or rows for `ImagePairs`.
     """
     if isinstance(pairs, str | Path):
-        return PairSet(Path(pairs))
-    return pairs if isinstance(pairs, PairSet) else ImagePairs(pairs)
+        pairs = PairSet(Path(pairs))
+    return StoredPairs(pairs) if isinstance(pairs, PairSet) else ImagePairs(pairs)

@@ -15,9 +15,6 @@ from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
 from tastemaker.training.checks import check_training
 
-ENCODED_BY = ("pairs", "model", "start", "dtype", "method", "text_lora")
-"""Options and inputs that the cached encodings of a training depend on."""
-
 
 @takes_options(TrainConfig)
 def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
@@ -53,11 +50,9 @@ def train(config: TrainConfig, pairs: Path, output: Path) -> Path:
     artifact = Artifact(output, "train", {**settings, "inputs": inputs}, config.rising)
     with artifact.claimed(partial(check_training, config)) as unfinished:
         if unfinished:
-            artifact.reuse("cache.safetensors", ENCODED_BY)
             from tastemaker.training.preference.trainer import PreferenceTrainer
 
-            cache = output / "cache.safetensors"
-            PreferenceTrainer(config.model, pairs, config, output=output, cache=cache).run()
+            PreferenceTrainer(config.model, pairs, config, output=output).run()
             before = [model for model in (config.model, config.start) if model is not None]
             write_trained_prompts(output, PairSet(pairs).prompts(), before)
             artifact.finish(steps=config.max_steps)

@@ -20,6 +20,7 @@ from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
 from tastemaker.training.batches import mean_square
 from tastemaker.training.checkpoint import last_good
+from tastemaker.training.encoding import encodings_key
 from tastemaker.training.fsdp import join, split
 from tastemaker.training.optimization import (
     load_policy,
@@ -32,6 +33,7 @@ from tastemaker.training.preference.data import (
     TrainingData,
     cache_data,
     fingerprint,
+    kept_in,
 )
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
@@ -40,7 +42,7 @@ from tastemaker.training.preference.diagnostics import (
     observe,
     step_metrics,
 )
-from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws, kept_in
+from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws
 from tastemaker.training.preference.objective import (
     PairBatch,
     credited,
@@ -48,7 +50,7 @@ from tastemaker.training.preference.objective import (
     residuals_of,
     weighted_sum,
 )
-from tastemaker.training.preference.pairs import Pairs, open_pairs
+from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
 from tastemaker.training.preference.reference import FrozenCopy
 from tastemaker.training.preference.statistics import estimate_of, matching
@@ -70,7 +72,6 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
             `chosen` and `rejected` (PIL images or paths), such as a `datasets.Dataset`.
         config: All options; None: those in `options`.
         output: Folder of checkpoints, metrics and the trained model.
-        cache: File to keep the encoded pairs in; None keeps them in memory alone.
         **options: Of `TrainConfig`, in place of `config`.
 
     Raises:
@@ -92,7 +93,6 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         config: TrainConfig | None = None,
         *,
         output: str | Path = "trainer_output",
-        cache: Path | None = None,
         **options: Any,
     ) -> None:
         given = None if isinstance(model, str | Path) else own_policy(model)
@@ -101,20 +101,21 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         super().__init__(config, Path(output), config.report_to)
         self.backbone = given or load_policy(config, whole=config.method == "full")
         add_text_adapters(config, self.backbone)
-        self.data = self._cache(open_pairs(pairs), cache)
-        self.sheets = self._sheets()
         self.given = given is not None
+        self.pairs = pairs
+        kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
+        self.data = self._cache(kept)
+        self.sheets = self._sheets()
         if self.sheets is None and not self.given:
             self.backbone.release_encoders(keep_text=config.text_lora is not None)
         self.backbone.prepare_training(config.dtype)
         self.reference = make_trainable(config, self.backbone)
         self.losses = build_losses(config)
         self.credit = build_credit(config, self.backbone)
-        shapes = (latents.shape[1:] for latents in self.data.latents.mean)
+        shapes = self.data.latents.shapes
         densities = timestep_densities(config, self.backbone, self.credit, shapes)
-        folder = None if self.given else kept_in(pairs, self.output)
         with self.accelerator.main_process_first():
-            self.fixed = fixed_draws(config, self.data, densities, folder)
+            self.fixed = fixed_draws(config, self.data, densities, kept)
         self.batches = PairBatches(
             self.data, self.backbone, config, densities, self.samples_per_step, self.fixed
         )
@@ -139,7 +140,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         """
         config = self.config
         inputs = {
-            "pairs": self.data.fingerprint(),
+            "pairs": self.data.encoded.fingerprint,
             "model": fingerprint(self.backbone.denoiser.state_dict()),
         }
         settings = {**config.identity(), "inputs": inputs}
@@ -147,15 +148,16 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         with artifact.claimed() as unfinished:
             if unfinished:
                 self.run()
-                prompts = [text for text in self.data.texts if text]
+                prompts = (text for _, text, _ in open_pairs(self.pairs).rows() if text)
                 write_trained_prompts(self.output, prompts, [config.model])
                 artifact.finish(steps=config.max_steps)
         return self.output
 
-    def _cache(self, pairs: Pairs, cache: Path | None) -> TrainingData:
-        with self.accelerator.main_process_first():
-            data = cache_data(pairs, self.backbone, cache)
-        return data.with_tokens(self.backbone) if self.config.text_lora is not None else data
+    def _cache(self, kept: Path | None) -> TrainingData:
+        config, posterior = self.config, self.config.sample_posterior
+        folder = kept and kept / encodings_key(self.backbone, config.model, posterior)
+        text = config.text_lora is not None
+        return cache_data(self.pairs, self.backbone, folder, posterior=posterior, text_trains=text)
 
     def _sheets(self) -> ValidationSheets | None:
         config = self.config
