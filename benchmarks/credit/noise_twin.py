@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from tastemaker.backbones import Backbone, load_backbone, select
+from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.config.loading import load
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.pairing.pair import pair
@@ -82,13 +82,14 @@ def difference(
 ) -> torch.Tensor:
     """Mean squared difference of the student's noise and the teacher's, on one keyed batch."""
     generator = keyed_generator(0, "twin", step)
-    index = torch.randint(len(data.chosen), (BATCH,), generator=generator)
+    index = torch.randint(len(data), (BATCH,), generator=generator)
     side = torch.rand(BATCH, generator=generator) < 0.5
-    clean, _ = data.latents.take(torch.where(side, data.chosen[index], data.rejected[index]))
+    chosen, rejected = data.images(index).chunk(2)
+    clean, _ = data.latents.take(torch.where(side, chosen, rejected))
     timesteps = torch.randint(teacher.num_timesteps, (BATCH,), generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
     # The first row is the empty prompt's, by which guidance draws.
-    prompt = data.prompt[index] * (torch.rand(BATCH, generator=generator) < 0.8)
+    prompt = data.prompts(index) * (torch.rand(BATCH, generator=generator) < 0.8)
     schedule = teacher.noise_schedule
     alpha, sigma = (
         each[timesteps].float()[:, None, None, None].to(teacher.device)
@@ -97,7 +98,7 @@ def difference(
     # Drawn on the CPU, so that every device sees one batch.
     clean, noise, timesteps = (each.to(teacher.device) for each in (clean, noise, timesteps))
     noisy = teacher.add_noise(clean, noise, timesteps)
-    embeddings = select(data.prompts, prompt)
+    embeddings, _ = data.text(prompt)
     embeddings = {name: value.to(teacher.device) for name, value in embeddings.items()}
     with torch.no_grad():
         v = teacher.predict(teacher.denoiser, noisy, timesteps, embeddings).float()
@@ -123,7 +124,7 @@ def main() -> None:
     twin, made = root / "twin", root / "distilled.json"
     if not made.is_file():
         own = load_backbone("nano", device="auto")
-        data = cache_data(PairSet(pairs), own, root / "cache.safetensors")
+        data = cache_data(PairSet(pairs), own, root / "encoded")
         write_json(made, {"mean_squared_difference": distill(data, twin)})
     found = {}
     for name, option in SCHEMES.items():

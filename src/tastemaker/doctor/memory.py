@@ -13,6 +13,7 @@ from tastemaker.config.runs import RunConfig
 from tastemaker.config.sections import EvaluateConfig, SamplingConfig, Section, sections_of
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import memory
+from tastemaker.doctor.disk import encodings
 from tastemaker.doctor.peak_memory import Need, Size, personalisation, reward, sampling, training
 
 SAMPLED = ("model", "base", "batch_size", "guidance_scale", "height", "width", "dtype")
@@ -67,9 +68,10 @@ def table(config: RunConfig) -> str:
         trains = f"{each.trains:,}" if each.trains else ""
         sizes = f"{_gigabytes(each.weights):>10}{_gigabytes(each.peak):>10}"
         lines.append(f"{each.section:<24}{each.pipeline:<28}{trains:>14}{sizes}")
+    lines += ["", *encodings(config, drawn_size(config))]
     most = max(found, key=lambda each: each.peak)
     there = memory(config.device)
-    lines.append(f"\nWithout what the libraries take, about {_gigabytes(LIBRARIES)}, and scorers.")
+    lines.append(f"Without what the libraries take, about {_gigabytes(LIBRARIES)}, and scorers.")
     if there is None:
         lines.append("The memory of this machine is not known.")
     elif most.peak + LIBRARIES <= there:

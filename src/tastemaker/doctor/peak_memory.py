@@ -18,6 +18,7 @@ from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
+from tastemaker.training.encoding import images_at_once
 from tastemaker.training.optimization import adamw, trainable_parameters
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
 from tastemaker.training.preference.objective import errors_of, residuals_of
@@ -183,7 +184,7 @@ def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditi
         conditioning = _embeddings(backbone, images, _dtype(backbone))
         scale = backbone.pipeline.vae_scale_factor
         height, width = (side * scale for side in backbone.latent_shape(*size)[1:])
-        backbone.vae.encode(torch.empty(1, 3, height, width))
+        backbone.vae.encode(torch.empty(images_at_once(height * width), 3, height, width))
     return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in conditioning.items()}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from tastemaker.storage.files import read_record, write_json
+from tastemaker.storage.files import atomic, read_record
 
 FILE = "trained_prompts.json"
 
@@ -20,10 +21,17 @@ def write_trained_prompts(folder: Path, prompts: Iterable[str], before: Iterable
         prompts: Of its training.
         before: Models that it was trained from; their prompts are added where known.
     """
-    hashes = set(map(_hashed, prompts))
-    for model in before:
-        hashes |= _read(Path(model)) or set()
-    write_json(folder / FILE, {"hashes": sorted(hashes)})
+    import numpy as np
+
+    known = itertools.chain.from_iterable(_read(Path(model)) or () for model in before)
+    every = itertools.chain(map(_hashed, prompts), known)
+    # As numbers and line by line: a million prompts take 8 MB.
+    hashes = np.unique(np.fromiter((int(each, 16) for each in every), np.uint64))
+    with atomic(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
+        lines = (f'\n    "{int(each):016x}"' for each in hashes)
+        file.write('{\n  "hashes": [' + next(lines, ""))
+        file.writelines(f",{line}" for line in lines)
+        file.write("\n  ]\n}\n")
 
 
 def number_trained_on(prompts: Iterable[str], models: Iterable[str | Path]) -> int | None:
