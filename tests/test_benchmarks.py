@@ -1,4 +1,4 @@
-"""Benchmark scripts still fit the library: each imports, and tables come from what is committed."""
+"""Benchmark scripts still fit the library: imports, `--help`, tables from what is committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(BENCHMARKS.glob("*/*.py"))
+SCRIPTS = sorted(BENCHMARKS.rglob("*.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,17 @@ def load(script: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_script_imports(script: Path) -> None:
-    assert load(script).__doc__
+def test_script_imports_and_has_help(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load(script)
+    assert module.__doc__
+    if "ArgumentParser(" in script.read_text(encoding="utf-8"):
+        monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        assert ended.value.code == 0
+        assert f"usage: {script.name}" in capsys.readouterr().out
 
 
 def test_tables_are_those_of_the_committed_results() -> None:

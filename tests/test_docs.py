@@ -85,7 +85,7 @@ def test_the_command_line_reads_it(line: Line) -> None:
         return
     parsed = _parsed(line.words)
     command, overrides = line.words[0], tuple(getattr(parsed, "overrides", ()))
-    if command in {"run", "doctor"} and not line.needs_a_plugin:
+    if command in {"run", "doctor", "profile"} and not line.needs_a_plugin:
         load(parsed.source, overrides)
     if command in KINDS:
         wrong = [error_of(kind, overrides) for kind in KINDS[command]]
