@@ -5,7 +5,7 @@
 
 Each row is the normal command in a process of its own: candidates, scores and pairs once a model
 and size, then `train` by LoRA and with all weights, with and without gradient checkpointing.
-Prints a table in Markdown. Pipelines that are not there yet are made (see models.py).
+Prints a table in Markdown. Pipelines that are not there yet are made (see ../speed/models.py).
 """
 
 import argparse
@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
+MODELS = HERE.parent / "speed" / "models.py"
 SAMPLING = ("num_inference_steps=1", "batch_size=1", "prompts={name: imagenet_classes, number: 1}")
 RULE = "rule={name: best_worst, scorer: sharpness}"
 
@@ -74,7 +75,7 @@ def main() -> None:
         model = options.models / f"{family}-{options.dtype}"
         if not model.is_dir():
             words = ["--family", family, "--dtype", options.dtype, "--output", str(model)]
-            subprocess.run([sys.executable, str(HERE / "models.py"), *words], check=True)
+            subprocess.run([sys.executable, str(MODELS), *words], check=True)
         folder = options.output / f"{family}-{pixels}-{options.dtype}"
         _print(row, pairs_of(model, int(pixels), folder, options.dtype))
         for method, saves in product(options.methods, (True, False)):

@@ -11,14 +11,12 @@ import torch
 
 from tastemaker.backbones import load_backbone
 from tastemaker.profiling.flops import flops, matmul_rate
-from tastemaker.profiling.training import counted_flops, pictures, single
+from tastemaker.profiling.training import counted_flops, random_pairs, single
 from tastemaker.profiling.yardsticks import Floor, PlainStep
 from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import perturb, train_config
 
 CPU = torch.device("cpu")
-PROMPTS = ["a cat", "a red dog"]
-
 Trained = Callable[..., tuple[PreferenceTrainer, PlainStep]]
 
 
@@ -41,16 +39,12 @@ def trained(tiny_model: Path, tmp_path: Path) -> Trained:
     """A trainer on two random pairs, and its plain step."""
 
     def make(**options: object) -> tuple[PreferenceTrainer, PlainStep]:
-        chosen, rejected = pictures(2, (32, 32), 1), pictures(2, (32, 32), 2)
-        rows = [
-            {"prompt": text, "chosen": one, "rejected": other}
-            for text, one, other in zip(PROMPTS, chosen, rejected, strict=True)
-        ]
+        rows = random_pairs(2, (32, 32))
         config = single(train_config(tiny_model, **{"batch_size": 2, **options}))
         backbone = load_backbone(str(tiny_model), device="cpu")
         trainer = PreferenceTrainer(backbone, rows, config, output=tmp_path)
         trainer.begin()
-        return trainer, PlainStep(trainer, [*chosen, *rejected], PROMPTS)
+        return trainer, PlainStep(trainer, rows)
 
     return make
 

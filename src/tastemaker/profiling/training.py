@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,13 @@ def profile_training(
     Returns:
         Seconds, pairs per second, ratios to the yardsticks, FLOPs, utilisation and peak memory.
     """
-    chosen, rejected = (pictures(config.batch_size, size, seed) for seed in (1, 2))
-    prompts = [f"subject {i}" for i in range(config.batch_size)]
-    rows = [
-        {"prompt": prompt, "chosen": one, "rejected": other}
-        for prompt, one, other in zip(prompts, chosen, rejected, strict=True)
-    ]
+    rows = random_pairs(config.batch_size, size)
     trainer = PreferenceTrainer(model, rows, single(config), output=folder)
     trainer.begin()
-    floor, plain = Floor(trainer), PlainStep(trainer, [*chosen, *rejected], prompts)
+    floor, plain = Floor(trainer), PlainStep(trainer, rows)
     device, dtype = trainer.accelerator.device, torch_dtype(config.dtype)
 
-    def step() -> None:
-        trainer._step([trainer.batch(trainer.done)])
-        if trainer.reads():
-            trainer.read()
-
+    step = partial(train_once, trainer)
     step()
     peak = peak_bytes(device, step)
     plain.step()
@@ -78,6 +70,30 @@ def profile_training(
             "plain": _plain_parts(plain, device),
         }
     return found
+
+
+def train_once(trainer: PreferenceTrainer) -> None:
+    """Do a trainer's next step with all that belongs to it, as `train` does."""
+    trainer._step([trainer.batch(trainer.done)])
+    if trainer.reads():
+        trainer.read()
+
+
+def random_pairs(number: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Make pairs of random pictures.
+
+    Args:
+        number: Of pairs.
+        size: Height and width in pixels.
+
+    Returns:
+        Rows of prompt, chosen and rejected.
+    """
+    sides = (pictures(number, size, seed) for seed in (1, 2))
+    return [
+        {"prompt": f"subject {i}", "chosen": chosen, "rejected": rejected}
+        for i, (chosen, rejected) in enumerate(zip(*sides, strict=True))
+    ]
 
 
 def summary(took: dict[str, list[float]], pairs: int, counted: int, rate: float) -> dict[str, Any]:

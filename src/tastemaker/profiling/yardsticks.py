@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from tastemaker.backbones.lora.adapters import adapted
@@ -47,17 +46,15 @@ class PlainStep:
 
     Args:
         trainer: Its model still has its encoders.
-        images: The chosen ones, then the rejected.
-        prompts: One per pair.
+        rows: Pairs, of prompt, chosen and rejected picture.
     """
 
-    def __init__(
-        self, trainer: PreferenceTrainer, images: Sequence[Image.Image], prompts: Sequence[str]
-    ) -> None:
+    def __init__(self, trainer: PreferenceTrainer, rows: Sequence[Mapping[str, Any]]) -> None:
         self.trainer = trainer
         self.backbone = trainer.backbone
+        images = [row[side] for side in ("chosen", "rejected") for row in rows]
         self.pixels = to_pixels(images)
-        self.prompts = list(prompts)
+        self.prompts = [row["prompt"] for row in rows]
         self.cached = trainer.batch(0).conditioning
         self.beta = trainer.beta
         self.optimizer = torch.optim.AdamW(trainer.state.weights.values(), lr=1e-6)

@@ -1,0 +1,170 @@
+"""Whole commands: `tastemaker train` and plain.py, from the shell to the saved LoRA, in turn.
+
+    python benchmarks/speed/whole.py --model nano --rounds 3
+
+Both train a LoRA of rank 8 on the same image files, as many pairs per step, fp32. Ours finds its
+pairs imported, whose seconds are printed beside, and nothing encoded by an earlier start. Writes
+its row into whole.json and whole.md beside this file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import FAMILIES
+from plain import BETA, CLIP, RATE
+
+from tastemaker.backbones.loading import resolve
+from tastemaker.core.hardware import environment
+from tastemaker.profiling.rows import between
+from tastemaker.profiling.timing import interleaved, ratios, seconds, spread
+from tastemaker.profiling.training import random_pairs
+from tastemaker.storage.files import read_json, write_json
+
+HERE = Path(__file__).parent
+CPU = torch.device("cpu")
+PAIRS = 64
+
+
+def run(*words: str, home: Path) -> None:
+    """Run a Python command with a cache folder of its own."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        env={**os.environ, "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
+
+
+def write_data(folder: Path, side: int) -> None:
+    """Write pairs as image files with metadata.jsonl, which both read."""
+    folder.mkdir()
+    lines = []
+    for number, row in enumerate(random_pairs(PAIRS, (side, side))):
+        names = {each: f"{number:03d}-{each}.png" for each in ("chosen", "rejected")}
+        for each, name in names.items():
+            row[each].save(folder / name)
+        lines.append(json.dumps({"prompt": row["prompt"], **names}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class Commands:
+    """Both commands on one model, each in folders of its own at every call.
+
+    Args:
+        model: A pipeline's folder.
+        root: For what they write.
+        steps: Optimizer steps.
+        batch: Pairs per step.
+    """
+
+    def __init__(self, model: Path, root: Path, steps: int, batch: int) -> None:
+        self.model, self.root, self.steps, self.batch = model, root, steps, batch
+        self.data, self.calls = root / "data", 0
+
+    def prepare(self) -> None:
+        """Import the images and pair them."""
+        pool, pairs, home = (self.root / each for each in ("pool", "pairs", "home"))
+        words = ("-m", "tastemaker")
+        run(*words, "import", str(pool), f"comparisons={self.data}", home=home)
+        run(*words, "pair", str(pool), str(pairs), "rule.scorer=human", home=home)
+
+    def ours(self) -> None:
+        """`tastemaker train`."""
+        place = self._place()
+        options = (
+            f"model={self.model}",
+            f"loss={{name: dpo, beta: {BETA}}}",
+            f"learning_rate={RATE}",
+            f"max_grad_norm={CLIP}",
+            f"max_steps={self.steps}",
+            f"batch_size={self.batch}",
+            "lora.r=8",
+            "report_to=null",
+        )
+        words = ("-m", "tastemaker", "train", str(self.root / "pairs"), str(place / "policy"))
+        run(*words, *options, home=place)
+
+    def plain(self) -> None:
+        """plain.py."""
+        place = self._place()
+        words = (str(HERE / "plain.py"), "--model", str(self.model), "--data", str(self.data))
+        sizes = ("--steps", str(self.steps), "--batch", str(self.batch))
+        run(*words, *sizes, "--output", str(place), home=place)
+
+    def _place(self) -> Path:
+        self.calls += 1
+        return self.root / f"call-{self.calls}"
+
+
+def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """Time both commands on one model."""
+    model = Path(resolve("nano"))
+    if options.model != "nano":
+        model = root / "model"
+        FAMILIES[options.model]().save_pretrained(model)
+    sample = json.loads((model / "unet" / "config.json").read_text())["sample_size"]
+    levels = json.loads((model / "vae" / "config.json").read_text())["block_out_channels"]
+    commands = Commands(model, root, options.steps, options.batch)
+    write_data(commands.data, sample * 2 ** (len(levels) - 1))
+    prepared = seconds(CPU, commands.prepare)
+    works = {"ours": commands.ours, "plain": commands.plain}
+    took = interleaved(CPU, works, options.rounds)
+    return {
+        "steps": options.steps,
+        "pairs": options.batch,
+        "rounds": options.rounds,
+        "environment": environment(),
+        "import_seconds": prepared,
+        "seconds": {name: spread(values) for name, values in took.items()},
+        "over_plain": ratios(took["plain"], took["ours"]),
+    }
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """Write all rows as Markdown."""
+    lines = [
+        "| model | steps x pairs | ours, s | plain, s | over plain | import before, s |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {row['steps']} x {row['pairs']} | {between(row['seconds']['ours'])}"
+        f" | {between(row['seconds']['plain'])} | {between(row['over_plain'])}"
+        f" | {row['import_seconds']:.1f} |"
+        for name, row in results.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Time both, and write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=("nano", "portraits", "tiny"), required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=16, help="pairs per step")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of whole.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        row = measure(options, Path(folder))
+    results = options.output / "whole.json"
+    found = read_json(results) if results.is_file() else {}
+    found[f"{options.model}, {options.steps} steps"] = row
+    write_json(results, found)
+    (options.output / "whole.md").write_text(as_table(found), encoding="utf-8")
+    print(as_table(found), end="")
+
+
+if __name__ == "__main__":
+    main()
