@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# What needs a GPU, in under ten minutes: the noise-predicting twin, the demo in both precisions,
-# and the memory of models of real size.
+# What needs a GPU, in under ten minutes: the demo in bf16, and speed and memory of SD1.5 and SDXL.
 #
 #   benchmarks/gpu.sh RESULTS
 #
@@ -20,19 +19,12 @@ step "machine"
 "$python" -c 'import json; from tastemaker.core.hardware import environment; print(json.dumps(environment()))' |
     tee "$results/environment.json"
 
-step "noise-predicting twin"
-"$python" benchmarks/credit/noise_twin.py --output "$work/twin" 2>&1 | tee "$results/noise_twin.log"
-cp benchmarks/credit/noise_twin.json benchmarks/credit/noise_twin.md "$results"
+step "demo, all in bf16"
+"$python" -m tastemaker run demo output="$work" generate.dtype=bf16 score.dtype=bf16 train.dtype=bf16 \
+    evaluate.dtype=bf16 2>&1 | tail -n 20 | tee "$results/demo.log"
+cp "$work/demo/report.json" "$results/demo.json"
 
-for precision in fp32 bf16; do
-    step "demo, training in $precision"
-    "$python" -m tastemaker run demo output="$work" name="demo-$precision" \
-        train.dtype="$precision" 2>&1 | tail -n 20 | tee "$results/demo-$precision.log"
-    cp "$work/demo-$precision/report.json" "$results/demo-$precision.json"
-done
-
-step "memory"
-"$python" benchmarks/memory/sweep.py --models "$work/models" --output "$work/memory" \
-    --rows sd15:512 sd15:1024 sdxl:1024 --dtype bf16 2>&1 | tee "$results/memory.md"
+step "speed and memory of SD1.5 and SDXL"
+"$python" benchmarks/speed/gpu.py --output "$results" --minutes 8 2>&1 | tee "$results/speed.log"
 
 step "all done"

@@ -11,6 +11,7 @@ into results.json and table.md beside this file.
 """
 
 import argparse
+import contextlib
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from tastemaker.config.training import TrainConfig
 from tastemaker.core.hardware import environment, torch_dtype
 from tastemaker.profiling.rows import between
 from tastemaker.profiling.timing import interleaved, ratios, spread
-from tastemaker.profiling.training import random_pairs, single, train_once
+from tastemaker.profiling.training import random_pairs, single, steps_of
 from tastemaker.profiling.yardsticks import Floor
 from tastemaker.storage.files import read_json, write_json
 from tastemaker.storage.images import to_pixels
@@ -128,11 +129,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     difference = largest_difference(first, plain, batch)
     if options.dtype == "fp32" and not difference <= TOLERANCE:
         raise SystemExit(f"losses on equal draws differ by {difference:.2g}")
-    works = {name: partial(train_once, each) for name, each in trainers.items()}
-    works |= {"floor": Floor(first).step, "plain": partial(plain.step, batch)}
-    for work in works.values():
-        work()
-    took = interleaved(first.accelerator.device, works, options.rounds)
+    with contextlib.ExitStack() as stack:
+        works = {name: stack.enter_context(steps_of(each)) for name, each in trainers.items()}
+        works |= {"floor": Floor(first).step, "plain": partial(plain.step, batch)}
+        for work in works.values():
+            work()
+        took = interleaved(first.accelerator.device, works, options.rounds)
     return {
         "pixels": side,
         "pairs": options.batch,

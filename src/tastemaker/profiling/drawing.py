@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from tastemaker.backbones import Backbone, SamplingBatch
 from tastemaker.config.sections import SamplingConfig
-from tastemaker.profiling.timing import interleaved, spread
+from tastemaker.profiling.timing import interleaved, peak_bytes, spread
 from tastemaker.storage.images import encode_png
 
 STEPS = 4
@@ -25,7 +27,7 @@ def profile_drawing(
         steps: Denoising steps that are timed; their time is scaled to the configuration's.
 
     Returns:
-        Images per second, and seconds of one denoising step and of decoding one batch.
+        Images per second, seconds of one denoising step and of decoding one batch, peak memory.
     """
     timed, whole = min(steps, config.num_inference_steps), config.num_inference_steps
     images = config.batch_size
@@ -38,16 +40,20 @@ def profile_drawing(
         num_inference_steps=timed,
         guidance_scale=backbone.guidance_scale(config.guidance_scale),
     )
-    latents = backbone.sample(batch, height=config.height, width=config.width)
+    latents: list[torch.Tensor] = []
 
     def sample() -> None:
-        backbone.sample(batch, height=config.height, width=config.width)
+        latents[:] = [backbone.sample(batch, height=config.height, width=config.width)]
 
     def decode() -> None:
-        for image in backbone.vae.decode_images(latents):
+        for image in backbone.vae.decode_images(latents[0]):
             encode_png(image)
 
-    decode()
+    def draw() -> None:
+        sample()
+        decode()
+
+    peak = peak_bytes(backbone.device, draw)
     took = interleaved(backbone.device, {"sample": sample, "decode": decode}, rounds)
     step = [each / timed for each in took["sample"]]
     return {
@@ -58,4 +64,5 @@ def profile_drawing(
         "num_inference_steps": whole,
         "timed_steps": timed,
         "images": images,
+        "peak_bytes": peak,
     }

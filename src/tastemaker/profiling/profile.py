@@ -12,18 +12,15 @@ from tastemaker.config.runs import RunConfig
 from tastemaker.config.sections import EvaluateConfig, SamplingConfig, sections_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import environment, number_of_processes, torch_device, torch_dtype
+from tastemaker.core.hardware import environment, fast_dtype, number_of_processes
 from tastemaker.doctor.memory import drawn_size
 from tastemaker.doctor.peak_memory import Size
 from tastemaker.profiling.drawing import profile_drawing
-from tastemaker.profiling.flops import matmul_rate
 from tastemaker.profiling.rows import drawing_table, guarded, parts_table, training_table
 from tastemaker.profiling.training import profile_training
 from tastemaker.training.optimization import load_policy
 
 OWN = "the run's own"
-SLOW = 0.25
-"""Precision whose matrix products have less than this share of the run's own rate is left out."""
 
 
 def profile(config: RunConfig, rounds: int = 5) -> dict[str, Any]:
@@ -106,23 +103,13 @@ def _rows(
     for change in changes:
 
         def changed(change: dict[str, Any] = change) -> dict[str, Any]:
-            if "dtype" in change:
-                _refuse_slow(own, change["dtype"])
+            if change.get("dtype") == "bf16" and fast_dtype(own.device) != "bf16":
+                raise TastemakerError("not measured: this device is slow in bf16")
             return measure(own.model_copy(update=change), False)
 
         words = ", ".join(f"{key}={str(value).lower()}" for key, value in change.items())
         rows.append(guarded(words, changed))
     return rows
-
-
-def _refuse_slow(own: Any, dtype: str) -> None:
-    """Refuse a precision in which this machine would take minutes for a step."""
-    device = torch_device(own.device)
-    rate, usual = (matmul_rate(device, torch_dtype(name)) for name in (dtype, own.dtype))
-    if rate < SLOW * usual:
-        raise TastemakerError(
-            f"not measured: {rate / 1e9:.1f} GFLOP/s here, against {usual / 1e9:.0f} in {own.dtype}"
-        )
 
 
 def _training(config: TrainConfig, size: Size, rounds: int, parts: bool) -> dict[str, Any]:

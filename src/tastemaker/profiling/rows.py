@@ -49,14 +49,16 @@ def training_table(rows: list[dict[str, Any]]) -> str:
 
 def drawing_table(rows: list[dict[str, Any]]) -> str:
     """Write rows of `profile_drawing` as Markdown."""
+    names = ("options", "images/s", "steps", "batch", "ms per step", "ms to decode", "peak memory")
     return _table(
-        ("options", "images/s", "steps", "images per batch", "ms per step", "ms to decode"),
+        names,
         rows,
         lambda row: (
             between(row["images_per_second"]),
             str(row["num_inference_steps"]),
             str(row["images"]),
             *(f"{1000 * each['median']:.0f}" for each in row["seconds"].values()),
+            gigabytes(row["peak_bytes"]),
         ),
     )
 

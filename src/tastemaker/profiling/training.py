@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,14 @@ def profile_training(
     floor, plain = Floor(trainer), PlainStep(trainer, rows)
     device, dtype = trainer.accelerator.device, torch_dtype(config.dtype)
 
-    step = partial(train_once, trainer)
-    step()
-    peak = peak_bytes(device, step)
-    plain.step()
-    counted = counted_flops(trainer, step)
-    rate = matmul_rate(device, dtype)
-    took = interleaved(device, {"step": step, "floor": floor.step, "plain": plain.step}, rounds)
+    with steps_of(trainer) as step:
+        step()
+        peak = peak_bytes(device, step)
+        plain.step()
+        counted = counted_flops(trainer, step)
+        rate = matmul_rate(device, dtype)
+        works: dict[str, Callable[[], Any]] = {"step": step, "floor": floor.step}
+        took = interleaved(device, {**works, "plain": plain.step}, rounds)
     rate = max(rate, matmul_rate(device, dtype))
     found = summary(took, config.batch_size, counted, rate)
     found["peak_bytes"] = None if peak is None else peak - _spare_bytes(trainer)
@@ -72,11 +73,21 @@ def profile_training(
     return found
 
 
-def train_once(trainer: PreferenceTrainer) -> None:
-    """Do a trainer's next step with all that belongs to it, as `train` does."""
-    trainer._step([trainer.batch(trainer.done)])
-    if trainer.reads():
-        trainer.read()
+@contextlib.contextmanager
+def steps_of(trainer: PreferenceTrainer) -> Iterator[Callable[[], None]]:
+    """Give a function that does a trainer's next step with all that belongs to it, as `run` does.
+
+    Args:
+        trainer: After `begin`.
+    """
+    with contextlib.closing(trainer._batches()) as batches:
+
+        def step() -> None:
+            trainer._step(itertools.islice(batches, 1))
+            if trainer.reads():
+                trainer.read()
+
+        yield step
 
 
 def random_pairs(number: int, size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -127,6 +138,7 @@ def single(config: TrainConfig) -> TrainConfig:
         "curriculum": None,
         "validation": ValidationConfig(),
         "report_to": None,
+        "max_steps": 10**6,  # never the last
     }
     if config.reference == "frozen_adapter":  # that of `start`, which costs what none costs
         update["reference"] = "adapters_off"

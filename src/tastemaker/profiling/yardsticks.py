@@ -95,24 +95,22 @@ class PlainStep:
         pairs, length = len(self.prompts), len(backbone.noise_schedule.alpha)
         noise = torch.randn_like(latents[:pairs]).repeat(2, 1, 1, 1)
         timesteps = torch.randint(length, (pairs,), device=latents.device).repeat(2)
-        tokens = {
-            name: torch.cat([value, value]).to(latents.device)
-            for name, value in backbone.tokenize(self.prompts).items()
-        }
-        conditioning = self.cached
-        if not trains:
-            read = {name: value[:pairs] for name, value in tokens.items()}
-            half = {name: value[:pairs] for name, value in self.cached.items()}
-            embedded = backbone.embed(backbone.text_encoders, read, half)
-            conditioning = self.cached | {
-                name: torch.cat([value, value]) for name, value in embedded.items()
+        if trains:
+            tokens = {
+                name: torch.cat([value, value]).to(latents.device)
+                for name, value in backbone.tokenize(self.prompts).items()
             }
+            conditioning = self.cached
+        else:
+            embeddings = backbone.encode_prompts(self.prompts)
+            twice = {name: torch.cat([value, value]) for name, value in embeddings.items()}
+            tokens, conditioning = None, self.cached | twice
         return NoisyBatch(
             backbone.add_noise(latents, noise, timesteps),
             timesteps,
             backbone.target(latents, noise, timesteps),
             conditioning,
-            tokens if trains else None,
+            tokens,
         )
 
     def _errors(
