@@ -35,8 +35,8 @@ from tastemaker.training.preference.trainer import PreferenceTrainer
 
 HERE = Path(__file__).parent
 EQUAL_STEPS, TOLERANCE = 4, 1e-5
-ROWS: dict[str, dict[str, Any]] = {"live": {}}
-"""Our steps: options by name."""
+ROWS: dict[str, dict[str, Any]] = {"live": {}, "cached": {"reference_draws": 2}}
+"""Options of our steps by their reference."""
 
 
 def pipeline_of(model: str, dtype: str) -> Any:

@@ -31,6 +31,7 @@ from tastemaker.storage.files import write_json
 
 HERE = Path(__file__).parent
 ROUNDS, STEPS = 5, 20
+CACHED = {"reference_draws": 1}
 FULL = {"method": "full", "reference": "frozen_copy", "gradient_checkpointing": True}
 
 
@@ -65,6 +66,8 @@ ROWS = (
     Row("sdxl", 2, 60),
     Row("sd15", 16, 40, None),
     Row("sdxl", 4, 60, None),
+    Row("sd15", 8, 40, CACHED),
+    Row("sdxl", 2, 60, CACHED),
     Row("sd15", 8, 60, FULL),
     Row("sdxl", 2, 60, {"gradient_checkpointing": True}),
     Row("sd15", 16, 90, None, compiled=True),

@@ -51,8 +51,13 @@ def trained(tiny_model: Path, tmp_path: Path) -> Trained:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"text_lora": {"r": 2}}, {"method": "full", "reference": "frozen_copy"}],
-    ids=["lora", "text", "full"],
+    [
+        {},
+        {"text_lora": {"r": 2}},
+        {"method": "full", "reference": "frozen_copy"},
+        {"method": "full", "reference": "frozen_copy", "reference_draws": 1},
+    ],
+    ids=["lora", "text", "full", "released"],
 )
 def test_plain_step_starts_at_log_two_and_trains(trained: Trained, options: dict) -> None:
     _, plain = trained(**options)
@@ -82,6 +87,12 @@ def test_step_is_floor_and_reference(trained: Trained) -> None:
     encoding = flops(plain._encoded, CPU)
     assert encoding > 0
     assert flops(plain.step, CPU) == whole + encoding
+
+
+def test_step_with_a_cached_reference_is_the_floor(trained: Trained) -> None:
+    trainer, _ = trained(reference_draws=1)
+    batch = trainer.batch(0)
+    assert flops(lambda: trainer.train_step(batch), CPU) == flops(Floor(trainer).step, CPU)
 
 
 def test_checkpointing_is_not_counted(trained: Trained) -> None:

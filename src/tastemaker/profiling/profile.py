@@ -67,7 +67,10 @@ def profile(config: RunConfig, rounds: int = 5) -> dict[str, Any]:
 
 def switched(config: TrainConfig) -> list[dict[str, Any]]:
     """Return the options that are measured beside the run's own, one row each."""
+    statistics = config.statistics
+    whole = statistics is not None and statistics.target == "reference"  # not its errors alone
     return [
+        *([] if whole else [{"reference_draws": None if config.reference_draws else 1}]),
         *_precisions(config),
         {"gradient_checkpointing": not config.gradient_checkpointing},
     ]
@@ -107,8 +110,9 @@ def _rows(
                 raise TastemakerError("not measured: this device is slow in bf16")
             return measure(own.model_copy(update=change), False)
 
-        words = ", ".join(f"{key}={str(value).lower()}" for key, value in change.items())
-        rows.append(guarded(words, changed))
+        [(key, value)] = change.items()
+        word = "null" if value is None else str(value).lower()
+        rows.append(guarded(f"{key}={word}", changed))
     return rows
 
 

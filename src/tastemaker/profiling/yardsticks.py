@@ -121,7 +121,8 @@ class PlainStep:
 
     def _reference(self, batch: NoisyBatch) -> torch.Tensor:
         trainer = self.trainer
-        if trainer.config.reference == "frozen_copy":
+        # A copy is gone once fixed draws are known; the policy takes the same time.
+        if trainer.config.reference == "frozen_copy" and trainer.fixed is None:
             other = trainer.reference
             return self._errors(other.denoiser, batch, other.text_encoders)
         networks: list[Any] = adapted(self.backbone)
