@@ -6,6 +6,7 @@ Each row is the command in a process of its own: one step, one image of 16 pixel
 Prints a table in Markdown. 100,000 prompts take some minutes.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -58,10 +59,15 @@ def tiny(folder: Path) -> Path:
     return folder
 
 
-def main(work: Path, *numbers: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, help="folder for model, prompts and pools")
+    parser.add_argument("numbers", type=int, nargs="*", default=NUMBERS)
+    given = parser.parse_args()
+    work: Path = given.work
     model = tiny(work / "model")
     print("| prompts | generate took |\n|---|---|")
-    for number in map(int, numbers or NUMBERS):
+    for number in given.numbers:
         prompts = work / f"{number}.txt"
         prompts.write_text("".join(f"a small cat {i}\n" for i in range(number)), encoding="utf-8")
         words = ("generate", str(work / str(number)), f"model={model}", f"prompts={prompts}")
@@ -76,4 +82,4 @@ def main(work: Path, *numbers: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main()

@@ -10,7 +10,7 @@ those of what was drawn, with the loading of the model.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -71,7 +71,10 @@ def cells(pool: Pool, scored: str, first: Pool) -> list[str]:
     return found
 
 
-def main(work: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, help="folder for the pools")
+    work = parser.parse_args().work
     print(f"`nano`, {PROMPTS} prompts, one image each, guidance 2.5; differences to the first row")
     print("paired by prompt, 95 % intervals. `python benchmarks/speed/samplers.py WORK`\n")
     head = ["sampler", "steps", "drawn in", "scored in", "seconds", "preference", "difference"]
@@ -86,4 +89,4 @@ def main(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
