@@ -71,7 +71,7 @@ def noisy_batch(
     if sample_posterior and std is not None:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
-    device = backbone.pipeline.device
+    device = backbone.device
     clean, noise = moved(mean, device), moved(torch.cat([noise] * sides), device)
     timesteps = moved(torch.cat([timesteps] * sides), device)
     return NoisyBatch(
