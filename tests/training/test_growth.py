@@ -9,13 +9,13 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "speed" / "growth.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory" / "pairs.py"
 
 
 @pytest.fixture(scope="module")
-def growth() -> ModuleType:
+def script() -> ModuleType:
     """The benchmark, which runs the command in processes of their own."""
-    spec = importlib.util.spec_from_file_location("growth", SCRIPT)
+    spec = importlib.util.spec_from_file_location("memory_pairs", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,12 +26,12 @@ def growth() -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS counts resident memory in bytes")
 @pytest.mark.timeout(400)
-def test_thirty_times_the_pairs_take_the_same_memory(growth: ModuleType, tmp_path: Path) -> None:
+def test_thirty_times_the_pairs_take_the_same_memory(script: ModuleType, tmp_path: Path) -> None:
     peaks = {}
     for number in (1_000, 30_000):
-        pairs = growth.write_pairs(tmp_path / str(number), number)
+        pairs = script.write_pairs(tmp_path / str(number), number)
         for name in ("first", "second"):
             output = tmp_path / str(number) / name
-            peaks[number, name] = growth.trained(pairs, output, "max_steps=3")["megabytes"]
+            peaks[number, name] = script.trained(pairs, output, "max_steps=3")["megabytes"]
     for name in ("first", "second"):
         assert peaks[30_000, name] < 1.06 * peaks[1_000, name], peaks

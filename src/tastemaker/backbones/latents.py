@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,7 @@ def kept_latents(backbone: Backbone, row: dict[str, Any]) -> torch.Tensor | None
     return own if own is not None and _same_latents(backbone.name, row["model"]) else None
 
 
+@functools.lru_cache(maxsize=64)  # asked for every image of a pool
 def _same_latents(name: str, other: str) -> bool:
     """Compare two models' VAEs; a model that is missing by now counts as the same."""
     roots = [resolve(root_of(each)) for each in (name, other)]

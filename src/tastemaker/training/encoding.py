@@ -20,12 +20,12 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, Conditioning, encoder_identity, stack
-from tastemaker.backbones.latents import kept_latents
 from tastemaker.backbones.tokens import PROMPTS_AT_ONCE
 from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere, from_main_process, number_of_processes, processes
 from tastemaker.storage.artifact import ENCODED
+from tastemaker.storage.candidates import latents_of
 from tastemaker.storage.encoding_index import EncodingIndex
 from tastemaker.storage.encodings import Shards, Tensors
 from tastemaker.storage.files import DiskError, config_key
@@ -219,13 +219,15 @@ class _Encoder:
             further = stack([backbone.image_conditioning(*each) for each in pairs])
             yield tensors | {f"{CONDITIONING}{name}": value for name, value in further.items()}
 
+    @staticmethod
     def _loaded(
-        self, kept: bool, rows: list[dict[str, Any]]
+        kept: bool, rows: list[dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """Images' rows, and their latents or pixels."""
         if kept:
-            found = (kept_latents(self.backbone, row) for row in rows)
-            return rows, torch.stack([each for each in found if each is not None])
+            return rows, torch.stack(
+                [each for row in rows if (each := latents_of(row)) is not None]
+            )
         images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
         return rows, to_pixels(images)
 

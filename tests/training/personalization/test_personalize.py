@@ -303,8 +303,8 @@ def test_killed_it_ends_as_undisturbed(
     personalize(given, tmp_path / "undisturbed")
     record = PersonalTrainer.record
 
-    def killed(self: PersonalTrainer, row: dict[str, float]) -> None:
-        record(self, row)
+    def killed(self: PersonalTrainer, *given: Any) -> None:
+        record(self, *given)
         if self.done == 3:
             raise KeyboardInterrupt
 

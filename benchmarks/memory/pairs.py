@@ -1,6 +1,6 @@
 """Peak memory and time of `tastemaker train` as the pairs become many: tiny latents, nano.
 
-    python benchmarks/speed/growth.py --output runs/growth --pairs 1000 30000 1000000
+    python benchmarks/memory/pairs.py --output runs/pairs --pairs 1000 30000 1000000
 
 Each size is trained on twice: the first training makes the encodings, the second, with another
 beta, reads them. The pool keeps latents, so that no image is decoded; 100 pairs share a prompt.
@@ -87,7 +87,7 @@ def trained(pairs: Path, output: Path, *options: str, model: str = "nano") -> di
 
 
 def main() -> None:
-    """Measure every size, and write `growth.json` and a table."""
+    """Measure every size, and write `pairs.json` and a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pairs", type=int, nargs="+", default=[1_000, 30_000, 1_000_000])
@@ -103,7 +103,7 @@ def main() -> None:
             row = {"pairs": number, "training": name, **trained(pairs, folder / name, *options)}
             print("| {pairs:,} | {training} | {seconds:.1f} | {megabytes:.0f} |".format(**row))
             found.append(row)
-    write_json(given.output / "growth.json", found)
+    write_json(given.output / "pairs.json", found)
 
 
 if __name__ == "__main__":
