@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from tastemaker.core.hardware import environment
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(BENCHMARKS.rglob("*.py"))
 
@@ -52,6 +54,21 @@ def test_script_imports_and_has_help(
             module.main()
         assert ended.value.code == 0
         assert f"usage: {script.name}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rows_for_a_gpu_go_through_on_a_small_model() -> None:
+    gpu = load(BENCHMARKS / "speed" / "gpu.py")
+    rows = (
+        gpu.Row("tiny", 1, 0, gpu.CACHED),
+        gpu.Row("tiny", 1, 0, {"lora": {"r": 2, "target_modules": ["no_such_layer"]}}),
+        gpu.Row("tiny", 1, 10**6),
+        gpu.Row("tiny", 1, 0, None, compiled=True),
+    )
+    found = list(gpu.measured(rows, 1.0, tiny=True))
+    assert [row.get("error", "")[:12] for row in found] == ["", "lora.target_", "left out: no", ""]
+    text = gpu.as_text({"environment": environment(), "dtype": "fp32", "rows": found})
+    assert text.count("| tiny, batch 1") == 4
 
 
 def test_tables_are_those_of_the_committed_results() -> None:

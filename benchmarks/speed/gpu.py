@@ -85,12 +85,11 @@ def training(row: Row, dtype: str, device: str) -> dict[str, Any]:
     config = TrainConfig(
         model="random weights",
         loss={"name": "dpo", "beta": 2000},
-        lora={"r": 16},
         batch_size=row.batch,
         dtype=dtype,
         device=device,
         report_to=None,
-        **options,
+        **{"lora": {"r": 16}, **options},
     )
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     with tempfile.TemporaryDirectory() as folder:

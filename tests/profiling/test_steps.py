@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from families import FAMILIES
 from tastemaker.backbones import load_backbone
 from tastemaker.profiling.flops import flops, matmul_rate
 from tastemaker.profiling.training import counted_flops, random_pairs, single
@@ -38,15 +39,27 @@ def test_matrices_are_multiplied_at_some_rate() -> None:
 def trained(tiny_model: Path, tmp_path: Path) -> Trained:
     """A trainer on two random pairs, and its plain step."""
 
-    def make(**options: object) -> tuple[PreferenceTrainer, PlainStep]:
-        rows = random_pairs(2, (32, 32))
-        config = single(train_config(tiny_model, **{"batch_size": 2, **options}))
-        backbone = load_backbone(str(tiny_model), device="cpu")
+    def make(model: Path = tiny_model, **options: object) -> tuple[PreferenceTrainer, PlainStep]:
+        backbone = load_backbone(str(model), device="cpu")
+        rows = random_pairs(2, backbone.sides)
+        config = single(train_config(model, **{"batch_size": 2, **options}))
         trainer = PreferenceTrainer(backbone, rows, config, output=tmp_path)
         trainer.begin()
         return trainer, PlainStep(trainer, rows)
 
     return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_yardsticks(
+    trained: Trained, models: dict[str, Path], family: str
+) -> None:
+    trainer, plain = trained(models[family])
+    assert plain.step() == pytest.approx(math.log(2), abs=1e-4)
+    batch = trainer.batch(0, pairs=[0, 1])
+    for name, value in plain._encoded().conditioning.items():
+        torch.testing.assert_close(value, batch.conditioning[name])
+    assert flops(Floor(trainer).step, CPU) > 0
 
 
 @pytest.mark.parametrize(
@@ -66,13 +79,6 @@ def test_plain_step_starts_at_log_two_and_trains(trained: Trained, options: dict
     plain.step()
     after = plain.trainer.state.weights.values()
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-
-
-def test_plain_step_reads_what_the_cache_holds(trained: Trained) -> None:
-    trainer, plain = trained()
-    batch = trainer.batch(0, pairs=[0, 1])
-    for name, value in plain._encoded().conditioning.items():
-        torch.testing.assert_close(value, batch.conditioning[name])
 
 
 def test_step_is_floor_and_reference(trained: Trained) -> None:

@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     speed = _verb(verbs, "profile", "speed of a run's training step", PROFILE, profile_command)
     speed.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
-    speed.add_argument("--rounds", type=int, default=5, help="times that each step is timed")
+    speed.add_argument("--rounds", type=int, default=3, help="times that each step is timed")
     speed.add_argument("--json", metavar="FILE", help="write the numbers to a file too")
     speed.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     return parser

@@ -23,7 +23,7 @@ from tastemaker.training.optimization import load_policy
 OWN = "the run's own"
 
 
-def profile(config: RunConfig, rounds: int = 5) -> dict[str, Any]:
+def profile(config: RunConfig, rounds: int = 3) -> dict[str, Any]:
     """Measure a run's first training on pairs and its drawing.
 
     Pictures and prompts are made up: what a step takes does not depend on them.
