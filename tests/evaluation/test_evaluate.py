@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image, ImageStat
 
 from tastemaker.config.sections import EvaluateConfig, ReportConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.registry import SCORERS
 from tastemaker.evaluation.comparison import compare
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.metrics.features import feature_network
@@ -20,7 +26,7 @@ from tastemaker.metrics.inception_score import inception_score
 from tastemaker.metrics.kernel_distance import kernel_distance
 from tastemaker.reporting.report import report
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.files import write_json, write_text
+from tastemaker.storage.files import read_json, write_json, write_text
 from tastemaker.storage.images import decode
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
@@ -138,13 +144,91 @@ def test_metrics_are_reached_by_name(judged: tuple[EvaluateConfig, Path]) -> Non
     features, names = network.features(images), [str(i) for i in range(4)]
     expected = kernel_distance(features, features, names, names)
     model = found["models"]["policy"]
-    assert model["kernel"]["nano_judge"]["value"] == pytest.approx(expected.value)
+    assert model["kernel"]["nano_judge"]["value"] == expected.value
     assert model["kernel"]["nano_judge"]["dimension"] == features.shape[1]
     assert set(model["frechet"]["nano_judge"]) >= {"value", "stderr", "real_to_real", "images"}
     score = inception_score(images, Averages(), splits=2)
     entry = model["inception_score"]["torchscript:averages"]
-    assert (entry["value"], entry["std"]) == pytest.approx((score.mean, score.std))
+    assert (entry["value"], entry["std"]) == (score.mean, score.std)
     assert (entry["name"], entry["images"], entry["splits"]) == ("classifier score", 4, 2)
+
+
+@pytest.fixture
+def looks() -> Counter[str]:
+    """Images that each of two registered networks, which give features, looked at."""
+    seen: Counter[str] = Counter()
+
+    def register(name: str) -> None:
+        @SCORERS.register(name)
+        class Looks:
+            def to(self, device: torch.device, dtype: torch.dtype) -> Looks:
+                return self
+
+            def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+                seen[name] += len(images)
+                return torch.tensor([ImageStat.Stat(image).mean for image in images])
+
+            def __call__(self, images: Any, prompts: Any) -> torch.Tensor:
+                return self.features(images).mean(1)
+
+    register("looks_once")
+    register("looks_later")
+    return seen
+
+
+def test_a_second_evaluation_computes_what_is_missing_alone(
+    judged: tuple[EvaluateConfig, Path], looks: Counter[str], tmp_path: Path
+) -> None:
+    config, folder = judged
+    pools = tmp_path / "pools"
+    for name in ("base", "policy"):
+        shutil.copytree(folder / "pools" / name, pools / name)
+    real = tmp_path / "real"
+    shutil.copytree(folder / "pools" / "base", real)
+    write_json(real / "done.json", {**read_json(real / "done.json"), "key": "another"})
+    report = tmp_path / "report.json"
+
+    def judge(*features: str, **options: Any) -> dict[str, Any]:
+        given = config.model_dump(mode="json") | {"features": features, "real": str(real)}
+        section = EvaluateConfig.model_validate(given | options)
+        evaluate(section, {"policy": "nano"}, pools, report)
+        return read_report(report)
+
+    first = judge("looks_once")
+    assert looks == {"looks_once": 3 * 4}
+    written = report.stat().st_mtime_ns
+    assert judge("looks_once", device="auto") == first
+    assert report.stat().st_mtime_ns == written
+    report.unlink()
+    assert judge("looks_once") == first
+    both = judge("looks_once", "looks_later")
+    assert looks == {"looks_once": 3 * 4, "looks_later": 3 * 4}
+    assert both["key"] != first["key"]
+    write_json(real / "done.json", {**read_json(real / "done.json"), "key": "changed"})
+    assert judge("looks_once")["key"] != first["key"]
+    assert looks == {"looks_once": 4 * 4, "looks_later": 3 * 4}
+
+
+WITHOUT_TORCH = """
+import json, sys
+from pathlib import Path
+
+sys.modules["torch"] = None
+from tastemaker.config.sections import EvaluateConfig
+from tastemaker.evaluation.evaluate import evaluate
+
+config, folder = EvaluateConfig.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2])
+evaluate(config, {"policy": "nano"}, folder / "pools", folder / "all.json")
+"""
+
+
+def test_a_finished_evaluation_returns_without_torch(judged: tuple[EvaluateConfig, Path]) -> None:
+    config, folder = judged
+    text = (folder / "all.json").read_text(encoding="utf-8")
+    words = [sys.executable, "-c", WITHOUT_TORCH, config.model_dump_json(), str(folder)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert (folder / "all.json").read_text(encoding="utf-8") == text
 
 
 def test_metrics_are_on_the_page(judged: tuple[EvaluateConfig, Path], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.metrics.equal_sets import equal_sets
-from tastemaker.metrics.named import INCEPTION_LABEL, Captions, Features, frechet, kernel
+from tastemaker.metrics.named import Captions, Features, frechet, kernel
+from tastemaker.metrics.networks import INCEPTION_LABEL
 
 captions = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40)
 

@@ -12,10 +12,12 @@ from tastemaker.backbones.places import index_of, root_of
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.hardware import from_main_process
 from tastemaker.core.values import checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.evaluation.comparison import compare
 from tastemaker.evaluation.measures import add_measures, check_measures
+from tastemaker.evaluation.report_key import SCORES_DTYPE, report_key, up_to_date
 from tastemaker.preflight import check, check_loading
 from tastemaker.sampling.plans import plan
 from tastemaker.scorers.pool import score_pools
@@ -27,6 +29,9 @@ from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
 
 SHARD_SIZE = 256
+
+FEATURES = "features"
+"""Folder beside the pools of what metrics compute of their images."""
 
 MEASURING = ("scorers", "judge", "real", "features", "metrics")
 """Options that do not enter the images."""
@@ -40,6 +45,8 @@ def evaluate(
     report: Path,
 ) -> Path:
     """Draw images of equal prompts and seeds by every model, score and compare them.
+
+    Nothing is loaded or computed where `report` is of these very models, options and images.
 
     Args:
         config: Base model, prompts, scorers and sampling options.
@@ -71,18 +78,21 @@ def evaluate(
         name: _artifact(_drawn(config, name), name, model, prompts, output / name)
         for name, model in judged.items()
     }
+    stated = {"prompts_trained_on": shared, "judge": config.judge}
+    if from_main_process(lambda: up_to_date(report, config, artifacts, **stated)):
+        return report
+
     pools = {
         name: _draw(_drawn(config, name), model, prompts, artifacts[name], look)
         for name, model in judged.items()
     }
-    score_pools(list(pools.values()), config.scorers, device=config.device)
-    columns = [scorer.column for scorer in config.scorers]
-    result = compare(pools, columns, len(prompts))
-    result |= {"prompts_trained_on": shared, "judge": config.judge}
+    score_pools(list(pools.values()), config.scorers, device=config.device, dtype=SCORES_DTYPE)
+    result = compare(pools, [scorer.column for scorer in config.scorers], len(prompts)) | stated
     for name in models:
         if words := config.switches(name).words:
             result["models"][name]["drawn_with"] = words
-    add_measures(result, pools, config)
+    add_measures(result, pools, config, output / FEATURES)
+    result["key"] = report_key(config, artifacts, **stated)
     with exclusive(report.parent):
         write_json(report, result)
     return report
@@ -90,7 +100,7 @@ def evaluate(
 
 def _check_names(models: Mapping[str, Path | str]) -> None:
     """Refuse names of models that cannot be folders beside one another and the base's."""
-    folders = {"base"}
+    folders = {"base", FEATURES}
     for name in models:
         try:
             folder = checked_name(name).casefold()
@@ -99,7 +109,7 @@ def _check_names(models: Mapping[str, Path | str]) -> None:
         if folder in folders:
             raise TastemakerError(
                 f"a judged model cannot be named {name!r}: there is such a folder already (the base"
-                " has 'base')."
+                f" has 'base', what is computed of images {FEATURES!r})."
             )
         folders.add(folder)
 

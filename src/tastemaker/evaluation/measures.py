@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import METRICS
-from tastemaker.storage.images import decode
-from tastemaker.storage.parquet import read_table
+from tastemaker.metrics.networks import Network, features_identity
+from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.trained_prompts import normalized_prompt
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from tastemaker.metrics.kept import Batches, Kept
 
 
 def check_measures(config: EvaluateConfig, prompts: int) -> None:
@@ -37,29 +41,34 @@ def check_measures(config: EvaluateConfig, prompts: int) -> None:
             )
 
 
-def add_measures(result: dict[str, Any], pools: Mapping[str, Pool], config: EvaluateConfig) -> None:
+def add_measures(
+    result: dict[str, Any], pools: Mapping[str, Pool], config: EvaluateConfig, folder: Path
+) -> None:
     """Add the configured metrics of every model, and with real images its hues against the base's.
 
     Args:
         result: Return value of `compare`; gets the metrics' names, and each model a key per name.
         pools: Model name to pool.
         config: Metrics, features and the pool of real images.
+        folder: Keeps what is computed of the images.
 
     Raises:
         TastemakerError: Unknown features, or too few images.
     """
+    from tastemaker.metrics.kept import Kept
     from tastemaker.metrics.named import Images
 
+    kept = Kept(folder)
     models = result["models"]
     metrics = [(each.name, METRICS.bind(each.name, each.options)) for each in config.metrics]
     compared = [(name, metric) for name, metric in metrics if _compares(name)]
     result["metrics"] = list(dict(metrics))
     if config.real is not None:
-        _add_distances(models, pools, Pool(Path(config.real).expanduser()), config, compared)
-        _add_hues(models, pools)
+        _add_distances(models, pools, Pool(Path(config.real).expanduser()), config, compared, kept)
+        _add_hues(models, pools, kept)
     for model, pool in pools.items():
-        read = functools.partial(_images, pool)
-        images = Images(read, config.device, config.batch_size, config.seed)
+        read, rows = partial(_images, pool), partial(kept.rows, pool)
+        images = Images(read, rows, config.device, config.batch_size, config.seed)
         for name, metric in metrics:
             if not _compares(name):
                 models[model].setdefault(name, {}).update(metric(images))
@@ -76,27 +85,45 @@ def _add_distances(
     real: Pool,
     config: EvaluateConfig,
     metrics: Sequence[tuple[str, Callable[..., dict[str, Any]]]],
+    kept: Kept,
 ) -> None:
-    from tastemaker.metrics.features import feature_network
     from tastemaker.metrics.named import Captions, Features
 
     captions = Captions(_captions(pools["base"]), _captions(real), config.seed)
     for features in config.features if metrics else ():
-        network = feature_network(features, device=config.device, batch_size=config.batch_size)
-        there = network.features(_images(real))
+        network = features_identity(features)
+        load = functools.cache(partial(_load, features, config))
+        there = kept.rows(real, network, load)
         for model, pool in pools.items():
-            both = Features(network.features(_images(pool)), there, captions, network.label)
+            rows = kept.rows(pool, network, load)
+            keys = {"pool": finished_key(pool.folder), "real": finished_key(real.folder)}
+            depends = {**network._asdict(), **keys, "seed": config.seed}
+            resampled = partial(kept.values, "frechet resamples", **depends)
+            both = Features(rows, there, captions, network.label, resampled)
             for name, metric in metrics:
                 models[model].setdefault(name, {}).update(metric(both))
 
 
-def _add_hues(models: dict[str, Any], pools: Mapping[str, Pool]) -> None:
-    from tastemaker.metrics.hue import hue_distance
+def _load(features: str, config: EvaluateConfig) -> Batches:
+    from tastemaker.metrics.features import feature_network
 
-    base = list(_images(pools["base"]))
-    for model, pool in pools.items():
+    network = feature_network(features, device=config.device, batch_size=config.batch_size)
+    return network.features.batches
+
+
+def _add_hues(models: dict[str, Any], pools: Mapping[str, Pool], kept: Kept) -> None:
+    from tastemaker.metrics.hue import hue_batches, mean_hue_difference
+
+    hues = {
+        model: [
+            None if math.isnan(hue) else hue
+            for (hue,) in kept.rows(pool, Network("hue", {}), lambda: hue_batches).tolist()
+        ]
+        for model, pool in pools.items()
+    }
+    for model in pools:
         if model != "base":
-            models[model]["hue_distance"] = hue_distance(_images(pool), base)
+            models[model]["hue_distance"] = mean_hue_difference(hues[model], hues["base"])
 
 
 def _captions(pool: Pool) -> list[str]:
@@ -106,6 +133,7 @@ def _captions(pool: Pool) -> list[str]:
 
 def _images(pool: Pool) -> Iterator[Image.Image]:
     """Read the pictures of a pool in order, with one shard in memory."""
+    from tastemaker.metrics.kept import pool_images
+
     for shard in pool.shards():
-        for row in read_table(shard, ("candidate_id", "image")).to_pylist():
-            yield decode(row["image"]["bytes"], row["candidate_id"])
+        yield from pool_images(shard)

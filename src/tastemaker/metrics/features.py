@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +17,27 @@ from torch import Tensor, nn
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import torch_device
 from tastemaker.core.registry import SCORERS
-from tastemaker.metrics.frechet import image_features
-from tastemaker.metrics.named import INCEPTION, INCEPTION_LABEL
+from tastemaker.metrics.frechet import feature_batches, one_matrix
+from tastemaker.metrics.networks import INCEPTION, INCEPTION_LABEL, is_torchscript
 
-TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
+
+@dataclass(frozen=True)
+class Extractor:
+    """Function from images to their features, [n, d], float64 on the CPU, in their order.
+
+    Args:
+        batches: The same batch by batch.
+    """
+
+    batches: Callable[[Iterable[Image.Image]], Iterator[Tensor]]
+
+    def __call__(self, images: Iterable[Image.Image]) -> Tensor:
+        """Return the features of all images.
+
+        Raises:
+            TastemakerError: No images.
+        """
+        return one_matrix(self.batches(images))
 
 
 class FeatureNetwork(NamedTuple):
@@ -27,11 +45,11 @@ class FeatureNetwork(NamedTuple):
 
     Attributes:
         label: What the features are, for instance "clip:my-clip".
-        features: From images to [n, d], float64 on the CPU, in their order.
+        features: From images to [n, d].
     """
 
     label: str
-    features: Callable[[Iterable[Image.Image]], Tensor]
+    features: Extractor
 
 
 def feature_network(
@@ -78,7 +96,7 @@ def feature_network(
     path = Path(name_or_path).expanduser()
     if name_or_path == INCEPTION:
         return FeatureNetwork(INCEPTION_LABEL, _of_pixels(_inception(), where, batch_size))
-    if path.is_file() or path.suffix in TORCHSCRIPT:
+    if is_torchscript(path):
         return FeatureNetwork(
             f"torchscript:{path.stem}", _of_pixels(_torchscript(path), where, batch_size)
         )
@@ -104,7 +122,7 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
     path = Path(name_or_path).expanduser()
     if name_or_path == INCEPTION:
         _inception()
-    elif path.is_file() or path.suffix in TORCHSCRIPT:
+    elif is_torchscript(path):
         _torchscript(path)
     elif name_or_path in SCORERS:
         SCORERS.validate(name_or_path, {})
@@ -119,22 +137,37 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
             raise _no_features(name_or_path, error) from error
 
 
-def classifier_network(name_or_path: str) -> tuple[str, nn.Module]:
+def classifier_network(name_or_path: str) -> nn.Module:
     """Load a classifier from pixels in [0, 1], [n, 3, height, width], to logits.
 
     Args:
         name_or_path: `inception`, or a TorchScript file.
 
     Returns:
-        Its label, and the network.
+        The network.
 
     Raises:
         TastemakerError: The network does not exist, or it cannot be loaded.
     """
     if name_or_path == INCEPTION:
-        return "Inception", _inception("logits_unbiased")
-    path = Path(name_or_path).expanduser()
-    return f"torchscript:{path.stem}", _torchscript(path)
+        return _inception("logits_unbiased")
+    return _torchscript(Path(name_or_path).expanduser())
+
+
+def classifier_batches(
+    name_or_path: str, device: str, batch_size: int
+) -> Callable[[Iterable[Image.Image]], Iterator[Tensor]]:
+    """Load a classifier as a function from images to their logits, [n, classes].
+
+    Args:
+        name_or_path: As of `classifier_network`.
+        device: "cpu", "auto", "cuda" or "mps".
+        batch_size: Images per network pass.
+
+    Raises:
+        TastemakerError: As of `classifier_network`.
+    """
+    return _of_pixels(classifier_network(name_or_path), torch_device(device), batch_size).batches
 
 
 def _no_features(name: str, error: TastemakerError) -> TastemakerError:
@@ -144,22 +177,19 @@ def _no_features(name: str, error: TastemakerError) -> TastemakerError:
     )
 
 
-def _of_pixels(
-    network: nn.Module, device: torch.device, batch_size: int
-) -> Callable[[Iterable[Image.Image]], Tensor]:
-    return functools.partial(
-        image_features, network=network.to(device).eval(), batch_size=batch_size
-    )
+def _of_pixels(network: nn.Module, device: torch.device, batch_size: int) -> Extractor:
+    network = network.to(device).eval()
+    return Extractor(functools.partial(feature_batches, network=network, batch_size=batch_size))
 
 
 def _of_scorer(
     name: str, options: dict[str, str], device: torch.device, batch_size: int
-) -> Callable[[Iterable[Image.Image]], Tensor]:
+) -> Extractor:
     scorer = SCORERS.bind(name, options)().to(device, torch.float32)
     extract = getattr(scorer, "features", None)
     if not callable(extract):
         raise _scores_alone(name)
-    return functools.partial(_in_batches, extract=extract, batch_size=batch_size)
+    return Extractor(functools.partial(_in_batches, extract=extract, batch_size=batch_size))
 
 
 def _scores_alone(name: str) -> TastemakerError:
@@ -171,15 +201,11 @@ def _in_batches(
     images: Iterable[Image.Image],
     extract: Callable[[Sequence[Image.Image]], Tensor],
     batch_size: int,
-) -> Tensor:
+) -> Iterator[Tensor]:
     """Features by a function that takes pictures of any size, as a scorer's does."""
     stream = iter(images)
-    rows: list[Tensor] = []
     while batch := [image.convert("RGB") for image in islice(stream, batch_size)]:
-        rows.append(extract(batch).cpu().double())
-    if not rows:
-        raise TastemakerError("there are no images to measure; give at least one.")
-    return torch.cat(rows)
+        yield extract(batch).cpu().double()
 
 
 def _torchscript(path: Path) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -67,6 +67,7 @@ def frechet_stderr(
     *,
     resamples: int = 50,
     seed: int = 0,
+    values: list[float] | None = None,
 ) -> float:
     """Standard error of a Frechet distance: its deviation over resamples of the clusters.
 
@@ -81,6 +82,7 @@ def frechet_stderr(
         clusters_b: The same of the other set.
         resamples: How many, 2 or more; 50 give the error within some 10%.
         seed: Of the resamples.
+        values: Distances of the first resamples where they are known; gets those of all.
 
     Returns:
         The standard error; NaN where a side has one cluster alone.
@@ -93,10 +95,12 @@ def frechet_stderr(
         return math.nan
     generator = keyed_generator(seed, "frechet resamples")
     together = rows_a.keys() == rows_b.keys()
-    values = []
-    for _ in range(resamples):
+    values = [] if values is None else values
+    for number in range(resamples):
         chosen = _chosen(rows_a, generator)
         others = chosen if together else _chosen(rows_b, generator)
+        if number < len(values):
+            continue
         part_a = features_a[[row for name in chosen for row in rows_a[name]]]
         part_b = features_b[[row for name in others for row in rows_b[name]]]
         values.append(frechet_distance(part_a, part_b))
@@ -183,7 +187,6 @@ def frechet_images(
     return frechet_distance(a, b)
 
 
-@torch.no_grad()
 def image_features(
     images: Iterable[Image.Image],
     network: Callable[[Tensor], Tensor],
@@ -191,6 +194,38 @@ def image_features(
     batch_size: int = 64,
 ) -> Tensor:
     """Features of images, or any other row that a network gives for each: `f_i = network(x_i)`.
+
+    Args:
+        images: As of `feature_batches`.
+        network: As of `feature_batches`.
+        batch_size: Images a pass, 1 or more.
+
+    Returns:
+        [images, d], float64 on the CPU, in the order of the images.
+
+    Raises:
+        TastemakerError: No images, or an error of `feature_batches`.
+    """
+    return one_matrix(feature_batches(images, network, batch_size))
+
+
+def one_matrix(parts: Iterable[Tensor]) -> Tensor:
+    """Join the rows of images that come in batches.
+
+    Raises:
+        TastemakerError: There are none.
+    """
+    rows = list(parts)
+    if not rows:
+        raise TastemakerError("there are no images to measure; give at least one.")
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def feature_batches(
+    images: Iterable[Image.Image], network: Callable[[Tensor], Tensor], batch_size: int
+) -> Iterator[Tensor]:
+    """Features of images, batch by batch.
 
     A module works in the device and precision of its parameters and is left in evaluation mode, in
     which an image's row does not depend on the others of its batch.
@@ -200,12 +235,11 @@ def image_features(
         network: From pixels in [0, 1], [n, 3, height, width], to [n, d].
         batch_size: Images a pass, 1 or more.
 
-    Returns:
-        [images, d], float64 on the CPU, in the order of the images.
+    Yields:
+        [n, d], float64 on the CPU, in the order of the images.
 
     Raises:
-        TastemakerError: No images, images of several sizes, or outputs that are not a finite
-            matrix.
+        TastemakerError: Images of several sizes, or outputs that are not a finite matrix.
     """
     if batch_size < 1:
         raise TastemakerError(f"batch_size is {batch_size}; it must be 1 or more.")
@@ -214,7 +248,6 @@ def image_features(
         network.eval()
         like = next((p for p in network.parameters() if p.is_floating_point()), like)
     stream = iter(images)
-    rows: list[Tensor] = []
     size = None
     while batch := [image.convert("RGB") for image in islice(stream, batch_size)]:
         size = size or batch[0].size
@@ -230,7 +263,4 @@ def image_features(
             )
         if not output.isfinite().all():
             raise TastemakerError("the network gave NaN or infinity; run it in float32.")
-        rows.append(output.cpu().double())
-    if not rows:
-        raise TastemakerError("there are no images to measure; give at least one.")
-    return torch.cat(rows)
+        yield output.cpu().double()

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Below this share of its length the sum of hues is rounding, and points nowhere.
 SMALLEST_RESULTANT = 1e-9
+
+MISSING = math.inf
+"""Hue of an image that is not there; None is that of an image without one."""
 
 
 def mean_hue(image: Image.Image) -> float | None:
@@ -56,6 +63,15 @@ def mean_hue(image: Image.Image) -> float | None:
     return float(np.angle(total, deg=True)) % 360 % 360
 
 
+def hue_batches(images: Iterable[Image.Image]) -> Iterator[Tensor]:
+    """Yield the mean hue of one image after the other, [1, 1], NaN for one without."""
+    import torch
+
+    for image in images:
+        hue = mean_hue(image)
+        yield torch.tensor([[math.nan if hue is None else hue]], dtype=torch.float64)
+
+
 def hue_difference(a: float, b: float) -> float:
     """Circular difference of two hues: `|((a - b + 180) mod 360) - 180|`.
 
@@ -79,8 +95,6 @@ def hue_distance(images: Iterable[Image.Image], base_images: Iterable[Image.Imag
     `E |h(x) - h(x_base)|`, over the pairs of one prompt and seed. It shows the colour drift that
     preference optimisation can bring, whose direction may differ from image to image.
 
-    Pairs in which an image has no mean hue (see `mean_hue`) are left out.
-
     Args:
         images: The policy's images, read once.
         base_images: The base's images of the same prompts and seeds, in the same order.
@@ -100,15 +114,36 @@ def hue_distance(images: Iterable[Image.Image], base_images: Iterable[Image.Imag
     References:
         Na et al. (HG-DPO), arXiv 2405.20216.
     """
+    return mean_hue_difference(map(mean_hue, images), map(mean_hue, base_images))
+
+
+def mean_hue_difference(hues: Iterable[float | None], base_hues: Iterable[float | None]) -> float:
+    """Mean circular difference of hues.
+
+    Pairs in which an image has no mean hue (see `mean_hue`) are left out.
+
+    Args:
+        hues: Of the policy's images, degrees.
+        base_hues: Of the base's images of the same prompts and seeds, in the same order.
+
+    Returns:
+        Degrees in [0, 180].
+
+    Raises:
+        TastemakerError: The numbers of images differ, or no pair has two hues.
+
+    Example:
+        >>> mean_hue_difference([350.0, None], [10.0, 20.0])
+        20.0
+    """
     differences: list[float] = []
     pairs = 0
-    for image, base_image in zip_longest(images, base_images):
-        if image is None or base_image is None:
+    for hue, base_hue in zip_longest(hues, base_hues, fillvalue=MISSING):
+        if MISSING in (hue, base_hue):
             raise TastemakerError(
                 "there are more images on one side; give those of the same prompts and seeds."
             )
         pairs += 1
-        hue, base_hue = mean_hue(image), mean_hue(base_image)
         if hue is not None and base_hue is not None:
             differences.append(hue_difference(hue, base_hue))
     if not differences:

@@ -77,7 +77,15 @@ def inception_score(
     """
     if splits < 1:
         raise TastemakerError(f"splits is {splits}; it must be 1 or more.")
-    logits = image_features(images, classifier, batch_size=batch_size)
+    return logits_score(image_features(images, classifier, batch_size=batch_size), splits, seed)
+
+
+def logits_score(logits: Tensor, splits: int, seed: int) -> InceptionScore:
+    """Inception Score of images whose logits are known, [n, classes], float64.
+
+    Raises:
+        TastemakerError: Fewer images than splits.
+    """
     if len(logits) < splits:
         raise TastemakerError(
             f"{len(logits)} images cannot be cut into {splits} splits; give more, or lower splits."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image
@@ -15,12 +16,17 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import METRICS
 from tastemaker.core.values import Names
 from tastemaker.metrics.equal_sets import EqualSets, Rows, captions_match, equal_sets, pick_equal
+from tastemaker.metrics.networks import (
+    INCEPTION,
+    INCEPTION_LABEL,
+    Network,
+    classifier_identity,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INCEPTION = "inception"
-INCEPTION_LABEL = "Inception pool3"
+    from tastemaker.metrics.kept import Batches
 
 Entry = dict[str, dict[str, Any]]
 """Values of `report.json` by the label of features or classifier."""
@@ -65,12 +71,14 @@ class Features:
         real: Features of the real images, [m, d].
         captions: Captions of both, in the same order.
         label: Name of the features.
+        resampled: Keeps distances of resamples that are added to its list.
     """
 
     drawn: Tensor
     real: Tensor
     captions: Captions
     label: str
+    resampled: Callable[[], AbstractContextManager[list[float]]] = lambda: nullcontext([])
 
     def entry(self, name: str, value: float, stderr: float, images: int, matched: bool) -> Entry:
         """Return an entry of `report.json`, under the label of the features.
@@ -97,12 +105,15 @@ class Images:
 
     Args:
         read: Reads the images from the first to the last.
+        rows: Returns what a network gives for each image, [n, d], float64. It is computed once for
+            images and network: the second argument, which loads it, may not be called.
         device: "cpu", "auto", "cuda" or "mps".
         batch_size: Images per network pass.
         seed: Seed of random choices.
     """
 
     read: Callable[[], Iterable[Image.Image]]
+    rows: Callable[[Network, Callable[[], Batches]], Tensor]
     device: str
     batch_size: int
     seed: int
@@ -133,13 +144,10 @@ def frechet(features: Features) -> Entry:
         )
     here, there = features.drawn[sets.drawn], real[sets.real]
     names = _named(captions, sets.drawn, sets.real)
-    found = features.entry(
-        "Frechet distance",
-        frechet_distance(here, there),
-        frechet_stderr(here, there, *names, seed=captions.seed),
-        len(sets.real),
-        sets.matched,
-    )
+    with features.resampled() as values:
+        stderr = frechet_stderr(here, there, *names, seed=captions.seed, values=values)
+    distance, images = frechet_distance(here, there), len(sets.real)
+    found = features.entry("Frechet distance", distance, stderr, images, sets.matched)
     found[features.label]["real_to_real"] = frechet_distance(real[sets.others], there)
     return found
 
@@ -191,18 +199,12 @@ def inception_score(
     Raises:
         TastemakerError: Fewer images than splits, or images of several sizes.
     """
-    from tastemaker.core.hardware import torch_device
-    from tastemaker.metrics import inception_score as scores
-    from tastemaker.metrics.features import classifier_network
+    from tastemaker.metrics.features import classifier_batches
+    from tastemaker.metrics.inception_score import logits_score
 
-    label, network = classifier_network(classifier)
-    score = scores.inception_score(
-        images.read(),
-        network.to(torch_device(images.device)),
-        splits=splits,
-        batch_size=images.batch_size,
-        seed=images.seed,
-    )
+    network = classifier_identity(classifier)
+    load = partial(classifier_batches, classifier, images.device, images.batch_size)
+    score = logits_score(images.rows(network, load), splits, images.seed)
     entry = {
         "name": "Inception Score" if classifier == INCEPTION else "classifier score",
         "value": score.mean,
@@ -211,7 +213,7 @@ def inception_score(
         "splits": splits,
         "images": score.images,
     }
-    return {label: entry}
+    return {network.label: entry}
 
 
 def _named(captions: Captions, drawn: Rows, real: Rows) -> tuple[list[str], list[str]]:

@@ -30,7 +30,7 @@ def listing(run: RunDir) -> str:
     current = {
         place.relative_to(run.folder): about
         for place, about in artifacts_below(run.folder)
-        if not {KEPT, "scores"} & set(place.relative_to(run.folder).parts)
+        if not {KEPT, "scores", "features"} & set(place.relative_to(run.folder).parts)
     }
     lines = [f"{run.folder}: a run of {config.get('recipe')}"]
     lines += [_line(run.folder, name, about) for name, about in current.items()]

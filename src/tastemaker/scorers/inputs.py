@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tastemaker.config.choices import ScorerChoice, scorer_table
@@ -10,6 +11,7 @@ from tastemaker.core.registry import SCORERS
 from tastemaker.datasets.subjects import photograph_files
 from tastemaker.scorers.base import Subject, Weights
 from tastemaker.scorers.checkpoints import hub_place, is_file
+from tastemaker.storage.artifact import Artifact, finished_key
 
 
 def scorer_inputs(choice: ScorerChoice) -> dict[str, Any]:
@@ -36,3 +38,26 @@ def scorer_inputs(choice: ScorerChoice) -> dict[str, Any]:
             place = hub_place(name) if is_file(name) else None
             found[option] = weights_content(*(place or (name, "config.json")), path=name)
     return found
+
+
+def column_artifact(pool: Path, choice: ScorerChoice, dtype: str) -> Artifact:
+    """Return the artifact of a scorer's column.
+
+    Args:
+        pool: Folder of a finished pool.
+        choice: The scorer with all its options.
+        dtype: Precision of the scorer.
+
+    Raises:
+        TastemakerError: The pool, or a member of an ensemble, is not finished.
+    """
+    config = {
+        **choice.model_dump(mode="json"),
+        "pool": finished_key(pool),
+        "inputs": scorer_inputs(choice),
+    }
+    if choice.members:
+        config["members"] = {each: finished_key(pool / "scores" / each) for each in choice.members}
+    else:
+        config["dtype"] = dtype
+    return Artifact(pool / "scores" / choice.column, f"score {choice.column}", config)

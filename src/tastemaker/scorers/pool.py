@@ -18,9 +18,8 @@ from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import ENSEMBLES, SCORERS
 from tastemaker.scorers.base import Scorer
 from tastemaker.scorers.cache import CONTENT, content, known_scores, scores_elsewhere
-from tastemaker.scorers.inputs import scorer_inputs
+from tastemaker.scorers.inputs import column_artifact
 from tastemaker.scorers.shared_embeddings import shared_embeddings
-from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import item_of
 from tastemaker.storage.images import decode
 from tastemaker.storage.parquet import read_table, write_table
@@ -79,17 +78,7 @@ def _add_column(
     dtype: str,
 ) -> None:
     """Make what is missing of one scorer's column."""
-    config = {
-        **choice.model_dump(mode="json"),
-        "pool": finished_key(pool.folder),
-        "inputs": scorer_inputs(choice),
-    }
-    if choice.members:
-        keys = {name: finished_key(pool.folder / "scores" / name) for name in choice.members}
-        config["members"] = keys
-    else:
-        config["dtype"] = dtype
-    artifact = Artifact(pool.folder / "scores" / choice.column, f"score {choice.column}", config)
+    artifact = column_artifact(pool.folder, choice, dtype)
     with artifact.claimed() as unfinished:
         if not unfinished:
             return
@@ -98,7 +87,7 @@ def _add_column(
         else:
             known: dict[bytes, float] = {}
             for other in reuse:
-                known |= scores_elsewhere(other, choice.column, config)
+                known |= scores_elsewhere(other, choice.column, artifact.config)
             _score_missing(pool, choice.column, load, known, batch_size)
         artifact.finish(scorer=choice.column)
 

@@ -64,6 +64,7 @@ class _Model(_Held):
 
 class _Report(_Held):
     schema_: int = Field(1, alias="schema")
+    key: str = ""
     base: str
     prompts: int
     images: int | None = None
