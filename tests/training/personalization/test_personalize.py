@@ -299,13 +299,13 @@ def test_killed_it_ends_as_undisturbed(
     }
     if "text_lora" in options:
         options["text_lora"] = {**options["text_lora"], "dropout": 0.5}
-    given = config(max_steps=4, save_steps=2, **options)
+    given = config(max_steps=4, save_steps=2, logging_steps=1, **options)
     personalize(given, tmp_path / "undisturbed")
     record = PersonalTrainer.record
 
-    def killed(self: PersonalTrainer, *given: Any) -> None:
-        record(self, *given)
-        if self.done == 3:
+    def killed(self: PersonalTrainer, step: int, row: dict[str, float]) -> None:
+        record(self, step, row)
+        if step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
