@@ -3,8 +3,8 @@
     python benchmarks/speed/gpu.py --output results --minutes 8
 
 Random weights, bf16, made on the device. Training rows are those of `tastemaker profile`: the step
-beside the floor and the plain step; drawing takes 20 steps. Rows stand in order of what they
-tell; each is written to gpu.json and gpu.md as soon as it is measured, one that fails or lacks
+beside the floor and the plain step; drawing takes 20 steps. The most telling rows come first;
+each is written to gpu.json and gpu.md as soon as it is measured, one that fails or lacks
 memory costs itself alone, and what would not end within the minutes is left out and named.
 `--tiny` goes through the same rows with a small model, on any machine.
 """
