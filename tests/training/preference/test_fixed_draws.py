@@ -130,6 +130,10 @@ def test_errors_that_are_known_stay(tmp_path: Path) -> None:
     fixed.write([-2, -1], torch.tensor([3.0, 9.0, 4.0, 9.0]))
     again = FixedDraws(pairs=2, draws=1, file=file)
     assert again.read([-1, -2]).tolist() == [1, 3, 2, 4]
+    assert again.known([-1, -2])
+    cut = tmp_path / "cut.npy"
+    cut.write_bytes(file.read_bytes()[:-4])
+    assert not FixedDraws(pairs=2, draws=1, file=cut).known([-1])
     with pytest.raises(TastemakerError, match="not finite"):
         fixed.write([-1], torch.tensor([float("nan"), 0.0]))
 

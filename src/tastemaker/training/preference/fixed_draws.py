@@ -71,7 +71,7 @@ class FixedDraws:
         self.errors = np.full((draws * pairs, 2), np.nan, np.float32)
         if file is None:
             return
-        if not file.is_file():
+        if not _whole(file):
             # Whole, so that a full disk is noticed here, and written in place from then on.
             with atomic(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, self.errors)
@@ -127,3 +127,12 @@ class FixedDraws:
 
     def _rows(self, numbers: Sequence[int]) -> np.ndarray:
         return -1 - np.asarray(numbers)
+
+
+def _whole(file: Path) -> bool:
+    """Return whether a file is there and not cut short, which `r+` would fill with zeros."""
+    try:
+        np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
