@@ -58,7 +58,8 @@ def check_loading(section: Section) -> None:
 
 def _look(section: Section, looks: Looks) -> None:
     seen = set()
-    for path, mark, value in marked(section):
+    # Models come last: a hub may have to answer.
+    for path, mark, value in sorted(marked(section), key=lambda each: each[1] == Names("model")):
         if value is not None and (key := (id(mark), str(value))) not in seen:
             seen.add(key)
             _at(path, _look_for, mark, value, looks)
