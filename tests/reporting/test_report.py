@@ -152,7 +152,7 @@ def write_run(folder: Path, size: int = 64, images: int = 40) -> RunDir:
         "train": {"model": "nano", "loss": {"name": "dpo", "beta": 2000.0}},
         "evaluate": {"prompts": "nano_test", "scorers": list(SCORERS)},
     }
-    run.open(yaml.safe_dump(config, sort_keys=False), {"torch": "2.13.0", "device": "cpu"})
+    run.open(yaml.safe_dump(config, sort_keys=False), lambda: {"torch": "2.13.0", "device": "cpu"})
     pool = write_pool(run.candidates, "nano", prompts, 0.0, size, draws=2)
     pairs = {
         "pair_id": [f"pair-{i}" for i in range(len(prompts))],

@@ -121,7 +121,7 @@ def write_run(folder: Path, rule: dict[str, Any] = RULE, labels: Sequence[str] =
     photographs.mkdir(parents=True)
     for i in range(2):
         (photographs / f"{i}.png").write_bytes(encoded(f"photograph {i}", 300))
-    run.open(yaml.safe_dump(config_of(photographs, rule, labels)), {})
+    run.open(yaml.safe_dump(config_of(photographs, rule, labels)), dict)
     for name in ("round_1", "round_2"):
         scores = [CANDIDATES, tuple((x + 0.1, y) for x, y in CANDIDATES)]
         pool = write_pool(run.candidates / name, name, scores, (IS, TS))
@@ -198,7 +198,7 @@ class TestPlanes:
 
     def planes(self, tmp_path: Path, config: dict[str, Any]) -> list[Plane]:
         run = RunDir(tmp_path)
-        run.open(yaml.safe_dump(config), {})
+        run.open(yaml.safe_dump(config), dict)
         write_json(
             run.report_json, {"base": "base", "prompts": 0, "models": {"base": {"scores": {}}}}
         )
