@@ -58,7 +58,7 @@ def overlapped(
     Args:
         work: Called in a thread; its error is raised here, in its item's turn.
         items: Iterated in the calling thread, at most `threads` ahead of what was yielded.
-        threads: Items in work at once.
+        threads: Items in work at once; 0: all is computed here, in turn.
 
     Yields:
         The results.
@@ -67,6 +67,9 @@ def overlapped(
         >>> list(overlapped(abs, [-1, -2, -3]))
         [1, 2, 3]
     """
+    if not threads:
+        yield from map(work, items)
+        return
     pool = ThreadPoolExecutor(threads)
     pending: deque[Future[Result]] = deque()
     try:

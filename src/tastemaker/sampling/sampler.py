@@ -144,7 +144,9 @@ class PoolSampler:
         """Add the rows that a shard lacks, batch by batch; yields the images of each."""
         self._embed(items)
         batches = [each for each in _batches(items, self.config.batch_size) if each[0] not in rows]
-        for made in overlapped(self._rows, map(self._draw, batches)):
+        # On a CPU threads would take from the network what they encode, and more.
+        threads = 0 if self.backbone.device.type == "cpu" else 2
+        for made in overlapped(self._rows, map(self._draw, batches), threads):
             rows |= made
             yield len(made)
 
