@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the embedded U-Net on a GPU in under ten minutes.
+# Train the embedded U-Net on a GPU for MINUTES; with 7.5, the default, under ten in all.
 #
 #   python -m tastemaker.nano.build --work build/nano --stage art    # once, with npm
 #   benchmarks/nano_gpu.sh build/nano RESULTS [MINUTES]

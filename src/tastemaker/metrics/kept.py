@@ -1,4 +1,4 @@
-"""What metrics compute of the images of a pool, kept: no stop and no second evaluation loses it."""
+"""Features of a pool's images, kept on disk for stopped and for later evaluations."""
 
 from __future__ import annotations
 

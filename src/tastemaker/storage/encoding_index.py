@@ -23,7 +23,7 @@ CREATE TABLE image (id TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 
 
 class Layout(NamedTuple):
-    """What the images of a shard have in common.
+    """Kind and shape that all images of a shard share.
 
     Attributes:
         kept: Whether they are latents that the pool keeps, not images for the VAE.

@@ -27,7 +27,7 @@ EMPTY = ""
 
 
 class Examples(Protocol):
-    """What a training reads: examples of images and a prompt."""
+    """Training examples, each of some images and a prompt."""
 
     def identity(self) -> Any:
         """Return what tells that nothing has changed, without reading the images; JSON-like."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tastemaker.core.hardware import fast_dtype
 from tastemaker.nano import MODEL
 from tastemaker.nano.build.averaging import Average, trapezoid
 from tastemaker.nano.build.clip import clip_model, text_state
@@ -70,6 +71,7 @@ class Trainer:
         self.work, self.channels = work, tuple(state.get("channels", channels))
         self.captions = prompts("validation", 32) if captions is None else captions
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.bf16 = fast_dtype(self.device.type) == "bf16"
         self.words: CLIPTokenizer = tokenizer(work)
         self.unet: UNet2DConditionModel = unet(self.channels).to(self.device)
         self.text: CLIPTextModel = taught_text(work, self.words).to(self.device)
@@ -121,7 +123,7 @@ class Trainer:
         clean = self.scale * latents
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         v = abar.sqrt() * noise - (1 - abar).sqrt() * clean
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bf16(self.device)):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             hidden = self.text(ids).last_hidden_state
             predicted = self.denoiser(noisy, timesteps, hidden).sample
         return (predicted.float() - v).square().mean()
@@ -226,8 +228,3 @@ def _finished(trainer: Trainer) -> None:
     """Wait until the device has done what it was given."""
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Return True where bf16 is fast: on GPUs, and on CPUs with instructions for it."""
-    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
