@@ -9,7 +9,6 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -24,7 +23,7 @@ STEPS = 20
 
 def unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
     """A fresh U-Net, of about eleven million parameters unless it is narrower."""
-    model = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
@@ -38,8 +37,6 @@ def unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
         # Few, wide groups: the mean of a group is lost, and in narrow groups the colour with it.
         norm_num_groups=4,
     )
-    model.set_attn_processor(AttnProcessor())
-    return model
 
 
 def scheduler() -> DDIMScheduler:
