@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import io
 import os
 import sys
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.
     """
     ignore_environment()
+    # Importing the libraries makes half a million objects that stay; default: 10.
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
     # They warn at every start: of torchvision, which nothing here needs, and of LoRAs that leave
     # the text encoder alone, as ours do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
