@@ -7,7 +7,7 @@
 First both do some steps on equal draws and from equal adapters: in fp32 their losses must agree to
 1e-5. Then each step is timed in turn, there and back. The floor is forward and backward pass of the
 policy alone on a batch that is there. The plain step is that of plain.py. Writes its row
-into results.json and table.md beside this file.
+into step.json and step.md beside this file.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from diffusers import DiffusionPipeline
 from models import FAMILIES
 from plain import BETA, CLIP, RATE, PlainTraining
+from rows import add_row
 
 from tastemaker.backbones.loading import resolve
 from tastemaker.config.training import TrainConfig
@@ -29,7 +30,6 @@ from tastemaker.profiling.rows import between
 from tastemaker.profiling.timing import interleaved, ratios, spread
 from tastemaker.profiling.training import random_pairs, single, steps_of
 from tastemaker.profiling.yardsticks import Floor
-from tastemaker.storage.files import read_json, write_json
 from tastemaker.storage.images import to_pixels
 from tastemaker.training.preference.trainer import PreferenceTrainer
 
@@ -175,16 +175,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="pairs per step")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=HERE, help="folder of results.json")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of step.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         row = measure(options, Path(folder))
-    results = options.output / "results.json"
-    found = read_json(results) if results.is_file() else {}
-    found[f"{options.model}, {options.dtype}"] = row
-    write_json(results, found)
-    (options.output / "table.md").write_text(as_table(found), encoding="utf-8")
-    print(as_table(found), end="")
+    name = f"{options.model}, {options.dtype}"
+    add_row(options.output / "step.json", name, row, as_table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Whole commands: `tastemaker train` and plain.py, from the shell to the saved LoRA, in turn.
 
     python benchmarks/speed/whole.py --model nano --rounds 3
+    python benchmarks/speed/whole.py --model nano --rounds 3 --reference cached
 
 Both train a LoRA of rank 8 on the same image files, as many pairs per step, fp32. Ours finds its
 pairs imported, whose seconds are printed beside, and nothing encoded by an earlier start. Writes
@@ -10,6 +11,7 @@ its row into whole.json and whole.md beside this file.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,24 +21,32 @@ from typing import Any
 import torch
 from models import FAMILIES
 from plain import BETA, CLIP, RATE
+from rows import add_row
 
 from tastemaker.backbones.loading import resolve
 from tastemaker.core.hardware import environment
 from tastemaker.profiling.rows import between
 from tastemaker.profiling.timing import interleaved, ratios, seconds, spread
 from tastemaker.profiling.training import random_pairs
-from tastemaker.storage.files import read_json, write_json
+from tastemaker.storage.artifact import ENCODED
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
 PAIRS = 64
+REFERENCES = {"live": [], "cached": ["reference_draws=4"]}
+"""Options of our training by its reference."""
+
+
+def environment_in(home: Path) -> dict[str, str]:
+    """Environment of a command with a cache folder of its own."""
+    return {**os.environ, "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
 
 def run(*words: str, home: Path) -> None:
     """Run a Python command with a cache folder of its own."""
     done = subprocess.run(
         [sys.executable, *words],
-        env={**os.environ, "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        env=environment_in(home),
         capture_output=True,
         text=True,
         check=False,
@@ -65,23 +75,36 @@ class Commands:
         root: For what they write.
         steps: Optimizer steps.
         batch: Pairs per step.
+        reference: Of our training, "live" or "cached".
     """
 
-    def __init__(self, model: Path, root: Path, steps: int, batch: int) -> None:
+    def __init__(
+        self, model: Path, root: Path, steps: int, batch: int, reference: str = "live"
+    ) -> None:
         self.model, self.root, self.steps, self.batch = model, root, steps, batch
-        self.data, self.calls = root / "data", 0
+        self.more, self.calls = REFERENCES[reference], 0
+        self.data, self.pairs = root / "data", root / "pairs"
+        level = json.loads((model / "vae" / "config.json").read_text())["block_out_channels"]
+        sample = json.loads((model / "unet" / "config.json").read_text())["sample_size"]
+        self.side = sample * 2 ** (len(level) - 1)
 
     def prepare(self) -> None:
         """Import the images and pair them."""
-        pool, pairs, home = (self.root / each for each in ("pool", "pairs", "home"))
+        pool, home = self.root / "pool", self.root / "home"
         words = ("-m", "tastemaker")
         run(*words, "import", str(pool), f"comparisons={self.data}", home=home)
-        run(*words, "pair", str(pool), str(pairs), "rule.scorer=human", home=home)
+        run(*words, "pair", str(pool), str(self.pairs), "rule.scorer=human", home=home)
 
     def ours(self) -> None:
         """`tastemaker train`."""
-        place = self._place()
-        options = (
+        shutil.rmtree(self.pairs / ENCODED, ignore_errors=True)
+        place = self.place()
+        run(*self.train(place), home=place)
+
+    def train(self, place: Path) -> list[str]:
+        """Words of `tastemaker train`."""
+        return [
+            *("-m", "tastemaker", "train", str(self.pairs), str(place / "policy")),
             f"model={self.model}",
             f"loss={{name: dpo, beta: {BETA}}}",
             f"learning_rate={RATE}",
@@ -90,18 +113,18 @@ class Commands:
             f"batch_size={self.batch}",
             "lora.r=8",
             "report_to=null",
-        )
-        words = ("-m", "tastemaker", "train", str(self.root / "pairs"), str(place / "policy"))
-        run(*words, *options, home=place)
+            *self.more,
+        ]
 
     def plain(self) -> None:
         """plain.py."""
-        place = self._place()
+        place = self.place()
         words = (str(HERE / "plain.py"), "--model", str(self.model), "--data", str(self.data))
         sizes = ("--steps", str(self.steps), "--batch", str(self.batch))
         run(*words, *sizes, "--output", str(place), home=place)
 
-    def _place(self) -> Path:
+    def place(self) -> Path:
+        """A new folder."""
         self.calls += 1
         return self.root / f"call-{self.calls}"
 
@@ -112,10 +135,8 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     if options.model != "nano":
         model = root / "model"
         FAMILIES[options.model]().save_pretrained(model)
-    sample = json.loads((model / "unet" / "config.json").read_text())["sample_size"]
-    levels = json.loads((model / "vae" / "config.json").read_text())["block_out_channels"]
-    commands = Commands(model, root, options.steps, options.batch)
-    write_data(commands.data, sample * 2 ** (len(levels) - 1))
+    commands = Commands(model, root, options.steps, options.batch, options.reference)
+    write_data(commands.data, commands.side)
     prepared = seconds(CPU, commands.prepare)
     works = {"ours": commands.ours, "plain": commands.plain}
     took = interleaved(CPU, works, options.rounds)
@@ -153,17 +174,15 @@ def main() -> None:
     parser.add_argument("--model", choices=("nano", "portraits", "tiny"), required=True)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=16, help="pairs per step")
+    parser.add_argument("--reference", choices=REFERENCES, default="live", help="of ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=HERE, help="folder of whole.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         row = measure(options, Path(folder))
-    results = options.output / "whole.json"
-    found = read_json(results) if results.is_file() else {}
-    found[f"{options.model}, {options.steps} steps"] = row
-    write_json(results, found)
-    (options.output / "whole.md").write_text(as_table(found), encoding="utf-8")
-    print(as_table(found), end="")
+    cached = ", reference cached" * (options.reference == "cached")
+    name = f"{options.model}, {options.steps} steps{cached}"
+    add_row(options.output / "whole.json", name, row, as_table)
 
 
 if __name__ == "__main__":
