@@ -229,3 +229,17 @@ def test_a_full_disk_names_the_way_out(backbone: Backbone, tmp_path: Path) -> No
     with pytest.raises(TastemakerError, match="cannot write .*cache=none"):
         encode(ImagePairs(rows()), backbone, tmp_path)
     assert len(encode(ImagePairs(rows()), backbone, None).examples) == 11
+
+
+def plan_on_full_disk(model: Path, folder: Path) -> None:
+    with pytest.raises(TastemakerError, match="cannot write .*cache=none"):
+        encode(ImagePairs(rows()), load_backbone(str(model), device="cpu"), folder)
+
+
+def test_a_full_disk_while_one_process_plans_names_the_way_out_in_all(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoded"
+    (folder / "plan.json").mkdir(parents=True)
+    ended = launch(plan_on_full_disk, tiny_model, folder, folder=tmp_path)
+    assert ended.code == 0, ended.err[-3000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -27,6 +28,12 @@ WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 
 IGNORED = ("DIFFUSERS_ATTN_BACKEND", "NVIDIA_TF32_OVERRIDE")
 """Variables that change how libraries compute, and that no artifact's key contains."""
+
+
+PATIENCE = datetime.timedelta(days=1)
+"""How long a process waits for the others: one of them plans the encodings of millions of images.
+Launchers end the others at once where one fails; torch's own ten minutes are for those that hang.
+"""
 
 
 def ignore_environment() -> None:
@@ -79,7 +86,7 @@ def processes() -> PartialState:
     launched = number_of_processes()
     said = ", ".join(name for name in WORLD_SIZES if name in os.environ)
     try:
-        state = PartialState(cpu=on_cpu)
+        state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         known = state.num_processes
     except ValueError:  # it knows of others, and not how to reach them
         known = 1
@@ -130,10 +137,10 @@ def from_main_process(make: Callable[[], Value]) -> Value:
         try:
             outcome[0] = make()
         except TastemakerError as error:
-            outcome[1] = str(error)
+            outcome[1] = error
     broadcast_object_list(outcome)
     if outcome[1] is not None:
-        raise TastemakerError(outcome[1])
+        raise outcome[1]
     value: Value = outcome[0]
     return value
 
