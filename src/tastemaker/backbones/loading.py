@@ -114,7 +114,23 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
     except Exception as error:  # whatever the libraries stumble over in files of others
         raise unreadable(model, error) from error
     pipeline.to(target)
+    if kind.part == "unet":
+        lay_out(pipeline.unet, target.type)
     return kind(model, pipeline)
+
+
+def lay_out(unet: Any, device: str) -> None:
+    """Lay the weights of a U-Net out channels last, where its convolutions are faster so.
+
+    Those are CUDA's in half precision, whose tensor cores read channels last. A CPU gains a few
+    percent, and would draw other last digits.
+
+    Args:
+        unet: A U-Net of diffusers.
+        device: Type of its device.
+    """
+    if device == "cuda" and unet.dtype != torch.float32:
+        unet.to(memory_format=torch.channels_last)
 
 
 def left_out(place: str) -> dict[str, None]:
