@@ -19,9 +19,9 @@ from tastemaker.core.hardware import torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.encoding import images_at_once
-from tastemaker.training.optimization import adamw, trainable_parameters
+from tastemaker.training.optimization import trainable_parameters
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
-from tastemaker.training.preference.objective import errors_of, residuals_of
+from tastemaker.training.preference.objective import errors_of
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
 from tastemaker.training.preference.reference import FrozenCopy
 
@@ -61,8 +61,7 @@ def sampling(path: str, config: Any) -> Need:
         backbone.predict(backbone.denoiser, latents, _timesteps(images), conditioning)
         del conditioning
         backbone.vae.decode_pixels(latents[: config.batch_size])
-    held = pipeline_bytes(backbone)
-    return _need(path, backbone, (), held, held + live.peak)
+    return _need(path, backbone, (), pipeline_bytes(backbone), live.peak)
 
 
 def training(path: str, config: TrainConfig, size: Size) -> Need:
@@ -85,15 +84,12 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     held = pipeline_bytes(backbone)
     if isinstance(reference, FrozenCopy):
         held += sum(map(module_bytes, (reference.denoiser, *reference.text_encoders)))
-    optimizer = adamw(trained, config)
-    with LiveBytes() as live:
-        with torch.device("meta"):
-            residuals = residuals_of(backbone, backbone.denoiser, reference, batch, text)
-            errors_of(*residuals).margin.mean().backward()
-            del residuals
-        # Its counters are numbers, which `meta` has none of.
-        optimizer.step()
-    return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
+    with torch.device("meta"), LiveBytes() as live:
+        # The reference's pass keeps nothing but this, and takes no more than the policy's.
+        known = torch.empty_like(batch.target)
+        predicted = residual(backbone, backbone.denoiser, batch, text)
+        errors_of(predicted, known).margin.mean().backward()
+    return _need(path, backbone, trained.values(), held, live.peak, encoding)
 
 
 def personalisation(path: str, config: PersonalizeConfig) -> Need:
@@ -112,12 +108,9 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     batch = _batch(backbone, images, size, conditioning, text_trains=bool(text))
     trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
-    optimizer = adamw(trained, config)
-    with LiveBytes() as live:
-        with torch.device("meta"):
-            mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
-        optimizer.step()
-    return _need(path, backbone, trained.values(), held, max(encoding, held + live.peak))
+    with torch.device("meta"), LiveBytes() as live:
+        mean_square(residual(backbone, backbone.denoiser, batch, text)).mean().backward()
+    return _need(path, backbone, trained.values(), held, live.peak, encoding)
 
 
 def reward(path: str, config: RewardTrainConfig) -> Need:
@@ -133,32 +126,28 @@ def reward(path: str, config: RewardTrainConfig) -> Need:
     backbone.denoiser.train()
     trained = trainable_parameters(backbone.denoiser)
     held = pipeline_bytes(backbone)
-    optimizer = adamw(trained, config)
 
     def predict(
         noisy: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
     ) -> torch.Tensor:
         return backbone.predict(backbone.denoiser, noisy, timestep.expand(len(noisy)), conditioning)
 
-    with LiveBytes() as live:
-        with torch.device("meta"):
-            drawing = SamplingBatch(
-                conditioning,
-                conditioning,
-                range(images),
-                num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
-            )
-            step = guided_step(predict, _Sampler(), drawing)
-            noise = torch.empty(images, *backbone.latent_shape(None, None))
-            # One step without graph is enough: they keep nothing.
-            timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
-            checkpointing = config.gradient_checkpointing
-            latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
-            backbone.vae.decode_pixels(latents).mean().backward()
-            del latents
-        optimizer.step()
-    return _need(path, backbone, trained.values(), held, held + live.peak)
+    with torch.device("meta"), LiveBytes() as live:
+        drawing = SamplingBatch(
+            conditioning,
+            conditioning,
+            range(images),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+        )
+        step = guided_step(predict, _Sampler(), drawing)
+        noise = torch.empty(images, *backbone.latent_shape(None, None))
+        # One step without graph is enough: they keep nothing.
+        timesteps = torch.zeros(config.keep + 1, dtype=torch.long)
+        checkpointing = config.gradient_checkpointing
+        latents = unroll(step, noise, timesteps, keep=config.keep, checkpointing=checkpointing)
+        backbone.vae.decode_pixels(latents).mean().backward()
+    return _need(path, backbone, trained.values(), held, live.peak)
 
 
 class _Sampler:
@@ -216,7 +205,16 @@ def _timesteps(images: int) -> torch.Tensor:
 
 
 def _need(
-    path: str, backbone: Backbone, trained: Iterable[torch.Tensor], held: int, peak: int
+    path: str,
+    backbone: Backbone,
+    trained: Iterable[torch.Tensor],
+    held: int,
+    live: int,
+    encoding: int = 0,
 ) -> Need:
-    count = sum(value.numel() for value in trained)
+    """Add to the networks a step's tensors and Adam's moments, there from the second step on."""
+    weights = list(trained)
+    moments = 2 * sum(each.nbytes for each in weights)
+    count = sum(each.numel() for each in weights)
+    peak = max(encoding, held + moments + live)
     return Need(path, type(backbone.pipeline).__name__, count, held, peak)

@@ -206,7 +206,6 @@ def adamw(
     Returns:
         AdamW; the `rate` of a group is its share of the learning rate.
     """
-    on_meta = any(parameter.is_meta for parameter in weights.values())
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in weights.items():
         rate = (rates or {}).get(name, config.learning_rate)
@@ -217,5 +216,5 @@ def adamw(
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
-        fused=not on_meta,
+        fused=True,
     )
