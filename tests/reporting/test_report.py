@@ -296,7 +296,7 @@ def test_further_models_stand_beside_the_policy(run: RunDir, tmp_path: Path) -> 
 def test_strips_are_quantiles_of_the_judges_difference(run: RunDir) -> None:
     contents = read(run)
     assert contents.judge == "nano_judge"
-    found, total = strips(contents, 5)
+    found, total, _ = strips(contents, 5)
     differences = sorted(
         (
             theirs["nano_judge"] - ours["nano_judge"]
@@ -308,6 +308,16 @@ def test_strips_are_quantiles_of_the_judges_difference(run: RunDir) -> None:
     assert [strip.rank for strip in found] == [1, 11, 21, 30, 40]
     shown = [strip.drawn[1].differences["nano_judge"] for strip in found]
     assert shown == pytest.approx([differences[strip.rank - 1] for strip in found])
+
+
+def test_strips_of_a_score_of_0_or_1_are_gains_and_losses_in_proportion(run: RunDir) -> None:
+    contents = read(run)
+    changes = [1] * 9 + [-1] * 3 + [0] * 28
+    for (ours, theirs), change in zip(contents.shared_rows("policy"), changes, strict=True):
+        ours["nano_judge"], theirs["nano_judge"] = (0, 1) if change > 0 else (1, 1 + change)
+    found, changed, total = strips(contents, 4)
+    assert (changed, total) == (12, 40)
+    assert [strip.drawn[1].differences["nano_judge"] for strip in found] == [1, 1, 1, -1]
 
 
 @pytest.mark.parametrize(("total", "count"), [(0, 3), (1, 1), (2, 8), (9, 1), (128, 8)])

@@ -80,21 +80,26 @@ def quantiles(total: int, count: int) -> list[int]:
     return [round(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
 
 
-def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
-    """Choose evenly spaced quantiles of the judge's score difference.
+def strips(contents: Contents, count: int) -> tuple[list[Strip], int, int]:
+    """Choose evenly spaced quantiles of the judge's score difference, where there is one.
+
+    Of a score of 0 or 1 they are images that got better and images that got worse, in their true
+    proportion.
 
     Args:
         contents: The run.
         count: Number of strips.
 
     Returns:
-        The strips, best difference first, and the number of images they were chosen from.
+        The strips, best difference first, the number of images they were chosen from, and the
+        number of all images.
     """
     if contents.subject is None:
-        return [], 0
+        return [], 0, 0
     judge = contents.ranking_scorer
     shared = contents.shared_rows(contents.subject)
-    ranked = sorted(shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
+    changed = [rows for rows in shared if _difference(rows[0], rows[1], judge)]
+    ranked = sorted(changed or shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
     chosen = [(place, *ranked[place]) for place in quantiles(len(ranked), count)]
     rows_of = {
         place: [(contents.base, ours), *_others(contents, ours)] for place, ours, _ in chosen
@@ -120,7 +125,7 @@ def strips(contents: Contents, count: int) -> tuple[list[Strip], int]:
         )
         for place, ours, _ in chosen
     ]
-    return found, len(ranked)
+    return found, len(ranked), len(shared)
 
 
 def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], list[Shown], int]:
