@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from tastemaker.core.hardware import environment
+from trainings import train_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(BENCHMARKS.rglob("*.py"))
@@ -85,3 +86,11 @@ def test_tables_are_those_of_the_committed_results() -> None:
     drawings = load(BENCHMARKS / "dreambooth_dpo" / "drawings.py")
     text = (BENCHMARKS / "dreambooth_dpo" / "table.md").read_text(encoding="utf-8")
     assert drawings._table(results["rows"], results["before"]) == text
+
+
+def test_a_step_executes_in_few_files(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    counts = load(BENCHMARKS / "step_files.py").counts
+    ready, whole = counts(train_config(tiny_model), pairs, tmp_path / "out")
+    assert len(ready) <= 8, sorted(ready)
+    assert len(whole) <= 10, sorted(whole)
+    assert {"losses.py", "training/trainer.py"} <= ready.keys() < whole.keys()

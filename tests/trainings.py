@@ -10,8 +10,8 @@ import torch
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.config.training import TrainConfig
-from tastemaker.training.preference.data import TrainingData
-from tastemaker.training.preference.objective import PairBatch, pair_batch, pair_indices
+from tastemaker.storage.encodings import Encoded
+from tastemaker.training.preference.data import PairBatch, PairBatches
 
 
 def train_config(model: Path, **options: Any) -> TrainConfig:
@@ -26,17 +26,15 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def batch_of(
-    data: TrainingData,
+    data: Encoded,
     backbone: Backbone,
     draws: Sequence[int],
-    *,
-    seed: int,
-    available: int | None = None,
     **options: Any,
 ) -> PairBatch:
-    """Samples of a run by their numbers."""
-    index = pair_indices(data, draws, seed=seed, available=available)
-    return pair_batch(data, backbone, index, draws, seed=seed, **options)
+    """Samples of the first step of a run, by their numbers."""
+    config = TrainConfig(model="", **options)
+    batches = PairBatches(data, backbone, backbone.device, config, len(draws))
+    return batches.noisy(batches.pairs(0, draws), draws)
 
 
 def perturb(denoiser: torch.nn.Module) -> None:

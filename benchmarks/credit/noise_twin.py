@@ -24,10 +24,11 @@ from tastemaker.core.seeding import keyed_generator
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.reporting.credit import read
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.files import write_json
-from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.run_dir import RunDir
-from tastemaker.training.preference.data import TrainingData, cache_data
+from tastemaker.training.encoding import encode
+from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
@@ -45,7 +46,7 @@ SCHEMES = {
 }
 
 
-def distill(data: TrainingData, folder: Path) -> float:
+def distill(data: Encoded, folder: Path) -> float:
     """Train a U-Net to predict the noise that nano's v stands for; save its pipeline.
 
     Args:
@@ -78,7 +79,7 @@ def distill(data: TrainingData, folder: Path) -> float:
 
 
 def difference(
-    teacher: Backbone, student: torch.nn.Module, data: TrainingData, step: int
+    teacher: Backbone, student: torch.nn.Module, data: Encoded, step: int
 ) -> torch.Tensor:
     """Mean squared difference of the student's noise and the teacher's, on one keyed batch."""
     generator = keyed_generator(0, "twin", step)
@@ -124,7 +125,7 @@ def main() -> None:
     twin, made = root / "twin", root / "distilled.json"
     if not made.is_file():
         own = load_backbone("nano", device="auto")
-        data = cache_data(PairSet(pairs), own, root / "encoded")
+        data = encode(open_pairs(pairs), own, root / "encoded")
         write_json(made, {"mean_squared_difference": distill(data, twin)})
     found = {}
     for name, option in SCHEMES.items():

@@ -287,7 +287,8 @@ def test_training_sees_images_as_the_pool_holds_them(
 ) -> None:
     """No flip and no crop of its own: equal images have equal latents, on either side."""
     from tastemaker.backbones import load_backbone
-    from tastemaker.training.preference.data import cache_data
+    from tastemaker.training.encoding import encode
+    from tastemaker.training.preference.pairs import open_pairs
 
     left, right = noise(1, (32, 32)), noise(2, (32, 32))
     rows = ({"jpg_0": encode_png(a), "jpg_1": encode_png(b)} for a, b in ((left, right),) * 2)
@@ -295,7 +296,7 @@ def test_training_sees_images_as_the_pool_holds_them(
     found = taken(source(next(rows), {**next(rows), "label_0": 0.0}), pool)
     assert [verdict for _, verdict in found] == [1.0, 0.0]
     pairs = PairSet(pair(PairConfig(rule={"scorer": "human"}), pool, tmp_path / "pairs"))
-    data = cache_data(pairs, load_backbone(str(tiny_model), device="cpu"), tmp_path / "encoded")
+    data = encode(open_pairs(pairs), load_backbone(str(tiny_model), device="cpu"), None)
     mean, _ = data.latents.take(data.images(torch.arange(2)))
     assert (mean[0] == mean[3]).all()
     assert (mean[1] == mean[2]).all()

@@ -22,7 +22,7 @@ from tastemaker.pairing.join import join, mix
 from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.images import size_of
 from tastemaker.storage.pool import Pool
-from tastemaker.training.order import bucketed_indices, pair_index
+from tastemaker.training.batches import bucketed_indices, pair_index
 from tastemaker.training.preference.train import train
 
 

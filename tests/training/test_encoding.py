@@ -22,11 +22,12 @@ from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.cli import main
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.encoding_index import EncodingIndex
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.files import DamagedError
 from tastemaker.storage.images import to_pixels
 from tastemaker.storage.locks import exclusive
 from tastemaker.training import encoding
-from tastemaker.training.encoding import Encoded, encode, read_prompts
+from tastemaker.training.encoding import encode
 from tastemaker.training.preference.pairs import ImagePairs
 
 
@@ -76,13 +77,12 @@ def images(encoded: Encoded) -> list[list[torch.Tensor]]:
 
 
 def test_batches_encode_as_one_by_one(backbone: Backbone, tmp_path: Path) -> None:
-    encoded = encode(ImagePairs(rows()), backbone, tmp_path)
+    encoded = encode(ImagePairs(rows()), backbone, tmp_path, text_trains=True)
     given = [row[side] for row in rows() for side in ("chosen", "rejected")]
     for picture, (mean, std) in zip(given, images(encoded), strict=True):
         alone = backbone.vae.encode(to_pixels([picture]))
         torch.testing.assert_close((mean, std), alone, rtol=1e-6, atol=1e-6)
-    prompts = torch.from_numpy(encoded.examples["prompt"].astype(np.int64))
-    found, tokens = read_prompts(encoded, prompts, tokens=True)
+    found, tokens = encoded.text(encoded.prompts(torch.arange(len(encoded))))
     for i, row in enumerate(rows()):
         for name, value in backbone.encode_prompts([row["prompt"]]).items():
             torch.testing.assert_close(found[name][i : i + 1], value, rtol=1e-6, atol=1e-6)

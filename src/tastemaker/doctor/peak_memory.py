@@ -21,9 +21,8 @@ from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.encoding import images_at_once
 from tastemaker.training.optimization import trainable_parameters
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
-from tastemaker.training.preference.objective import errors_of
+from tastemaker.training.preference.objective import FrozenCopy, errors_of
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
-from tastemaker.training.preference.reference import FrozenCopy
 
 Size = tuple[int | None, int | None]
 """Height and width in pixels; None for the model's own."""

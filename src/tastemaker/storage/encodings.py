@@ -1,4 +1,4 @@
-"""Shards of encodings: rows of tensors in safetensors files, or in memory, read row by row.
+"""Encoded examples, and the shards of their tensors: safetensors files, or memory, read by rows.
 
 A row is read from its place in the file and not through a memory map, whose pages would count as
 the process's memory: reading takes as much of it from a million rows as from a thousand.
@@ -11,8 +11,11 @@ import functools
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from tastemaker.storage.files import DamagedError, damaged
@@ -24,6 +27,12 @@ Tensors = dict[str, torch.Tensor]
 
 CHECKSUMS = "checksums"
 """In a shard: CRC-32 of each row."""
+
+CONDITIONING = "conditioning."
+"""Prefix of what else a shard of images keeps: SDXL's sizes."""
+
+TOKENS = "tokens."
+"""Prefix of a prompt's tokens, which text encoders take where they train."""
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -165,6 +174,104 @@ class Shards:
         if path.stat().st_size != 8 + length + max(ends):
             raise damaged(path, "it is truncated")
         return layout
+
+
+class Latents:
+    """Posteriors of images in buckets of one size, in the units that the denoiser sees.
+
+    Args:
+        shards: Rows of `mean`, of `std` where a posterior is sampled, and of conditioning.
+        of_shards: Shape of the latents in each shard: channels, height and width.
+        shapes: Shape of each bucket.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        of_shards: Sequence[tuple[int, int, int]],
+        shapes: Sequence[tuple[int, int, int]],
+    ) -> None:
+        self.shards, self.shapes = shards, list(shapes)
+        numbers = [self.shapes.index(each) if each in self.shapes else -1 for each in of_shards]
+        self._buckets = np.array(numbers)
+
+    def bucket(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the numbers of images' buckets."""
+        return torch.from_numpy(self._buckets[images.numpy() // self.shards.size])
+
+    def take(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Read images of one bucket.
+
+        Args:
+            images: Their rows.
+
+        Returns:
+            Mean and standard deviation, float32, [images, channels, h, w]; None where no image has
+            a deviation, since the model sampled all of them itself or the posterior is not sampled.
+        """
+        rows = [self.shards.read([row]) for row in images.tolist()]
+        mean = torch.cat([row["mean"].float() for row in rows])
+        if not any("std" in row for row in rows):
+            return mean, None
+        none = torch.zeros_like(mean[:1])
+        return mean, torch.cat([row["std"].float() if "std" in row else none for row in rows])
+
+    def conditioning(self, images: torch.Tensor) -> Tensors:
+        """Read images' conditioning beside their prompts; empty in most families."""
+        rows = self.shards.read(images.tolist(), CONDITIONING)
+        return {name.removeprefix(CONDITIONING): value for name, value in rows.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Encoded examples of one or more images and a prompt, on the CPU.
+
+    Attributes:
+        latents: One row per image.
+        embeddings: Embeddings and tokens, one row per prompt; the empty one is row 0.
+        examples: Of each the rows of its `images` and `prompt`, and its `gap`.
+        fingerprint: Hash of the contents of all examples.
+        text_trains: Whether prompts are read as tokens too, for text encoders that train.
+    """
+
+    latents: Latents
+    embeddings: Shards
+    examples: np.ndarray[Any, Any]
+    fingerprint: str
+    text_trains: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.examples)
+
+    def images(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return the rows of examples' images: all first ones, then all second ones."""
+        rows = self.examples["images"][numbers.numpy()]
+        return torch.from_numpy(rows.T.astype(np.int64).reshape(-1))
+
+    def prompts(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return the rows of examples' prompts, shape [numbers]."""
+        return torch.from_numpy(self.examples["prompt"][numbers.numpy()].astype(np.int64))
+
+    def gaps(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return examples' score gaps, shape [numbers]."""
+        return torch.from_numpy(self.examples["gap"][numbers.numpy()])
+
+    def text(self, prompts: torch.Tensor) -> tuple[Tensors, Tensors | None]:
+        """Read prompts.
+
+        Args:
+            prompts: Their rows; repetition allowed.
+
+        Returns:
+            Embeddings, float32, and tokens where text encoders train; one row per prompt.
+        """
+        unique, places = prompts.unique(return_inverse=True)
+        rows = self.embeddings.read(unique.tolist())
+        found = {name: value[places] for name, value in rows.items()}
+        ids = {name.removeprefix(TOKENS): found.pop(name) for name in [*found] if TOKENS in name}
+        floats = {name: value.float() for name, value in found.items()}
+        return floats, ids if self.text_trains else None
 
 
 def joined(batches: Sequence[Tensors]) -> Tensors:

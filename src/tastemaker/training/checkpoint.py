@@ -13,7 +13,7 @@ import torch
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import is_main_process
-from tastemaker.storage.files import DamagedError
+from tastemaker.storage.files import DamagedError, read_json_lines, write_text
 from tastemaker.storage.tensors import read_tensors, write_tensors
 from tastemaker.training.fsdp import split_like, whole
 
@@ -145,6 +145,12 @@ def resume(state: TrainState, folder: Path) -> int:
         else:
             return step
     return 0
+
+
+def drop_later_lines(file: Path, step: int) -> None:
+    """Drop the lines of JSON of steps that a resumed training does again; begin the file."""
+    kept = [row for row in read_json_lines(file, step=int) if row["step"] <= step]
+    write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def load_checkpoint(state: TrainState, folder: Path, step: int) -> None:

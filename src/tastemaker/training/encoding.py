@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tastemaker.backbones import Backbone, Conditioning, encoder_identity, stack
+from tastemaker.backbones import Backbone, encoder_identity, stack
 from tastemaker.backbones.tokens import PROMPTS_AT_ONCE
 from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.errors import TastemakerError
@@ -27,7 +27,7 @@ from tastemaker.core.hardware import everywhere, from_main_process, number_of_pr
 from tastemaker.storage.artifact import ENCODED
 from tastemaker.storage.candidates import latents_of
 from tastemaker.storage.encoding_index import EncodingIndex
-from tastemaker.storage.encodings import Shards, Tensors
+from tastemaker.storage.encodings import CONDITIONING, TOKENS, Encoded, Latents, Shards, Tensors
 from tastemaker.storage.files import DiskError, config_key
 from tastemaker.storage.images import decode, to_pixels
 from tastemaker.storage.locks import exclusive
@@ -39,7 +39,6 @@ from tastemaker.training.encoding_plan import (
     planned,
     record,
 )
-from tastemaker.training.latents import CONDITIONING, Latents
 
 FORMAT = 1
 """Of the files; another one is another folder."""
@@ -52,26 +51,6 @@ IMAGES_AT_ONCE = 32
 
 DECODERS = 2
 """Threads that decode images ahead of the VAE, a batch each."""
-
-TOKENS = "tokens."
-"""Prefix of a prompt's tokens, which text encoders take where they train."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Encoded examples.
-
-    Attributes:
-        latents: One row per image.
-        prompts: Embeddings and tokens, one row per prompt; the empty one is row 0.
-        examples: Of each the rows of its `images` and `prompt`, and its `gap`.
-        fingerprint: Hash of the contents of all examples.
-    """
-
-    latents: Latents
-    prompts: Shards
-    examples: np.ndarray[Any, Any]
-    fingerprint: str
 
 
 def kept_below(home: Path, output: Path) -> Path:
@@ -99,7 +78,12 @@ def encodings_key(backbone: Backbone, model: str, settings: Any) -> str:
 
 
 def encode(
-    examples: Examples, backbone: Backbone, folder: Path | None, *, posterior: bool = True
+    examples: Examples,
+    backbone: Backbone,
+    folder: Path | None = None,
+    *,
+    posterior: bool = True,
+    text_trains: bool = False,
 ) -> Encoded:
     """Encode images and prompts, or read what an earlier training made of them.
 
@@ -111,6 +95,7 @@ def encode(
         backbone: The model, with its encoders.
         folder: Where encodings are kept; None keeps them in memory.
         posterior: Keep the deviation of the VAE's posterior too.
+        text_trains: Whether text encoders train.
 
     Returns:
         The examples.
@@ -134,26 +119,7 @@ def encode(
     shapes = [layout.shape for layout in index.layouts()]
     latents = Latents(images, shapes, [tuple(shape) for shape in plan["shapes"]])
     index.close()
-    return Encoded(latents, prompts, table, plan["fingerprint"])
-
-
-def read_prompts(
-    encoded: Encoded, rows: torch.Tensor, *, tokens: bool
-) -> tuple[Conditioning, Conditioning | None]:
-    """Read prompts.
-
-    Args:
-        encoded: The examples.
-        rows: Of the prompts; repetition allowed.
-        tokens: Whether text encoders train.
-
-    Returns:
-        Embeddings, float32, and tokens or None; one row per prompt.
-    """
-    unique, places = rows.unique(return_inverse=True)
-    found = {name: value[places] for name, value in encoded.prompts.read(unique.tolist()).items()}
-    ids = {name.removeprefix(TOKENS): found.pop(name) for name in [*found] if TOKENS in name}
-    return {name: value.float() for name, value in found.items()}, ids if tokens else None
+    return Encoded(latents, prompts, table, plan["fingerprint"], text_trains)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ def prepare(
     denoiser: torch.nn.Module,
     text_encoders: Sequence[torch.nn.Module],
     optimizer: torch.optim.Optimizer,
-) -> tuple[torch.nn.Module, list[torch.nn.Module], Any]:
+    *,
+    wrapped: bool = True,
+) -> tuple[torch.nn.Module, Sequence[torch.nn.Module], Any]:
     """Hand networks and optimizer to accelerate.
 
     FSDP2 puts other parameters in the denoiser's place, and into the optimizer: look them up anew.
@@ -32,6 +34,7 @@ def prepare(
         denoiser: With or without weights that train.
         text_encoders: Those that train.
         optimizer: Over all weights that train.
+        wrapped: Let accelerate wrap the networks; else the optimizer alone.
 
     Returns:
         Denoiser, text encoders and optimizer, as accelerate wrapped them.
@@ -39,6 +42,8 @@ def prepare(
     Raises:
         TastemakerError: A text encoder trains, or the denoiser does not, under FSDP2.
     """
+    if not wrapped:
+        return denoiser, text_encoders, accelerator.prepare(optimizer)
     if accelerator.is_fsdp2:
         if text_encoders or not trainable(denoiser):
             raise TastemakerError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,34 +161,32 @@ def text_rates(weights: Iterable[str], config: TrainConfig | PersonalizeConfig) 
     return {} if rate is None else {name: rate for name in weights if name.startswith(TEXT)}
 
 
-def learning_rate_at(step: int, config: OptimisationConfig) -> float:
-    """Learning rate of an optimizer step: linear warm-up, then constant, cosine or linear decay.
+def learning_rates(config: OptimisationConfig) -> list[float]:
+    """Compute the learning rate of each step: linear warm-up, then constant or decaying.
 
-    A pure function of the step, so that resuming needs no scheduler state.
+    A step's rate depends on its number alone, so that resuming needs no scheduler state.
 
     Args:
-        step: From 0 to `config.max_steps - 1`; later ones count as the last.
         config: Peak rate, warm-up, schedule and number of steps.
 
     Returns:
-        The rate; cosine and linear would reach 0 one step after the last.
+        One rate per optimizer step; cosine and linear would reach 0 one step after the last.
 
     Example:
         >>> options = {"max_steps": 4, "learning_rate": 1.0, "lr_scheduler": "linear"}
-        >>> config = OptimisationConfig(model="m", **options)
-        >>> [learning_rate_at(step, config) for step in range(4)]
+        >>> learning_rates(OptimisationConfig(model="m", **options))
         [1.0, 0.75, 0.5, 0.25]
     """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    step = min(step, max(config.warmup_steps, config.max_steps - 1))
-    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    factors = {
-        "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    peak, warmup, steps = config.learning_rate, config.warmup_steps, config.max_steps
+    factors: dict[str, Callable[[float], float]] = {
+        "constant": lambda progress: 1.0,
+        "linear": lambda progress: 1.0 - progress,
+        "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
     }
-    return config.learning_rate * factors[config.lr_scheduler]
+    factor = factors[config.lr_scheduler]
+    rising = [peak * (step + 1) / (warmup + 1) for step in range(min(warmup, steps))]
+    after = range(steps - warmup)
+    return rising + [peak * factor(step / (steps - warmup)) for step in after]
 
 
 def adamw(

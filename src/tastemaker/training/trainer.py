@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,20 +20,21 @@ from tastemaker.core.batching import overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.core.seeding import keyed_seed
+from tastemaker.training.batches import BatchLoss
 from tastemaker.training.checkpoint import (
     TrainState,
+    drop_later_lines,
     drop_old,
     due_steps,
     last_good,
     resume,
     save_checkpoint,
 )
-from tastemaker.training.fsdp import prepare, whole
-from tastemaker.training.metrics import MetricsFile, PendingMetrics
+from tastemaker.training.fsdp import prepare
 from tastemaker.training.optimization import (
     accelerator_for,
     adamw,
-    learning_rate_at,
+    learning_rates,
     trainable_parameters,
 )
 
@@ -41,19 +42,13 @@ Config = TypeVar("Config", bound=OptimisationConfig)
 Batch = TypeVar("Batch")
 
 
-@dataclass(frozen=True)
-class BatchLoss:
-    """Loss of one micro-batch.
+def append_line(file: Path, step: int, values: Mapping[str, Any]) -> None:
+    """Append a step's values to a file as a line of JSON.
 
-    Attributes:
-        loss: Scalar with its graph.
-        metrics: Scalars without.
-        details: What `Trainer.after_update` needs of the batch, without graph.
+    Nothing in it depends on the clock: a resumed run ends with the same bytes.
     """
-
-    loss: torch.Tensor
-    metrics: dict[str, torch.Tensor]
-    details: tuple[torch.Tensor, ...] = ()
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"step": step, **values}) + "\n")
 
 
 class Trainer(ABC, Generic[Config, Batch]):
@@ -97,12 +92,13 @@ class Trainer(ABC, Generic[Config, Batch]):
     def __init__(self, config: Config, output: Path, tracker: str | None = None) -> None:
         self.config = config
         self.output = output
-        self.checkpoints = output / "checkpoints"
+        self.checkpoints, self.metrics = output / "checkpoints", output / "metrics.jsonl"
         self.accelerator = accelerator_for(config, output, tracker, shards=self.wrapped)
         self.main = self.accelerator.is_main_process
         self.samples_per_step = config.examples_per_step(self.accelerator.num_processes)
         self.due = due_steps(config)
-        self.pending = PendingMetrics(self.accelerator)
+        self.rates = learning_rates(config)
+        self.pending: list[tuple[int, dict[str, torch.Tensor], float]] = []
         self._parts = range(config.gradient_accumulation_steps)
         self.done = 0
 
@@ -119,13 +115,9 @@ class Trainer(ABC, Generic[Config, Batch]):
         """
         denoiser = self.backbone.denoiser
         optimizer = adamw(trainable_parameters(denoiser, text_encoders), self.config, rates)
-        if self.wrapped:
-            self.policy, self.text_encoders, self.optimizer = prepare(
-                self.accelerator, denoiser, text_encoders, optimizer
-            )
-        else:
-            self.policy, self.text_encoders = denoiser, text_encoders
-            self.optimizer = self.accelerator.prepare(optimizer)
+        self.policy, self.text_encoders, self.optimizer = prepare(
+            self.accelerator, denoiser, text_encoders, optimizer, wrapped=self.wrapped
+        )
         # Again, since FSDP2 replaces parameters; the state to keep is that of the optimizer inside.
         weights = trainable_parameters(denoiser, text_encoders)
         self.state = TrainState(weights, self.optimizer.optimizer, scaler=self.accelerator.scaler)
@@ -177,7 +169,7 @@ class Trainer(ABC, Generic[Config, Batch]):
         self.done = resume(self.state, self.checkpoints)
         if self.main:
             drop_old(self.checkpoints, self.due)  # left by a kill
-            self.metrics = MetricsFile(self.output / "metrics.jsonl", self.done)
+            drop_later_lines(self.metrics, self.done)
 
     def samples(self, step: int, part: int = 0) -> range:
         """Return the numbers in the run of this process's samples in a micro-batch.
@@ -217,12 +209,12 @@ class Trainer(ABC, Generic[Config, Batch]):
                 f"give gradient_accumulation_steps={parts} batches, not {len(batches)}."
             )
         self._step(batches)
-        [(step, row)] = self.pending.read()
+        [(step, row)] = self._read_pending()
         self.check(step, row)
         return row
 
     def _step(self, batches: Iterable[Batch]) -> None:
-        rate = learning_rate_at(self.done, self.config)
+        rate = self.rates[min(self.done, len(self.rates) - 1)]
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         losses = [self._backward(part, batch) for part, batch in enumerate(batches)]
@@ -233,7 +225,7 @@ class Trainer(ABC, Generic[Config, Batch]):
         self.optimizer.zero_grad()
         self.after_update([each.details for each in losses])
         self.done += 1
-        self.pending.add(self.done, row, rate)
+        self.pending.append((self.done, row, rate))
 
     def _backward(self, part: int, batch: Batch) -> BatchLoss:
         """Add the gradient of one micro-batch."""
@@ -253,16 +245,15 @@ class Trainer(ABC, Generic[Config, Batch]):
         parameters = list(self.state.weights.values())
         for parameter in () if self.wrapped else parameters:
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        return whole(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        norm: Any = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        whole: torch.Tensor = norm.full_tensor() if self.accelerator.is_fsdp2 else norm
+        return whole
 
     def after_update(self, details: Sequence[tuple[torch.Tensor, ...]]) -> None:
         """Update what depends on the new weights, or on the batches: their `BatchLoss.details`."""
 
     def reads(self) -> bool:
-        """Return whether metrics are read after the step that was just done.
-
-        Always before a checkpoint: none is written of steps that were not checked.
-        """
+        """Return whether metrics are read now: always before a checkpoint, to check its steps."""
         return self.done in self.due or self.done % self.config.logging_steps == 0
 
     def read(self) -> dict[str, float]:
@@ -275,10 +266,23 @@ class Trainer(ABC, Generic[Config, Batch]):
             TastemakerError: A loss or gradient is not finite; the first such step is named.
         """
         row: dict[str, float] = {}
-        for step, row in self.pending.read():
+        for step, row in self._read_pending():
             self.check(step, row)
             self.record(step, row)
         return row
+
+    def _read_pending(self) -> list[tuple[int, dict[str, float]]]:
+        """Number and metrics of each step since the last time, means over all processes."""
+        if not self.pending:
+            return []
+        values = torch.stack([torch.stack(list(row.values())) for _, row, _ in self.pending])
+        means = self.accelerator.reduce(values, "mean").tolist()
+        rows = [
+            (step, {**dict(zip(row, numbers, strict=True)), "learning_rate": rate})
+            for (step, row, rate), numbers in zip(self.pending, means, strict=True)
+        ]
+        self.pending = []
+        return rows
 
     def check(self, step: int, row: dict[str, float]) -> None:
         """Make sure that a step's metrics are finite.
@@ -299,7 +303,7 @@ class Trainer(ABC, Generic[Config, Batch]):
     def record(self, step: int, row: dict[str, float]) -> None:
         """Keep the metrics of a step."""
         if self.main:
-            self.metrics.append(step, row)
+            append_line(self.metrics, step, row)
 
     @abstractmethod
     def save_model(self) -> None:

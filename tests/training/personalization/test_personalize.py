@@ -24,8 +24,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.sampling.generate import generate
 from tastemaker.storage.images import to_pixels
 from tastemaker.storage.photographs import read_photograph
-from tastemaker.training.batches import mean_square, residual
-from tastemaker.training.order import pair_index
+from tastemaker.training.batches import mean_square, pair_index, residual
 from tastemaker.training.personalization.data import PersonalData, encode_subject, subject_batch
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.personalization.trainer import PersonalTrainer

@@ -14,9 +14,9 @@ from tastemaker.backbones import load_backbone
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import DenoisingErrors
 from tastemaker.reporting.credit import figures, panels, read
-from tastemaker.storage.pairs import PairSet
-from tastemaker.training.preference.data import cache_data
+from tastemaker.training.encoding import encode
 from tastemaker.training.preference.diagnostics import BANDS, POINTS, observe
+from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.train import train
 from trainings import batch_of, train_config
 
@@ -60,7 +60,7 @@ def test_first_step_weighs_by_the_scale(pairs: Path, tiny_model: Path, tmp_path:
     assert sum(first["margin"]) == 0
     assert sum(first["accuracy"]) == sum(first["saturation"]) == 2
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     batch = batch_of(data, backbone, range(4), seed=config.seed, sample_posterior=True)
     timesteps = batch.timesteps[:4]
     expected = torch.zeros(BANDS, dtype=torch.float64)

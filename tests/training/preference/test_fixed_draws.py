@@ -14,7 +14,7 @@ from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.batches import mean_square
 from tastemaker.training.preference.fixed_draws import FixedDraws
-from tastemaker.training.preference.reference import FrozenCopy, Reference
+from tastemaker.training.preference.objective import FrozenCopy, Reference
 from tastemaker.training.preference.train import train
 from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import rows, train_config

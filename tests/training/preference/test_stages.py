@@ -17,8 +17,9 @@ from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import residual
+from tastemaker.training.encoding import encode
 from tastemaker.training.optimization import adamw, text_rates, trainable_parameters
-from tastemaker.training.preference.data import cache_data
+from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import add_text_adapters, make_trainable
 from tastemaker.training.preference.train import train
 from trainings import batch_of, perturb, rows, train_config
@@ -52,7 +53,7 @@ class TestStart:
         """Also after the policy moved: the frozen adapter says what the first stage says."""
         config = train_config(tiny_model, start=str(first), reference="frozen_adapter")
         backbone = load_backbone(str(tiny_model), device="cpu")
-        data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+        data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
         reference = make_trainable(config, backbone)
         batch = batch_of(data, backbone, range(4), seed=0, sample_posterior=True)
         with torch.no_grad():
@@ -206,15 +207,15 @@ def test_curriculum_draws_the_widest_gaps_first(
     pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     margins = torch.tensor(PairSet(pairs).table()["margin"].to_pylist())
-    assert torch.equal(margins[data.by_gap], margins.sort(descending=True).values)
     draws = range(40)
-    some = batch_of(data, backbone, draws, seed=0, sample_posterior=False, available=2)
+    quarter = {"chunks": 4, "steps_per_chunk": 1}
+    some = batch_of(data, backbone, draws, seed=0, sample_posterior=False, curriculum=quarter)
     everything = batch_of(data, backbone, draws, seed=0, sample_posterior=False)
     widest = {
         tuple(row.flatten()[:4].tolist())
-        for row in data.text(data.prompts(data.by_gap[:2]))[0]["prompt_embeds"]
+        for row in data.text(data.prompts(margins.argsort(descending=True)[:2]))[0]["prompt_embeds"]
     }
     drawn = {tuple(row.flatten()[:4].tolist()) for row in some.conditioning["prompt_embeds"]}
     assert drawn == widest

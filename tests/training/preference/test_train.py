@@ -23,11 +23,16 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.interruption import Interruption
 from tastemaker.losses import dpo
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.batches import mean_square, residual
-from tastemaker.training.order import pair_index
-from tastemaker.training.preference.data import cache_data
-from tastemaker.training.preference.objective import dropped_prompts, errors_of, residuals_of
-from tastemaker.training.preference.reference import FrozenCopy, Reference
+from tastemaker.training.batches import mean_square, pair_index, residual
+from tastemaker.training.encoding import encode
+from tastemaker.training.preference.data import dropped_prompts
+from tastemaker.training.preference.objective import (
+    FrozenCopy,
+    Reference,
+    errors_of,
+    residuals_of,
+)
+from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.train import train
 from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import batch_of, perturb, rows, train_config
@@ -35,7 +40,7 @@ from trainings import batch_of, perturb, rows, train_config
 
 def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=True)
     errors = errors_of(*residuals_of(backbone, backbone.denoiser, Reference(backbone), batch))
@@ -45,7 +50,7 @@ def test_loss_starts_at_ln2_for_every_pair(pairs: Path, tiny_model: Path, tmp_pa
 
 def test_references_agree(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     frozen = FrozenCopy(backbone)
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     perturb(backbone.denoiser)
@@ -69,7 +74,7 @@ def test_reference_strategies_train_alike(pairs: Path, tiny_model: Path, tmp_pat
 
 def test_one_forward_equals_four(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     joint = batch_of(data, backbone, [0, 1], seed=0, sample_posterior=True)
     together = mean_square(residual(backbone, backbone.denoiser, joint))
     singles = []
@@ -178,9 +183,9 @@ def test_a_damaged_checkpoint_is_noticed_and_done_without(
 
 def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    live = cache_data(PairSet(pairs), backbone)
-    cache_data(PairSet(pairs), backbone, tmp_path)
-    cached = cache_data(PairSet(pairs), backbone, tmp_path)
+    live = encode(open_pairs(pairs), backbone)
+    encode(open_pairs(pairs), backbone, tmp_path)
+    cached = encode(open_pairs(pairs), backbone, tmp_path)
     first, second = (
         batch_of(each, backbone, range(5), seed=7, sample_posterior=True) for each in (live, cached)
     )
@@ -194,7 +199,7 @@ def test_cached_equals_live(pairs: Path, tiny_model: Path, tmp_path: Path) -> No
 
 def test_pair_shares_noise_and_timestep(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     batch = batch_of(data, backbone, range(6), seed=0, sample_posterior=False)
     assert torch.equal(*batch.timesteps.chunk(2))
     assert torch.equal(*batch.target.chunk(2))
@@ -203,7 +208,7 @@ def test_pair_shares_noise_and_timestep(pairs: Path, tiny_model: Path, tmp_path:
 
 def test_posterior_is_sampled_apart(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     sampled = batch_of(data, backbone, [0], seed=0, sample_posterior=True)
     means = batch_of(data, backbone, [0], seed=0, sample_posterior=False)
     difference = sampled.noisy_latents - means.noisy_latents
@@ -216,7 +221,7 @@ def test_dropped_prompts_are_the_empty_prompt(
 ) -> None:
     """For both images and both models, from cache and tokens; nothing else of a pair changes."""
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded", text_trains=True)
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded", text_trains=True)
     plain, half, every = (
         batch_of(
             data,
@@ -266,7 +271,7 @@ def test_each_epoch_sees_every_pair_once() -> None:
 
 def test_gradient_steps_learn_the_preference(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_model), device="cpu")
-    data = cache_data(PairSet(pairs), backbone, tmp_path / "encoded")
+    data = encode(open_pairs(pairs), backbone, tmp_path / "encoded")
     add_lora(backbone.denoiser, train_config(tiny_model).lora, seed=0)
     batch = batch_of(data, backbone, range(8), seed=0, sample_posterior=False)
     optimizer = torch.optim.AdamW(trainable(backbone.denoiser).values(), lr=3e-3)
@@ -374,7 +379,7 @@ def test_a_second_round_starts_from_the_first(
     first = train(train_config(tiny_model, learning_rate=0.05), pairs, tmp_path / "first")
     second = train(train_config(first, learning_rate=0.05), pairs, tmp_path / "second")
     assert rows(second)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    data = cache_data(PairSet(pairs), load_backbone(str(tiny_model)), tmp_path / "encoded")
+    data = encode(open_pairs(pairs), load_backbone(str(tiny_model)), tmp_path / "encoded")
     errors = []
     for model in (tiny_model, first, second):
         backbone = load_backbone(str(model), device="cpu")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,34 +85,6 @@ def adapted(backbone: Backbone) -> list[torch.nn.Module]:
     """Return the networks of a model, denoiser and text encoders, that carry a LoRA."""
     networks = (backbone.denoiser, *backbone.text_encoders)
     return [each for each in networks if getattr(each, "peft_config", None)]
-
-
-def adapter_layers(networks: Iterable[torch.nn.Module]) -> list[Any]:
-    """Return the layers of networks that carry adapters."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    modules = (module for network in networks for module in network.modules())
-    return [each for each in modules if isinstance(each, BaseTunerLayer)]
-
-
-@contextlib.contextmanager
-def acting(layers: Sequence[Any], name: str | None) -> Iterator[None]:
-    """Let one adapter act for a while; what trains stays as it is.
-
-    PEFT's own switches walk through all modules of a network, 50 ms of every step on SDXL.
-
-    Args:
-        layers: From `adapter_layers`.
-        name: Of the adapter; None: none acts.
-    """
-    before = [(layer._disable_adapters, layer._active_adapter) for layer in layers]
-    for layer in layers:
-        layer._disable_adapters, layer._active_adapter = name is None, name or ADAPTER
-    try:
-        yield
-    finally:
-        for layer, flags in zip(layers, before, strict=True):
-            layer._disable_adapters, layer._active_adapter = flags
 
 
 def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -18,12 +17,12 @@ from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.datasets.subjects import photograph
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.images import encode_png, square
 from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
-from tastemaker.training.batches import NoisyBatch, noisy_batch
-from tastemaker.training.encoding import Encoded, encode, read_prompts
-from tastemaker.training.order import pair_index
+from tastemaker.training.batches import NoisyBatch, noisy_batch, pair_index
+from tastemaker.training.encoding import encode
 
 
 class SubjectImages:
@@ -88,17 +87,15 @@ class PersonalData:
     Attributes:
         encoded: One example per image, photographs first.
         photographs: Number of photographs.
-        text_trains: Whether prompts are read as tokens too, for text encoders that train.
     """
 
     encoded: Encoded
     photographs: int
-    text_trains: bool
 
     @property
     def class_images(self) -> int:
         """Number of images of the class; 0 without prior preservation."""
-        return len(self.encoded.examples) - self.photographs
+        return len(self.encoded) - self.photographs
 
 
 def encode_subject(
@@ -128,14 +125,14 @@ def encode_subject(
     shape = backbone.latent_shape(size, size)
     for file in files:
         _warn_of_enlarging(file, size)
-    encoded = encode(SubjectImages(config, files, size), backbone, folder)
+    encoded = encode(SubjectImages(config, files, size), backbone, folder, text_trains=text_trains)
     other = [each for each in encoded.latents.shapes if each != shape]
     if other and config.prior is not None:
         raise TastemakerError(
             f"a class image of {config.prior.pool} has latents of shape {other[0]}, the photographs"
             f" {shape}; draw the class with height={size} width={size}, or set size."
         )
-    return PersonalData(encoded, len(files), text_trains)
+    return PersonalData(encoded, len(files))
 
 
 def subject_batch(
@@ -166,14 +163,14 @@ def subject_batch(
     if data.class_images:
         chosen += [data.photographs + pair_index(draw, data.class_images, seed) for draw in draws]
         generators += [keyed_generator(seed, "class image", draw) for draw in draws]
-    found = data.encoded.examples[chosen]
-    prompts = torch.from_numpy(found["prompt"].astype(np.int64))
+    encoded, examples = data.encoded, torch.tensor(chosen)
     return noisy_batch(
         backbone,
-        data.encoded.latents,
-        torch.from_numpy(found["images"][:, 0].astype(np.int64)),
+        backbone.device,
+        encoded.latents,
+        encoded.images(examples),
         generators,
-        *read_prompts(data.encoded, prompts, tokens=data.text_trains),
+        *encoded.text(encoded.prompts(examples)),
         densities=densities,
     )
 

@@ -9,14 +9,14 @@ from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.backbones.places import name_base
 from tastemaker.backbones.textual_inversion import save_token
 from tastemaker.config.personalization import PersonalizeConfig
-from tastemaker.training.batches import NoisyBatch, mean_square, residual
+from tastemaker.training.batches import BatchLoss, NoisyBatch, mean_square, residual
 from tastemaker.training.encoding import encodings_key, kept_below
 from tastemaker.training.fsdp import join
 from tastemaker.training.optimization import load_policy, text_rates, trainable_parameters
 from tastemaker.training.personalization.data import encode_subject, subject_batch
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
 from tastemaker.training.saving import save_lora, save_whole
-from tastemaker.training.trainer import BatchLoss, Trainer
+from tastemaker.training.trainer import Trainer
 
 
 class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):

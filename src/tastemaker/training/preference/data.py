@@ -1,144 +1,143 @@
-"""Pairs as tensors: rows of encoded images and prompts, read from disk as they are drawn."""
+"""Batches of pairs: which pairs a step trains on, their latents and embeddings, their noise."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.backbones import Backbone
+from tastemaker.config.training import TrainConfig
+from tastemaker.core.seeding import keyed_generator
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
-from tastemaker.training.encoding import Encoded, encode, kept_below, read_prompts
-from tastemaker.training.latents import Latents
-from tastemaker.training.preference.pairs import open_pairs
+from tastemaker.training.batches import NoisyBatch, bucketed_indices, moved, noisy_batch
+from tastemaker.training.encoding import kept_below
+
+
+@dataclass(frozen=True)
+class PairBatch(NoisyBatch):
+    """Noisy images of pairs, the chosen first.
+
+    Attributes:
+        score_gap: Of each pair, shape [pairs].
+        reference_errors: The reference's errors, shape [2 * pairs], where they are known.
+    """
+
+    score_gap: torch.Tensor = field(kw_only=True)
+    reference_errors: torch.Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Encoded pairs: of each the rows of its chosen and rejected image and of its prompt.
+class PairBatches:
+    """Chooses pairs and adds noise, as configured.
 
     Attributes:
-        encoded: Images, prompts and pairs.
-        text_trains: Whether prompts are read as tokens too, for text encoders that train.
+        data: The encoded pairs, of each the chosen image first.
+        backbone: The model.
+        device: Of the batches.
+        config: Of the training.
+        samples_per_step: Pairs per optimizer step, in all processes.
+        densities: How often each timestep is drawn, one density per bucket of latents.
     """
 
-    encoded: Encoded
-    text_trains: bool = False
+    data: Encoded
+    backbone: Backbone
+    device: torch.device
+    config: TrainConfig
+    samples_per_step: int
+    densities: Sequence[torch.Tensor | None] | None = None
 
-    def __len__(self) -> int:
-        """Return the number of pairs."""
-        return len(self.encoded.examples)
-
-    @property
-    def latents(self) -> Latents:
-        """Latents, one row per image."""
-        return self.encoded.latents
-
-    @functools.cached_property
-    def by_gap(self) -> torch.Tensor:
-        """Pairs in order of falling score gap, the order of a curriculum."""
-        return torch.tensor(self.encoded.examples["gap"]).argsort(descending=True, stable=True)
-
-    def members(self, available: int | None = None) -> list[Sequence[int] | torch.Tensor]:
-        """Return the pairs of each bucket.
+    def pairs(self, step: int, samples: Sequence[int]) -> torch.Tensor:
+        """Choose the pairs of some samples of a step: each epoch is a permutation.
 
         Args:
-            available: Of so many pairs with the widest gap; None: of all.
-        """
-        return _members(self, available if available and available < len(self) else None)
-
-    def images(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Return the rows of pairs' images, all chosen ones first, shape [2 * pairs]."""
-        rows = self.encoded.examples["images"][pairs.numpy()]
-        return torch.from_numpy(rows.T.astype(np.int64).reshape(-1))
-
-    def prompts(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Return the rows of pairs' prompts, shape [pairs]."""
-        return torch.from_numpy(self.encoded.examples["prompt"][pairs.numpy()].astype(np.int64))
-
-    def score_gap(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Return pairs' score gaps, shape [pairs]."""
-        return torch.from_numpy(self.encoded.examples["gap"][pairs.numpy()])
-
-    def text(self, prompts: torch.Tensor) -> tuple[Conditioning, Conditioning | None]:
-        """Read prompts.
-
-        Args:
-            prompts: Their rows.
+            step: Optimizer steps done before.
+            samples: Their numbers in the run.
 
         Returns:
-            Embeddings, float32, and tokens where text encoders train; one row per prompt.
+            Indices of pairs whose images have one size, shape [samples].
         """
-        return read_prompts(self.encoded, prompts, tokens=self.text_trains)
+        plan, available = self.config.curriculum, len(self.data)
+        if plan is not None:
+            every = plan.steps_per_chunk
+            available = available_pairs(available, step, chunks=plan.chunks, every=every)
+        members = bucket_members(self.data, available)
+        sizes = tuple(len(each) for each in members)
+        places = bucketed_indices(samples, sizes, self.samples_per_step, self.config.seed)
+        return torch.tensor([int(members[bucket][index]) for bucket, index in places])
+
+    def noisy(self, pairs: torch.Tensor, draws: Sequence[int]) -> PairBatch:
+        """Add noise to pairs.
+
+        Timestep, noise, posterior samples and dropout of the prompt are keyed by the draw alone.
+
+        Args:
+            pairs: Indices of pairs whose images have one size, shape [draws].
+            draws: Numbers of the samples in the run, or of `FixedDraws`.
+
+        Returns:
+            The batch on the device.
+        """
+        data, config = self.data, self.config
+        images = data.images(pairs)
+        dropped = dropped_prompts(draws, config.proportion_empty_prompts, config.seed)
+        rows = data.prompts(pairs) * ~dropped  # the empty prompt's row is the first
+        conditioning, tokens = data.text(torch.cat([rows, rows]))
+        batch = noisy_batch(
+            self.backbone,
+            self.device,
+            data.latents,
+            images,
+            [keyed_generator(config.seed, "draw", draw) for draw in draws],
+            conditioning | data.latents.conditioning(images),
+            tokens,
+            sample_posterior=config.sample_posterior,
+            densities=self.densities,
+        )
+        return PairBatch(**vars(batch), score_gap=moved(data.gaps(pairs), self.device))
 
 
-def kept_in(pairs: Any, output: Path) -> Path | None:
-    """Return the folder of what later trainings on the same pairs need not compute again.
+def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
+    """Choose the samples that train with the empty prompt, which guidance needs in sampling.
 
     Args:
-        pairs: As a trainer takes them.
-        output: Of the training, for pairs on a disk that is not writable.
+        draws: Numbers of the samples in the run.
+        share: Probability of each, 0 to 1; 0.2 in the reference implementation of Diffusion-DPO.
+        seed: The run's seed.
 
     Returns:
-        None for pairs that are in no folder.
+        Booleans, shape [draws].
+
+    References:
+        Ho and Salimans, classifier-free diffusion guidance, arXiv 2207.12598.
     """
-    if not isinstance(pairs, str | Path | PairSet):
-        return None
-    return kept_below(pairs.folder if isinstance(pairs, PairSet) else Path(pairs), output)
-
-
-def cache_data(
-    pairs: str | Path | PairSet | Sequence[Mapping[str, Any]],
-    backbone: Backbone,
-    folder: Path | None = None,
-    *,
-    posterior: bool = True,
-    text_trains: bool = False,
-) -> TrainingData:
-    """Encode the pairs' images and prompts, or read the encodings of an earlier training.
-
-    Args:
-        pairs: As for `open_pairs`.
-        backbone: The model, with its encoders.
-        folder: Where encodings are kept; None keeps them in memory.
-        posterior: Keep the deviation of the VAE's posterior too.
-        text_trains: Whether text encoders train.
-
-    Returns:
-        The data, on the CPU.
-
-    Raises:
-        TastemakerError: An image is missing or corrupt, or sizes differ.
-    """
-    encoded = encode(open_pairs(pairs), backbone, folder, posterior=posterior)
-    return TrainingData(encoded, text_trains)
+    generators = [keyed_generator(seed, "prompt dropout", draw) for draw in draws]
+    return torch.cat([torch.rand(1, generator=each) for each in generators]) < share
 
 
 @functools.lru_cache(maxsize=1)  # it changes with the stages of a curriculum alone
-def _members(data: TrainingData, available: int | None) -> list[Sequence[int] | torch.Tensor]:
-    if available is None and len(data.latents.shapes) == 1:
-        return [range(len(data))]
-    among = None if available is None else data.by_gap[:available]
-    chosen = torch.tensor(data.encoded.examples["images"][:, 0].astype(np.int64))
-    bucket = data.latents.bucket(chosen if among is None else chosen[among])
-    found = [(bucket == number).nonzero()[:, 0] for number in range(len(data.latents.shapes))]
-    return [each if among is None else among[each] for each in found]
+def bucket_members(data: Encoded, available: int) -> list[Sequence[int] | torch.Tensor]:
+    """Return the pairs of each bucket.
 
-
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Hash tensors with their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(tensors.items()):
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    Args:
+        data: The encoded pairs.
+        available: Of so many pairs with the widest gap; those of a curriculum come in this order.
+    """
+    if available == len(data) and len(data.latents.shapes) == 1:
+        return [range(available)]
+    pairs = torch.arange(len(data))
+    if available < len(data):
+        pairs = torch.tensor(data.examples["gap"]).argsort(descending=True, stable=True)[:available]
+    chosen = data.examples["images"][:, 0].astype(np.int64)
+    bucket = data.latents.bucket(torch.tensor(chosen)[pairs])
+    return [pairs[bucket == number] for number in range(len(data.latents.shapes))]
 
 
 def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
@@ -161,3 +160,28 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
         Curriculum-DPO, arXiv 2405.13637.
     """
     return -(-pairs * min(1 + step // every, chunks) // chunks)
+
+
+def kept_in(pairs: Any, output: Path) -> Path | None:
+    """Return the folder of what later trainings on the same pairs need not compute again.
+
+    Args:
+        pairs: As a trainer takes them.
+        output: Of the training, for pairs on a disk that is not writable.
+
+    Returns:
+        None for pairs that are in no folder.
+    """
+    if not isinstance(pairs, str | Path | PairSet):
+        return None
+    return kept_below(pairs.folder if isinstance(pairs, PairSet) else Path(pairs), output)
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hash tensors with their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors.items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -15,8 +15,9 @@ import torch
 
 from tastemaker.losses import DenoisingErrors
 from tastemaker.storage.files import write_json
-from tastemaker.training.metrics import MetricsFile
+from tastemaker.training.checkpoint import drop_later_lines
 from tastemaker.training.preference.credit import Credit
+from tastemaker.training.trainer import append_line
 
 BANDS = 10
 """Equal bands of timesteps that a step's values are summed over."""
@@ -31,7 +32,7 @@ OBSERVED = ("margin", "accuracy", "saturation", "weight", "gradient")
 
 
 def step_metrics(
-    errors: DenoisingErrors, seen: DenoisingErrors, beta: float
+    errors: DenoisingErrors, seen: DenoisingErrors, observed: torch.Tensor, beta: float
 ) -> dict[str, torch.Tensor]:
     """Summarise a batch in TRL's keys, and the drift of both branches.
 
@@ -41,6 +42,7 @@ def step_metrics(
     Args:
         errors: The batch's errors as the network made them: the drift.
         seen: The errors with their credit, as the loss saw them: the rewards.
+        observed: From `observe`.
         beta: The loss's beta.
 
     Returns:
@@ -49,17 +51,14 @@ def step_metrics(
     References:
         Divergence: arXiv 2511.03317.
     """
-    chosen = (errors.policy_chosen - errors.reference_chosen).detach()
-    rejected = (errors.policy_rejected - errors.reference_rejected).detach()
-    margin = seen.margin.detach()
-    accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
+    margin, accuracy, *_ = observed
     return {
         "rewards/chosen": (0.5 * beta * seen.chosen_gain.detach()).mean(),
         "rewards/rejected": (0.5 * beta * seen.rejected_gain.detach()).mean(),
         "rewards/accuracies": accuracy.mean(),
-        "rewards/margins": (0.5 * beta * margin).mean(),
-        "errors/chosen": chosen.mean(),
-        "errors/rejected": rejected.mean(),
+        "rewards/margins": margin.mean(),
+        "errors/chosen": (errors.policy_chosen - errors.reference_chosen).detach().mean(),
+        "errors/rejected": (errors.policy_rejected - errors.reference_rejected).detach().mean(),
     }
 
 
@@ -121,22 +120,8 @@ def describe(credit: Credit) -> dict[str, Any]:
     }
 
 
-class CreditFile(MetricsFile):
-    """`credit.jsonl` of a training, with `credit.json` beside it.
-
-    Args:
-        folder: The trained model's folder.
-        credit: The scheme.
-        start: Steps of the checkpoint that the run goes on from; later lines are dropped.
-    """
-
-    def __init__(self, folder: Path, credit: Credit, start: int) -> None:
-        write_json(folder / "credit.json", describe(credit))
-        super().__init__(folder / "credit.jsonl", start)
-
-
 class CreditDiary:
-    """Collects the lines of `credit.jsonl`, on the device until they are written.
+    """Writes `credit.json`, and collects the lines of `credit.jsonl` on the device.
 
     A line holds for each band of timesteps the number of pairs drawn there (`count`) and the sums
     over them of what `observe` measures; about `SNAPSHOTS` times per run also the four branches'
@@ -145,14 +130,19 @@ class CreditDiary:
     Args:
         credit: The scheme.
         steps: Steps of the whole training.
-        file: Where lines go; None in all processes but the main one.
+        folder: Of the trained model; None in all processes but the main one.
+        start: Steps of the checkpoint that the run goes on from; later lines are dropped.
     """
 
-    def __init__(self, credit: Credit, steps: int, file: CreditFile | None) -> None:
+    def __init__(self, credit: Credit, steps: int, folder: Path | None, start: int) -> None:
         self.credit = credit
-        self.file = file
         self.steps = steps
         self.points = _points(credit)
+        self.corrects, self.length = bool(credit.state()), len(credit.schedule)
+        self.file = folder and folder / "credit.jsonl"
+        if self.file is not None:
+            write_json(self.file.with_suffix(".json"), describe(credit))
+            drop_later_lines(self.file, start)
         self.seen: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
 
     def see(self, step: int, observed: torch.Tensor, timesteps: torch.Tensor) -> None:
@@ -165,7 +155,7 @@ class CreditDiary:
         """
         due = step % -(-self.steps // SNAPSHOTS) == 0 or step == self.steps
         correction = None
-        if due and self.credit.state():
+        if due and self.corrects:
             self.points = self.points.to(timesteps.device)
             correction = self.credit.correction(self.points)
         self.seen.append((step, observed, timesteps, correction))
@@ -181,11 +171,11 @@ class CreditDiary:
             if correction is not None:
                 row["correction"] = correction.tolist()
             if self.file is not None:
-                self.file.append(step, row)
+                append_line(self.file, step, row)
         self.seen = []
 
     def _row(self, observed: torch.Tensor, timesteps: torch.Tensor) -> dict[str, Any]:
-        band = timesteps * BANDS // len(self.credit.schedule)
+        band = timesteps * BANDS // self.length
         sums = torch.zeros(len(OBSERVED), BANDS, dtype=torch.float64).index_add_(1, band, observed)
         count = torch.bincount(band, minlength=BANDS).tolist()
         return {"count": count, **dict(zip(OBSERVED, sums.tolist(), strict=True))}

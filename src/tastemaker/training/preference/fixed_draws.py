@@ -11,8 +11,8 @@ import torch
 from tastemaker.backbones import adapter_identity, model_identity
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.files import atomic, config_key
-from tastemaker.training.preference.data import TrainingData
 
 DEPENDS_ON = (
     *("reference", "reference_draws", "method", "text_lora", "dtype"),
@@ -23,7 +23,7 @@ DEPENDS_ON = (
 
 def fixed_draws(
     config: TrainConfig,
-    data: TrainingData,
+    data: Encoded,
     densities: Sequence[torch.Tensor | None],
     folder: Path | None,
 ) -> FixedDraws | None:
@@ -45,7 +45,7 @@ def fixed_draws(
         depends = {
             "model": model_identity(config.model),
             "start": config.start and adapter_identity(config.start),
-            "pairs": data.encoded.fingerprint,
+            "pairs": data.fingerprint,
             "densities": [each if each is None else each.tolist() for each in densities],
             **config.model_dump(mode="json", include=set(DEPENDS_ON)),
         }
@@ -56,7 +56,7 @@ def fixed_draws(
 class FixedDraws:
     """A pair trains on the same few draws in every epoch, so that its reference errors are known.
 
-    A draw has a negative number, which no sample of a run has; with it `pair_batch` keys timestep,
+    A draw has a negative number, which no sample of a run has; with it `PairBatches` keys timestep,
     noise, posterior samples and the dropout of prompts. Errors are two floats per pair and draw.
 
     Args:

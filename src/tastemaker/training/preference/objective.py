@@ -1,132 +1,78 @@
-"""Pairs to the losses of one batch: noisy images, predictions, errors, credit, losses."""
+"""Losses of a batch of pairs: residuals of policy and reference, errors, credit, losses."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from tastemaker.backbones import Backbone
+from tastemaker.backbones.lora.adapters import ADAPTER, adapted
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.seeding import keyed_generator
 from tastemaker.losses import DenoisingErrors
-from tastemaker.training.batches import (
-    NoisyBatch,
-    mean_square,
-    moved,
-    noisy_batch,
-    residual,
-)
-from tastemaker.training.order import bucketed_indices
+from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.preference.credit import Credit
-from tastemaker.training.preference.data import TrainingData
+from tastemaker.training.preference.data import PairBatch
 from tastemaker.training.preference.guards import safe_share, scale_gradient
-from tastemaker.training.preference.reference import Reference
 from tastemaker.training.preference.terms import Term
 
 
-def pair_indices(
-    data: TrainingData,
-    draws: Sequence[int],
-    *,
-    seed: int,
-    step: int | None = None,
-    available: int | None = None,
-) -> torch.Tensor:
-    """Choose the pairs of some samples of the run: each epoch is a permutation.
+class Reference:
+    """The policy's own networks with other adapters acting: no second model in memory.
 
     Args:
-        data: The pairs.
-        draws: Numbers of the samples in the run.
-        seed: The run's seed.
-        step: Samples per optimizer step, all of one size; None: these.
-        available: Choose from so many pairs of the widest gap; None: from all.
-
-    Returns:
-        Indices of pairs, shape [draws].
-    """
-    members = data.members(available)
-    sizes = tuple(len(each) for each in members)
-    places = bucketed_indices(draws, sizes, step or len(draws), seed)
-    return torch.tensor([int(members[bucket][index]) for bucket, index in places])
-
-
-@dataclass(frozen=True)
-class PairBatch(NoisyBatch):
-    """Noisy images of pairs, the chosen first.
-
-    Attributes:
-        score_gap: Of each pair, shape [pairs].
-        reference_errors: The reference's errors, shape [2 * pairs], where they are known.
+        backbone: The model, whose networks carry the LoRA that trains.
+        adapter: The adapter that acts: `START`; None: none, the reference is the base.
     """
 
-    score_gap: torch.Tensor = field(kw_only=True)
-    reference_errors: torch.Tensor | None = field(default=None, kw_only=True)
+    def __init__(self, backbone: Backbone, adapter: str | None = None) -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self.backbone = backbone
+        self.denoiser: torch.nn.Module = backbone.denoiser
+        self.text_encoders: Sequence[torch.nn.Module] = backbone.text_encoders
+        self.adapter = adapter
+        modules = (module for network in adapted(backbone) for module in network.modules())
+        self.layers: list[Any] = [each for each in modules if isinstance(each, BaseTunerLayer)]
+
+    @torch.no_grad()
+    def residual(self, batch: NoisyBatch) -> torch.Tensor:
+        """Return prediction minus target, shape [2 * pairs, channels, h, w], without graph."""
+        # PEFT's own switches walk through all modules of a network, 50 ms of every step on SDXL.
+        # Not between a forward and its backward pass: that upsets compiled models.
+        before = [(layer._disable_adapters, layer._active_adapter) for layer in self.layers]
+        flags = self.adapter is None, self.adapter or ADAPTER
+        try:
+            for layer in self.layers:
+                layer._disable_adapters, layer._active_adapter = flags
+            return residual(self.backbone, self.denoiser, batch, self.text_encoders)
+        finally:
+            for layer, own in zip(self.layers, before, strict=True):
+                layer._disable_adapters, layer._active_adapter = own
 
 
-def pair_batch(
-    data: TrainingData,
-    backbone: Backbone,
-    pairs: torch.Tensor,
-    draws: Sequence[int],
-    *,
-    seed: int,
-    sample_posterior: bool = True,
-    proportion_empty_prompts: float = 0.0,
-    densities: Sequence[torch.Tensor | None] | None = None,
-) -> PairBatch:
-    """Add noise to pairs.
-
-    Timestep, noise and posterior sample are keyed by the sample's number alone.
+class FrozenCopy(Reference):
+    """A copy of what trains, made before the first step: needed when all weights train.
 
     Args:
-        data: Cached latents and embeddings.
-        backbone: The model.
-        pairs: Indices of pairs whose images have one size, shape [draws].
-        draws: Numbers of the samples in the run.
-        seed: The run's seed.
-        sample_posterior: Sample the VAE's posterior, or take its mean.
-        proportion_empty_prompts: Share of pairs with the empty prompt in policy and reference.
-        densities: How often each timestep is drawn, one density per bucket of latents.
-
-    Returns:
-        The batch on the model's device, the chosen images first.
+        backbone: The model as training starts.
+        text_encoders: Those that train.
     """
-    images = data.images(pairs)
-    # The empty prompt's row is the first.
-    rows = data.prompts(pairs) * ~dropped_prompts(draws, proportion_empty_prompts, seed)
-    conditioning, tokens = data.text(torch.cat([rows, rows]))
-    conditioning |= data.latents.conditioning(images)
-    batch = noisy_batch(
-        backbone,
-        data.latents,
-        images,
-        [keyed_generator(seed, "draw", draw) for draw in draws],
-        conditioning,
-        tokens,
-        sample_posterior=sample_posterior,
-        densities=densities,
-    )
-    return PairBatch(**vars(batch), score_gap=moved(data.score_gap(pairs), batch.timesteps.device))
 
+    def __init__(self, backbone: Backbone, text_encoders: Sequence[torch.nn.Module] = ()) -> None:
+        self.backbone = backbone
+        self.denoiser, *self.text_encoders = (
+            copy.deepcopy(network).requires_grad_(False).eval()
+            for network in (backbone.denoiser, *text_encoders)
+        )
+        self.adapter, self.layers = None, []
 
-def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
-    """Choose the samples that train with the empty prompt, which guidance needs in sampling.
-
-    Args:
-        draws: Numbers of the samples in the run.
-        share: Probability of each, 0 to 1; 0.2 in the reference implementation of Diffusion-DPO.
-        seed: The run's seed.
-
-    Returns:
-        Booleans, shape [draws].
-
-    References:
-        Ho and Salimans, classifier-free diffusion guidance, arXiv 2207.12598.
-    """
-    generators = [keyed_generator(seed, "prompt dropout", draw) for draw in draws]
-    return torch.cat([torch.rand(1, generator=each) for each in generators]) < share
+    def release(self) -> None:
+        """Free the copy's memory, once its errors are known."""
+        for network in (self.denoiser, *self.text_encoders):
+            network.to("meta")
 
 
 def residuals_of(

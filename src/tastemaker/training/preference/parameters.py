@@ -16,7 +16,7 @@ from tastemaker.backbones.places import LORA_FILE
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.fsdp import split_like
-from tastemaker.training.preference.reference import FrozenCopy, Reference
+from tastemaker.training.preference.objective import FrozenCopy, Reference
 
 
 def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:

@@ -16,11 +16,12 @@ from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere
 from tastemaker.storage.artifact import Artifact
+from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
-from tastemaker.training.batches import mean_square
+from tastemaker.training.batches import BatchLoss, mean_square
 from tastemaker.training.checkpoint import last_good
-from tastemaker.training.encoding import encodings_key
+from tastemaker.training.encoding import encode, encodings_key
 from tastemaker.training.fsdp import join, split
 from tastemaker.training.optimization import (
     load_policy,
@@ -28,23 +29,16 @@ from tastemaker.training.optimization import (
     text_rates,
     trainable_parameters,
 )
-from tastemaker.training.preference.batches import PairBatches
-from tastemaker.training.preference.data import (
-    TrainingData,
-    cache_data,
-    fingerprint,
-    kept_in,
-)
+from tastemaker.training.preference.data import PairBatch, PairBatches, fingerprint, kept_in
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
-    CreditFile,
     DivergenceWatch,
     observe,
     step_metrics,
 )
 from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws
 from tastemaker.training.preference.objective import (
-    PairBatch,
+    FrozenCopy,
     credited,
     errors_of,
     residuals_of,
@@ -52,13 +46,12 @@ from tastemaker.training.preference.objective import (
 )
 from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
-from tastemaker.training.preference.reference import FrozenCopy
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
 from tastemaker.training.preference.terms import build_credit, build_losses, timestep_densities
 from tastemaker.training.preference.validation import ValidationSheets
 from tastemaker.training.saving import save_lora, save_whole
-from tastemaker.training.trainer import BatchLoss, Trainer
+from tastemaker.training.trainer import Trainer
 
 
 class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
@@ -116,12 +109,11 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         densities = timestep_densities(config, self.backbone, self.credit, shapes)
         with self.accelerator.main_process_first():
             self.fixed = fixed_draws(config, self.data, densities, kept)
-        self.batches = PairBatches(
-            self.data, self.backbone, config, densities, self.samples_per_step, self.fixed
-        )
-        move_arrays(self.credit, self.accelerator.device)
+        device, step = self.accelerator.device, self.samples_per_step
+        self.batches = PairBatches(self.data, self.backbone, device, config, step, densities)
+        move_arrays(self.credit, device)
         if config.statistics is not None:
-            schedule, device = self.backbone.noise_schedule, self.accelerator.device
+            schedule = self.backbone.noise_schedule
             self.estimate = estimate_of(config.statistics, schedule, device)
         self.watch = DivergenceWatch()
         self.diary: CreditDiary | None = None
@@ -140,7 +132,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         """
         config = self.config
         inputs = {
-            "pairs": self.data.encoded.fingerprint,
+            "pairs": self.data.fingerprint,
             "model": fingerprint(self.backbone.denoiser.state_dict()),
         }
         settings = {**config.identity(), "inputs": inputs}
@@ -153,11 +145,12 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
                 artifact.finish(steps=config.max_steps)
         return self.output
 
-    def _cache(self, kept: Path | None) -> TrainingData:
+    def _cache(self, kept: Path | None) -> Encoded:
         config, posterior = self.config, self.config.sample_posterior
         folder = kept and kept / encodings_key(self.backbone, config.model, posterior)
         text = config.text_lora is not None
-        return cache_data(self.pairs, self.backbone, folder, posterior=posterior, text_trains=text)
+        pairs = open_pairs(self.pairs)
+        return encode(pairs, self.backbone, folder, posterior=posterior, text_trains=text)
 
     def _sheets(self) -> ValidationSheets | None:
         config = self.config
@@ -180,8 +173,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
     def begin(self) -> None:
         """Restore the newest checkpoint; open diary and tracker."""
         super().begin()
-        file = CreditFile(self.output, self.credit, self.done) if self.main else None
-        self.diary = CreditDiary(self.credit, self.config.max_steps, file)
+        folder = self.output if self.main else None
+        self.diary = CreditDiary(self.credit, self.config.max_steps, folder, self.done)
         if self.config.report_to:
             self.accelerator.init_trackers("logs")
 
@@ -222,10 +215,11 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         """
         samples, fixed = self.samples(step, part), self.fixed
         index = self.batches.pairs(step, samples) if pairs is None else torch.as_tensor(pairs)
-        draws = self.batches.draws(index, range(samples.start, samples.start + len(index)))
-        batch = self.batches.noisy(index, draws)
+        draws: Sequence[int] = range(samples.start, samples.start + len(index))
         if fixed is None:
-            return batch
+            return self.batches.noisy(index, draws)
+        draws = fixed.numbers(index, draws)
+        batch = self.batches.noisy(index, draws)
         if not fixed.known(draws):
             self._learn(fixed, draws, batch)
         return replace(batch, reference_errors=fixed.read(draws).to(self.accelerator.device))
@@ -245,8 +239,9 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         if config.statistics is not None:
             losses = losses + matching(config.statistics, self.estimate, batch, *residuals)
         observed = observe(errors, seen, losses, self.beta)
+        metrics = step_metrics(errors, seen, observed, self.beta)
         details = (timesteps, errors.stack().detach(), observed)
-        return BatchLoss(losses.mean(), step_metrics(errors, seen, self.beta), details)
+        return BatchLoss(losses.mean(), metrics, details)
 
     def check(self, step: int, row: dict[str, float]) -> None:
         """Stop where loss or gradient is not finite, or exceeds `guards.max_gradient`."""

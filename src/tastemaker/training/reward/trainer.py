@@ -16,9 +16,10 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.seeding import keyed_seed
 from tastemaker.scorers.base import PixelScorer
+from tastemaker.training.batches import BatchLoss
 from tastemaker.training.optimization import load_policy
 from tastemaker.training.saving import save_lora
-from tastemaker.training.trainer import BatchLoss, Trainer
+from tastemaker.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
