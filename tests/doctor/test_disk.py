@@ -34,7 +34,7 @@ def test_rows_take_what_is_worked_out(
     encoded = encode(pairs, backbone, None, posterior=posterior)
     config = train_config(models[family], sample_posterior=posterior)
     found = bytes_per_row(config, (32, 32), kept=False)
-    assert found == (measured(encoded.latents.shards), measured(encoded.prompts))
+    assert found == (measured(encoded.latents.shards), measured(encoded.embeddings))
 
 
 def test_padding_is_part_of_what_flux_reads(models: dict[str, Path]) -> None:
