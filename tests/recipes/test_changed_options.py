@@ -74,6 +74,17 @@ def test_a_finished_run_is_passed_over_without_the_libraries(file: Path) -> None
     assert said.splitlines()[-1] == "0 []"
 
 
+def test_a_page_is_made_again_where_a_file_is_newer(file: Path) -> None:
+    page = FOLDER / "report.html"
+    written, content = page.stat().st_mtime_ns, page.read_bytes()
+    assert rerun(file) == set()
+    assert page.stat().st_mtime_ns == written
+    (FOLDER / "policy" / "metrics.jsonl").touch()
+    assert rerun(file) == set()
+    assert page.stat().st_mtime_ns > written
+    assert page.read_bytes() == content
+
+
 @pytest.mark.slow
 def test_what_depends_on_an_option_is_made_again_and_nothing_else(
     file: Path, capsys: pytest.CaptureFixture[str]

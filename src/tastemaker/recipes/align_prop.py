@@ -5,7 +5,6 @@ from __future__ import annotations
 from tastemaker.config.runs import RewardRun
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
-from tastemaker.reporting.report import report
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.reward.train import train_reward
 
@@ -29,4 +28,3 @@ def align_prop(config: RewardRun, run: RunDir) -> None:
     """
     policy = train_reward(config.train, run.policy)
     evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json)
-    report(config.report, run)

@@ -7,7 +7,6 @@ from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
-from tastemaker.reporting.report import report
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
@@ -34,4 +33,3 @@ def diffusion_dpo(config: PreferenceRun, run: RunDir) -> None:
     pairs = pair(config.pair, pool, run.pairs)
     policy = train(config.train, pairs, run.policy)
     evaluate(config.evaluate, {"policy": policy}, run.evaluation, run.report_json)
-    report(config.report, run)

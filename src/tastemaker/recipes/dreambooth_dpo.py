@@ -10,7 +10,6 @@ from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
-from tastemaker.reporting.report import report
 from tastemaker.sampling.generate import generate
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.personalization.personalize import personalize
@@ -45,7 +44,6 @@ def dreambooth_dpo(config: PersonalRun, run: RunDir) -> None:
         training = config.train.model_copy(update={"model": str(model)})
         model = models[label] = train(training, pairs, run.model(label))
     evaluate(judged, models, run.evaluation, run.report_json)
-    report(config.report, run)
 
 
 def _round_pairs(config: PersonalRun, run: RunDir, number: int, model: Path) -> Path:

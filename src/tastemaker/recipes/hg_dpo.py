@@ -12,7 +12,6 @@ from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.join import mix
 from tastemaker.recipes.real_images import Images, stage_pairs
-from tastemaker.reporting.report import report
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
@@ -52,7 +51,6 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         text = train(config.text_encoder.train, pairs, run.model("text_encoder"))
         models["policy"] = backbones.merge_adapters([before, text], run.policy)
     evaluate(judging(config, held_out), models, run.evaluation, run.report_json)
-    report(config.report, run)
 
 
 @RECIPES.register("hg_dpo_mixed")
@@ -74,7 +72,6 @@ def hg_dpo_mixed(config: RealRun, run: RunDir) -> None:
     last = list(config.stages.values())[-1]
     policy = train(last.train, mix(sets, run.stage_pairs("mixed")), run.policy)
     evaluate(judging(config, held_out), {"policy": policy}, run.evaluation, run.report_json)
-    report(config.report, run)
 
 
 def judging(config: RealRun, held_out: Path | None) -> EvaluateConfig:

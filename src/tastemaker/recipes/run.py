@@ -15,11 +15,11 @@ from tastemaker.config.runs import RunConfig
 from tastemaker.config.sections import ReportConfig, Section, sections_of
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import agree, environment
+from tastemaker.core.hardware import agree, environment, from_main_process
 from tastemaker.core.registry import RECIPES
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading
-from tastemaker.reporting.report import report
+from tastemaker.reporting.report import report, up_to_date
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.storage.trained_prompts import shared_prompts, shared_warning
 from tastemaker.training.checks import check_training
@@ -55,6 +55,8 @@ def run(config: RunConfig) -> RunDir:
         tqdm.write(f"warning: {warning}")
     with folder.claimed(text, environment):
         RECIPES.entry(config.recipe)(config, folder)
+        if not from_main_process(lambda: up_to_date(folder)):
+            report(config.report, folder)
     return folder
 
 

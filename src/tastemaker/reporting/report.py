@@ -9,11 +9,14 @@ from pathlib import Path
 
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import ReportConfig
+from tastemaker.core.content_hash import files_below
 from tastemaker.storage.files import atomic, write_text
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.run_dir import RunDir
 
-__all__ = ["report"]
+PACKAGE = Path(__file__).parents[1]
+
+__all__ = ["report", "up_to_date"]
 
 
 @takes_options(ReportConfig)
@@ -41,8 +44,18 @@ def report(config: ReportConfig, run: RunDir) -> Path:
     page = render(config, run)
     picture = before_after(strips(read(run), config.strips)[0])
     with exclusive(run.folder):
-        write_text(run.report_html, page)
         if picture is not None:
             with atomic(run.before_after) as temporary:
                 picture.save(temporary, format="PNG")
+        write_text(run.report_html, page)  # last: `up_to_date` compares times
     return run.report_html
+
+
+def up_to_date(run: RunDir) -> bool:
+    """Return whether a run's page is newer than all files of the run, and than the code."""
+    if not run.report_html.is_file():
+        return False
+    written = run.report_html.stat().st_mtime_ns
+    code = (file for suffix in ("py", "html", "css") for file in PACKAGE.rglob(f"*.{suffix}"))
+    sources = (*files_below(run.folder), *code)
+    return all(file.stat().st_mtime_ns <= written for file in sources)
