@@ -122,6 +122,20 @@ def own_arithmetic() -> None:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture
+def no_compiler() -> Iterator[None]:
+    """A machine without a C++ compiler."""
+    import torch
+    import torch._inductor.config
+
+    from tastemaker.backbones.compilation import _check_compiler
+
+    torch._dynamo.reset()
+    _check_compiler.cache_clear()
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a `StableDiffusionPipeline` of 32x32 pixels, 16x16 latents, random weights.

@@ -44,7 +44,7 @@ class Row:
         batch: Pairs per step, or images drawn together.
         seconds: It takes about so many at most, the model's making included.
         options: Of the training; None: of drawing.
-        compiled: Compile the repeated blocks before drawing.
+        compiled: With `torch_compile`.
     """
 
     family: str
@@ -56,7 +56,7 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name in tables."""
-        more = {"compile": True} if self.compiled else self.options or {}
+        more = {**(self.options or {}), **({"torch_compile": True} if self.compiled else {})}
         words = [f"{key}={str(value).lower()}" for key, value in more.items()]
         return ", ".join([self.family, f"batch {self.batch}", *words])
 
@@ -72,6 +72,8 @@ ROWS = (
     Row("sdxl", 2, 60, {"gradient_checkpointing": True}),
     Row("sd15", 16, 90, None, compiled=True),
     Row("sdxl", 4, 90, None, compiled=True),
+    Row("sd15", 8, 90, compiled=True),
+    Row("sdxl", 2, 90, compiled=True),
     Row("sdxl", 1, 90, FULL),
 )
 
@@ -88,6 +90,7 @@ def training(row: Row, dtype: str, device: str) -> dict[str, Any]:
         batch_size=row.batch,
         dtype=dtype,
         device=device,
+        torch_compile=row.compiled,
         report_to=None,
         **{"lora": {"r": 16}, **options},
     )
@@ -101,11 +104,12 @@ def training(row: Row, dtype: str, device: str) -> dict[str, Any]:
 def drawing(row: Row, dtype: str, device: str) -> dict[str, Any]:
     """Measure the drawing of a row."""
     backbone = wrap_pipeline(FAMILIES[row.family](device, dtype))
-    if row.compiled:
-        backbone.denoiser.compile_repeated_blocks(
-            backend="inductor" if device == "cuda" else "eager"
-        )
-    config = SamplingConfig(batch_size=row.batch, num_inference_steps=STEPS, guidance_scale=7.5)
+    config = SamplingConfig(
+        batch_size=row.batch,
+        num_inference_steps=STEPS,
+        guidance_scale=7.5,
+        torch_compile=row.compiled,
+    )
     return profile_drawing(backbone, config, ROUNDS, steps=STEPS)
 
 

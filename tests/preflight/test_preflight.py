@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tastemaker.backbones import check_compile
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load, shipped_runs
 from tastemaker.config.sections import EvaluateConfig
@@ -68,6 +69,22 @@ def test_a_run_is_refused_before_it_begins(run_file: Path, says: Says, key: str)
     assert all(part in message for part in key.split(".")[:-1])
     assert "Traceback" not in message
     assert not (run_file.parent / "runs").exists()
+
+
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize("section", ["generate", "train", "evaluate"])
+def test_compilation_without_a_compiler_is_refused_before_a_run_begins(
+    run_file: Path, says: Says, section: str
+) -> None:
+    message = says("run", run_file, f"{section}.torch_compile=true")
+    assert f"{section}: torch_compile: torch cannot compile for 'cpu'" in message
+    assert "install a C++ compiler" in message
+    assert not (run_file.parent / "runs").exists()
+
+
+def test_compilation_of_a_network_without_repeated_blocks_is_refused() -> None:
+    with pytest.raises(TastemakerError, match="no repeated blocks of a Linear; set torch_compile"):
+        check_compile(torch.nn.Linear(1, 1), torch.device("cpu"))
 
 
 def test_a_refused_run_mended_is_the_run_that_was_meant(run_file: Path, says: Says) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tastemaker.cli.command_line import main
 
 
+@pytest.mark.usefixtures("no_compiler")
 def test_table_and_numbers(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -20,9 +21,11 @@ def test_table_and_numbers(
         assert words in table
     found = json.loads(numbers.read_text())
     options = [[row["options"] for row in found[kind]] for kind in ("training", "drawing")]
-    assert options[0][1:] == ["reference_draws=1", "dtype=bf16", "gradient_checkpointing=true"]
-    assert options[1][1:] == ["dtype=bf16"]
-    own, cached, _, checkpointed = found["training"]
+    shared = ["dtype=bf16", "torch_compile=true"]
+    assert options[0][1:] == ["reference_draws=1", *shared, "gradient_checkpointing=true"]
+    assert options[1][1:] == shared
+    own, cached, _, compiled, checkpointed = found["training"]
+    assert "install a C++ compiler" in compiled["error"]
     assert cached["flops"] < own["flops"]
     assert checkpointed["flops"] == own["flops"] > 0
     for shares in own["parts"].values():

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from tastemaker.backbones.checks import check_model as check_model
     from tastemaker.backbones.checks import check_sampling as check_sampling
     from tastemaker.backbones.checks import student_warning as student_warning
+    from tastemaker.backbones.compilation import check_compile as check_compile
+    from tastemaker.backbones.compilation import compile_blocks as compile_blocks
     from tastemaker.backbones.conditioning import Conditioning as Conditioning
     from tastemaker.backbones.conditioning import select as select
     from tastemaker.backbones.conditioning import stack as stack

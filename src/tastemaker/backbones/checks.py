@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.compilation import check_compile
 from tastemaker.backbones.loading import backbone_class
 from tastemaker.backbones.parts import student, variant_of
 from tastemaker.backbones.places import INDEX, read_part, resolve, root_of
@@ -66,7 +67,7 @@ def _understood(model: str, scheduler: str | None, files: tuple[tuple[int, ...],
 
 
 def check_sampling(config: SamplingConfig, model: str, sizes: Iterable[Size] = ()) -> None:
-    """Refuse sampling options that a model cannot take: size, sampler, steps, device, precision.
+    """Refuse sampling options that do not suit a model or this machine.
 
     Args:
         config: Sampling options.
@@ -78,6 +79,8 @@ def check_sampling(config: SamplingConfig, model: str, sizes: Iterable[Size] = (
     """
     check_dtype(torch_device(config.device), config.dtype)
     backbone = check_model(model, scheduler=config.scheduler)
+    if config.torch_compile:
+        check_compile(backbone.denoiser, torch_device(config.device))
     for height, width in tuple(sizes) or ((None, None),):
         shape = backbone.latent_shape(config.height or height, config.width or width)
         check_steps(backbone, config.num_inference_steps, shape)

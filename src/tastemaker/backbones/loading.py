@@ -122,8 +122,8 @@ def _load_pipeline(model: str, device: str, dtype: str) -> Any:
 def lay_out(unet: Any, device: str) -> None:
     """Lay the weights of a U-Net out channels last, where its convolutions are faster so.
 
-    Those are CUDA's in half precision, whose tensor cores read channels last. A CPU gains a few
-    percent, and would draw other last digits.
+    Those are CUDA's in half precision, whose tensor cores read channels last. A CPU gains little,
+    and would draw other last digits.
 
     Args:
         unet: A U-Net of diffusers.

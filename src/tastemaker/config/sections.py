@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.config.choices import Choice, Judges, Metric, Prompts, Scorers
 from tastemaker.core.errors import TastemakerError, nearest
-from tastemaker.core.values import Name, Names, Options, Precision
+from tastemaker.core.values import Compile, Name, Names, Options, Precision
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
 Model = Annotated[str, Names("model")]
@@ -136,6 +136,7 @@ class SamplingConfig(Section):
     dtype: Precision = Field(
         "fp32", description="Precision of the model while sampling; auto: bf16 where it is fast."
     )
+    torch_compile: Compile = False
 
 
 class DrawConfig(SamplingConfig):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tastemaker.config.choices import Choice, CreditChoice, ExtraLoss, Loss, PixelScorer, Prompts
 from tastemaker.config.sections import Device, Model, Section
 from tastemaker.core.hardware import number_of_processes
-from tastemaker.core.values import Names, Precision
+from tastemaker.core.values import MACHINE, Compile, Names, Precision
 
 Rank = Annotated[int, Field(ge=1, le=1024, description="Rank of the update.")]
 Target = Annotated[str, Field(pattern=r"\S")]
@@ -133,6 +133,7 @@ class OptimisationConfig(Section):
         description="Precision of forward passes and frozen weights; fp16 uses a gradient scaler;"
         " auto: bf16 where it is fast.",
     )
+    torch_compile: Compile = False
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     save_steps: SaveSteps = 500
     logging_steps: int = Field(
@@ -165,8 +166,8 @@ class OptimisationConfig(Section):
             JSON-like.
         """
         around = {
+            *MACHINE,
             "cache",
-            "device",
             "report_to",
             "logging_steps",
             "batch_size",

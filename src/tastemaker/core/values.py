@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 LONGEST_NAME = 100
 """Bytes of a name that becomes a file's: systems allow 255, and suffixes are still to come."""
@@ -58,6 +58,17 @@ def _computed_in(precision: str, info: ValidationInfo) -> str:
 
 Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], AfterValidator(_computed_in)]
 """Precision to compute in; "auto" is bf16 where the device is fast in it, else fp32."""
+
+Compile = Annotated[
+    bool,
+    Field(
+        description="Compile the denoiser's repeated blocks by torch.compile, which takes minutes"
+        " once; for long runs on a GPU."
+    ),
+]
+
+MACHINE = frozenset({"device", "torch_compile"})
+"""Options of the machine, on which no key of an artifact depends."""
 
 Name = Annotated[str, AfterValidator(checked_name)]
 """Text that becomes a file's or a folder's name, or a column's."""

@@ -13,7 +13,7 @@ from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import AdapterConfig, EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process
-from tastemaker.core.values import checked_name
+from tastemaker.core.values import MACHINE, checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.evaluation.comparison import compare
 from tastemaker.evaluation.measures import add_measures, check_measures
@@ -134,7 +134,7 @@ def _artifact(
 ) -> Artifact:
     from tastemaker.backbones import model_identity
 
-    around = {"device", "base", "adapters", *MEASURING}
+    around = {*MACHINE, "base", "adapters", *MEASURING}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})

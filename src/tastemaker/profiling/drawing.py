@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tastemaker.backbones import Backbone, SamplingBatch
+from tastemaker.backbones import Backbone, SamplingBatch, compile_blocks
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.profiling.timing import interleaved, peak_bytes, spread
 from tastemaker.storage.images import encode_png
@@ -22,13 +22,15 @@ def profile_drawing(
 
     Args:
         backbone: The model, with the configuration's precision and sampler.
-        config: Batch size, steps, guidance and size.
+        config: Batch size, steps, guidance, size and compilation.
         rounds: Times that it is timed, after one that is not.
         steps: Denoising steps that are timed; their time is scaled to the configuration's.
 
     Returns:
         Images per second, seconds of one denoising step and of decoding one batch, peak memory.
     """
+    if config.torch_compile:
+        compile_blocks(backbone.denoiser)
     timed, whole = min(steps, config.num_inference_steps), config.num_inference_steps
     images = config.batch_size
     prompts = [f"subject {i}" for i in range(images)]

@@ -59,9 +59,7 @@ def profile(config: RunConfig, rounds: int = 3) -> dict[str, Any]:
         "training": _rows(
             train, switched(train), lambda options, own: _training(options, size, rounds, own)
         ),
-        "drawing": _rows(
-            drawing, _precisions(drawing), lambda options, _: _drawing(options, rounds)
-        ),
+        "drawing": _rows(drawing, _of_both(drawing), lambda options, _: _drawing(options, rounds)),
     }
 
 
@@ -71,7 +69,7 @@ def switched(config: TrainConfig) -> list[dict[str, Any]]:
     whole = statistics is not None and statistics.target == "reference"  # not its errors alone
     return [
         *([] if whole else [{"reference_draws": None if config.reference_draws else 1}]),
-        *_precisions(config),
+        *_of_both(config),
         {"gradient_checkpointing": not config.gradient_checkpointing},
     ]
 
@@ -94,8 +92,12 @@ def text(found: dict[str, Any]) -> str:
     return "\n\n".join((f"# Speed of {found['run']}", setting, *tables))
 
 
-def _precisions(config: Any) -> list[dict[str, Any]]:
-    return [{"dtype": name} for name in ("fp32", "bf16") if name != config.dtype]
+def _of_both(config: Any) -> list[dict[str, Any]]:
+    """The options that training and drawing share."""
+    return [
+        *({"dtype": name} for name in ("fp32", "bf16") if name != config.dtype),
+        {"torch_compile": not config.torch_compile},
+    ]
 
 
 def _rows(

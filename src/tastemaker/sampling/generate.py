@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.values import MACHINE
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading, expect
 from tastemaker.sampling.plans import Item, Plan, RealImage, plan, plan_items, plan_reconstructions
@@ -101,7 +102,7 @@ def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, 
     """Return the artifact of a sampled pool; a pool of real images counts as an input."""
     from tastemaker.backbones import model_identity
 
-    settings = config.model_dump(mode="json", exclude={"device", "items"})
+    settings = config.model_dump(mode="json", exclude={*MACHINE, "items"})
     inputs = {"model": model_identity(config.model), **inputs}
     return Artifact(output, command, {**settings, "inputs": inputs})
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from tastemaker.backbones.autoencoder import to_images
 from tastemaker.backbones.base import Backbone
+from tastemaker.backbones.compilation import compile_blocks
 from tastemaker.backbones.conditioning import select, stack
 from tastemaker.backbones.loading import load_backbone
 from tastemaker.backbones.lora.switches import switch_policy
@@ -135,6 +136,8 @@ class PoolSampler:
         self.config = config.model_copy(update={"guidance_scale": self.scale})
         switch_policy(self.backbone, config.adapter)
         fuse_policy(self.backbone)
+        if config.torch_compile:
+            compile_blocks(self.backbone.denoiser)
         self.keep_latents, self.latents = keep_latents, draw
         self.negative = self.backbone.encode_negative(config.negative_prompt)
         # Pools of one model and seed that were drawn otherwise are other candidates.

@@ -11,6 +11,7 @@ from typing import Any
 from tastemaker.core.content_hash import files_below
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process, is_main_process
+from tastemaker.core.values import MACHINE
 from tastemaker.core.yaml_reading import parse_yaml, read_yaml
 from tastemaker.storage.artifact import first_difference, results
 from tastemaker.storage.files import write_json, write_text
@@ -26,7 +27,7 @@ from tastemaker.storage.kept import (
 )
 from tastemaker.storage.locks import ARTIFACT_FILE, exclusive
 
-CUTS = {"batch_size", "gradient_accumulation_steps", "device"}
+CUTS = {"batch_size", "gradient_accumulation_steps", *MACHINE}
 """Keys of batches and devices do not make another run; artifacts that depend on them have them."""
 
 

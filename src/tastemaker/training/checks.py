@@ -16,16 +16,19 @@ def check_training(config: OptimisationConfig) -> None:
         config: Of a training on pairs, on photographs or on a scorer's gradient.
 
     Raises:
-        TastemakerError: The precision needs another device, a target is not a layer of the model,
-            or a loss, a credit scheme, a size or the LoRA in `start` does not fit.
+        TastemakerError: The precision needs another device, torch cannot compile here, a target
+            is not a layer of the model, or a loss, a credit scheme, a size or the LoRA in `start`
+            does not fit.
     """
-    from tastemaker.backbones import check_model
+    from tastemaker.backbones import check_compile, check_model
     from tastemaker.backbones.lora.adapters import check_targets
 
     check_loading(config)
     if config.dtype == "fp16" and torch_device(config.device).type != "cuda":
         raise TastemakerError("dtype=fp16 needs a CUDA GPU; take bf16 or fp32 here.")
     backbone = check_model(config.model)
+    if config.torch_compile:
+        check_compile(backbone.denoiser, torch_device(config.device))
     if getattr(config, "method", "lora") == "lora":
         check_targets(backbone.denoiser, config.lora)
     text_lora = getattr(config, "text_lora", None)

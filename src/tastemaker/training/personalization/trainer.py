@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tastemaker.backbones import compile_blocks
 from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.backbones.places import name_base
 from tastemaker.backbones.textual_inversion import save_token
@@ -61,6 +62,8 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
             mine = [name for name, parameter in weights.items() if id(parameter) in words]
             rates |= dict.fromkeys(mine, config.token.learning_rate)
         self.prepare(text, rates)
+        if config.torch_compile:
+            compile_blocks(self.backbone.denoiser, dynamic=len(self.densities) > 1)
 
     def batch(self, step: int, part: int = 0) -> NoisyBatch:
         """Add noise to photographs, and to as many class images."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from tastemaker.backbones import compile_blocks
 from tastemaker.config.loading import section_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
@@ -153,18 +154,21 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         return encode(pairs, self.backbone, folder, posterior=posterior, text_trains=text)
 
     def _sheets(self) -> ValidationSheets | None:
-        config = self.config
-        if not config.validation.steps:
+        if not (sheets := self.config.validation).steps:
             return None
         folder = self.output / "validation"
-        return ValidationSheets(config.validation, self.backbone, folder, config.seed)
+        return ValidationSheets(sheets, self.backbone, folder, self.config.seed)
 
     def _prepare(self) -> None:
         config, backbone = self.config, self.backbone
         text = backbone.text_encoders if config.text_lora is not None else []
-        self.prepare(text, text_rates(trainable_parameters(backbone.denoiser, text), config))
-        if isinstance(self.reference, FrozenCopy):
-            self.reference.denoiser = split(self.accelerator, self.reference.denoiser)
+        rates = text_rates(trainable_parameters(backbone.denoiser, text), config)
+        copies = [self.reference.denoiser] if isinstance(self.reference, FrozenCopy) else []
+        self.prepare(text, rates)
+        for each in copies:
+            split(self.accelerator, each)
+        for each in (backbone.denoiser, *copies) if config.torch_compile else ():
+            compile_blocks(each, dynamic=len(self.data.latents.shapes) > 1)
         self.state.extras["credit"] = self.credit
         self.ema = Ema(self.state.weights, config.ema_decay) if config.ema_decay else None
         if self.ema is not None:
@@ -177,7 +181,6 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.diary = CreditDiary(self.credit, self.config.max_steps, folder, self.done)
         if self.config.report_to:
             self.accelerator.init_trackers("logs")
-
         if self.fixed is not None:
             self._fill(self.fixed)
 

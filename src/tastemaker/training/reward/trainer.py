@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.backbones import SamplingBatch, stack
+from tastemaker.backbones import SamplingBatch, compile_blocks, stack
 from tastemaker.backbones.gradient_sampling import sample_with_gradient
 from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.config.training import RewardTrainConfig
@@ -68,6 +68,8 @@ class RewardTrainer(Trainer[RewardTrainConfig, RewardBatch]):
         add_lora(self.backbone.denoiser, config.lora, config.seed)
         self.backbone.denoiser.train()
         self.prepare()
+        if config.torch_compile:
+            compile_blocks(self.backbone.denoiser)
 
     def batch(self, step: int, part: int = 0) -> RewardBatch:
         """Choose prompts, noise and the number of steps that carry gradient.
