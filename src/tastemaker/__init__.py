@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tastemaker.datasets.exporting import export_comparisons as export_comparisons
     from tastemaker.datasets.importing import import_comparisons as import_comparisons
     from tastemaker.datasets.importing import import_images as import_images
+    from tastemaker.evaluation.comparison import compare as compare
     from tastemaker.evaluation.evaluate import evaluate as evaluate
     from tastemaker.evaluation.score import score as score
     from tastemaker.losses import DenoisingErrors as DenoisingErrors

@@ -19,8 +19,8 @@ from PIL import Image, ImageStat
 from tastemaker.config.sections import EvaluateConfig, ReportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
-from tastemaker.evaluation.comparison import compare
-from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.comparison import compare, score_table
+from tastemaker.evaluation.evaluate import evaluate, summary
 from tastemaker.metrics.features import feature_network
 from tastemaker.metrics.inception_score import inception_score
 from tastemaker.metrics.kernel_distance import kernel_distance
@@ -54,26 +54,51 @@ def scored(folder: Path, scores: list[float | None], images: int) -> Pool:
     return pool
 
 
+def compared(**pools: Pool) -> dict[str, Any]:
+    """Compare pools by "taste"."""
+    return compare(score_table(pools, ["taste"], dict.fromkeys(pools)))
+
+
 def test_report_by_hand(tmp_path: Path) -> None:
     base = scored(tmp_path / "base", [0.0, 0.0, 10.0, 10.0, 20.0, 20.0], 2)
     policy = scored(tmp_path / "policy", [1.0, 1.0, 12.0, 12.0, 23.0, 17.0], 2)
-    report = compare({"base": base, "policy": policy}, ["taste"], 3)
+    report = compared(base=base, policy=policy)
     entry = report["models"]["policy"]["scores"]["taste"]
     # Gains 1, 1 | 2, 2 | 3, -3: mean 1, sums of residuals 0, 2, -2; 3/2 * 8 / 36.
     assert entry["difference"] == 1.0
     assert entry["difference_stderr"] == pytest.approx(math.sqrt(1.5 * 8 / 36))
+    # Student's t of 2 degrees: 4.3027.
+    ends = (entry["difference_low"], entry["difference_high"])
+    reach = 4.3027 * math.sqrt(1.5 * 8 / 36)
+    assert ends == pytest.approx((1 - reach, 1 + reach), rel=1e-4)
     # Base: sums of residuals -20, 0, 20 about a mean of 10; 3/2 * 800 / 36.
     known = report["models"]["base"]["scores"]["taste"]
-    assert known == {"mean": 10.0, "stderr": pytest.approx(math.sqrt(1.5 * 800 / 36))}
+    error = math.sqrt(1.5 * 800 / 36)
+    assert known == {
+        "mean": 10.0,
+        "stderr": pytest.approx(error),
+        "mean_low": pytest.approx(10 - 4.3027 * error, rel=1e-4),
+        "mean_high": pytest.approx(10 + 4.3027 * error, rel=1e-4),
+    }
     assert entry["win_rate"] == pytest.approx(5 / 6)
     assert (report["prompts"], report["images"]) == (3, 6)
 
 
+def test_share_of_obeyed_prompts_by_hand(tmp_path: Path) -> None:
+    base = scored(tmp_path / "base", [1.0, 0.0, 0.0, 1.0], 1)
+    policy = scored(tmp_path / "policy", [1.0, 1.0, 0.0, 1.0], 1)
+    entry = compared(base=base, policy=policy)["models"]["policy"]["scores"]["taste"]
+    # One of four gained: s.e. .25 of the gains 0, 1, 0, 0; t of 3 degrees 3.1824.
+    assert (entry["mean"], entry["difference"]) == (0.75, 0.25)
+    ends = (entry["difference_low"], entry["difference_high"])
+    assert ends == pytest.approx((0.25 - 0.25 * 3.1824, 0.25 + 0.25 * 3.1824), rel=3e-3)
+
+
 def test_one_prompt_has_no_error(tmp_path: Path) -> None:
     base, policy = (scored(tmp_path / name, [0.0, 1.0], 2) for name in ("base", "policy"))
-    report = compare({"base": base, "policy": policy}, ["taste"], 1)
-    entry = report["models"]["policy"]["scores"]["taste"]
+    entry = compared(base=base, policy=policy)["models"]["policy"]["scores"]["taste"]
     assert (entry["stderr"], entry["difference_stderr"]) == (None, None)
+    assert (entry["mean_low"], entry["difference_high"]) == (None, None)
     assert (entry["win_rate_low"], entry["win_rate_high"]) == (0.0, 1.0)
 
 
@@ -82,7 +107,18 @@ def test_a_score_that_is_missing_is_named(tmp_path: Path, bad: float | None) -> 
     base = scored(tmp_path / "base", [0.0, 0.0, 1.0], 1)
     policy = scored(tmp_path / "policy", [0.0, bad, bad], 1)
     with pytest.raises(TastemakerError, match="taste.*a score that is not a finite number"):
-        compare({"base": base, "policy": policy}, ["taste"], 3)
+        compared(base=base, policy=policy)
+
+
+def test_a_table_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    base, other = (scored(tmp_path / name, [0.0, 1.0], 1) for name in ("base", "other"))
+    table = score_table({"base": base, "other": other}, ["taste"], {"base": None, "other": 2.0})
+    with pytest.raises(TastemakerError, match="no model is the base: the scores are of other"):
+        compare(table.slice(2))
+    with pytest.raises(TastemakerError, match="'other' have other prompts or seeds"):
+        compare(table.slice(0, 3))
+    with pytest.raises(TastemakerError, match="no column 'seed'"):
+        compare(table.drop_columns("seed"))
 
 
 def test_a_damaged_model_is_named_before_any_is_drawn(tmp_path: Path) -> None:
@@ -151,6 +187,20 @@ def test_metrics_are_reached_by_name(judged: tuple[EvaluateConfig, Path]) -> Non
     entry = model["inception_score"]["torchscript:averages"]
     assert (entry["value"], entry["std"]) == (score.mean, score.std)
     assert (entry["name"], entry["images"], entry["splits"]) == ("classifier score", 4, 2)
+
+
+def test_scores_alone_give_what_the_report_says_of_them(
+    judged: tuple[EvaluateConfig, Path],
+) -> None:
+    _, folder = judged
+    held = read_report(folder / "report.json")
+    again = compare(folder / "scores.parquet")
+    assert again == {
+        **{name: held[name] for name in ("schema", "base", "prompts", "images")},
+        "models": held["models"],
+    }
+    assert again["images"] == 4
+    assert str(folder / "scores.parquet") in summary(folder / "report.json")
 
 
 @pytest.fixture

@@ -117,6 +117,8 @@ def measured(**win_rates: tuple[float, float, float]) -> dict[str, Any]:
             "stderr": 0.0042,
             "difference": 0.03,
             "difference_stderr": 0.00099,
+            "difference_low": 0.028,
+            "difference_high": 0.032,
             "win_rate": rate,
             "win_rate_low": low,
             "win_rate_high": high,
@@ -204,7 +206,7 @@ def test_page_has_every_section(page: str) -> None:
         "configuration",
     ]
     assert "Policy beats base on 1 of 1 independent scorer; win rate by nano_judge 71.3%" in page
-    assert "+0.03000 ± 0.00099" in page
+    assert "+0.03000 [+0.02800, +0.03200]" in page
     assert "No warnings" in page
     assert page.count("<svg") == 1 + 2 + 7
     assert page.count('class="card strip"') == 8

@@ -42,8 +42,9 @@ class Choice(BaseModel):
 TAKEN = {
     *("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id", "timestep", "model"),
     *("image", "latents", "latents_shape", "original_size", "crops_coords_top_left", "content"),
+    "guidance_scale",
 }
-"""Columns of a pool and of its scores that no scorer can have."""
+"""Columns of a pool and of tables of scores that no scorer can have."""
 
 
 class ScorerChoice(Choice):

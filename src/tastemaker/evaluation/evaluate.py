@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process
 from tastemaker.core.values import MACHINE, checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
-from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.comparison import compare, score_table
 from tastemaker.evaluation.measures import add_measures, check_measures
 from tastemaker.evaluation.report_key import SCORES_DTYPE, report_key, up_to_date
 from tastemaker.preflight import check, check_loading
@@ -23,7 +24,9 @@ from tastemaker.sampling.plans import plan
 from tastemaker.scorers.pool import score_pools
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json
+from tastemaker.storage.kept import SCORES
 from tastemaker.storage.locks import exclusive
+from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
@@ -52,7 +55,7 @@ def evaluate(
         config: Base model, prompts, scorers and sampling options.
         models: Name to model of those to judge, e.g. `{"policy": folder}`; "base" is taken.
         output: Folder of one scored pool per model.
-        report: The `report.json` to write.
+        report: The `report.json` to write; `scores.parquet` beside it gets the images' scores.
 
     Returns:
         `report`.
@@ -87,15 +90,23 @@ def evaluate(
         for name, model in judged.items()
     }
     score_pools(list(pools.values()), config.scorers, device=config.device, dtype=SCORES_DTYPE)
-    result = compare(pools, [scorer.column for scorer in config.scorers], len(prompts)) | stated
-    for name in models:
-        if words := config.switches(name).words:
-            result["models"][name]["drawn_with"] = words
+    columns = [scorer.column for scorer in config.scorers]
+    scores = score_table(pools, columns, dict.fromkeys(pools, config.guidance_scale))
+    result = compare(scores) | stated
+    _add_switches(result, config)
     add_measures(result, pools, config, output / FEATURES)
     result["key"] = report_key(config, artifacts, **stated)
     with exclusive(report.parent):
+        write_table(report.with_name(SCORES), scores)
         write_json(report, result)
     return report
+
+
+def _add_switches(result: dict[str, Any], config: EvaluateConfig) -> None:
+    """Add in words where the LoRAs of the judged models acted, if not everywhere."""
+    for name, model in result["models"].items():
+        if name != "base" and (words := config.switches(name).words):
+            model["drawn_with"] = words
 
 
 def _check_names(models: Mapping[str, Path | str]) -> None:
@@ -179,6 +190,10 @@ def summary(report: Path) -> str:
     if shared is not None:
         counts += f", {shared or 'none'} of the prompts trained on"
     lines = [f"{counts}; standard errors and 95% intervals clustered by prompt"]
+    if (scores := report.with_name(SCORES)).is_file():
+        lines.append(
+            f"  computed again from each image's scores by tastemaker.compare({str(scores)!r})"
+        )
     for name, model in data["models"].items():
         if "drawn_with" in model:
             lines.append(f"  {name} was drawn with {model['drawn_with']}")
@@ -188,7 +203,7 @@ def summary(report: Path) -> str:
             line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f}{_error(score['stderr'])}"
             if "win_rate" in score:
                 low, high = score["win_rate_low"], score["win_rate_high"]
-                line += f"   {score['difference']:+.4f}{_error(score['difference_stderr'])}"
+                line += f"   {score['difference']:+.4f}{_ends(score, 'difference')}"
                 line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
             lines.append(line)
     return "\n".join(lines)
@@ -196,3 +211,8 @@ def summary(report: Path) -> str:
 
 def _error(value: float | None) -> str:
     return "" if value is None else f" +- {value:.4f}"
+
+
+def _ends(of: Mapping[str, Any], name: str) -> str:
+    low, high = of.get(f"{name}_low"), of.get(f"{name}_high")
+    return "" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]"

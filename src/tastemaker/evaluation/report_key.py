@@ -15,6 +15,7 @@ from tastemaker.metrics.networks import classifier_identity, features_identity
 from tastemaker.scorers.inputs import column_artifact
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.files import config_key
+from tastemaker.storage.kept import SCORES
 from tastemaker.storage.results import read_report
 
 CODE = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def up_to_date(
     """
     try:
         held = read_report(report).get("key")
-        made = all(
+        made = report.with_name(SCORES).is_file() and all(
             pool.finished
             and all(
                 column_artifact(pool.folder, scorer, SCORES_DTYPE).finished

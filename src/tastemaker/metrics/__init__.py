@@ -6,6 +6,7 @@ from tastemaker.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tastemaker.metrics.clusters import mean_and_stderr as mean_and_stderr
+    from tastemaker.metrics.clusters import mean_interval as mean_interval
     from tastemaker.metrics.features import feature_network as feature_network
     from tastemaker.metrics.frechet import frechet_distance as frechet_distance
     from tastemaker.metrics.hue import hue_distance as hue_distance

@@ -6,6 +6,45 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
+
+
+class MeanInterval(NamedTuple):
+    """A mean with its standard error and 95% interval, NaN where one cluster alone has none."""
+
+    mean: float
+    stderr: float
+    low: float
+    high: float
+
+
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> MeanInterval:
+    """Mean with a 95% interval clustered by prompt: `mean +- t stderr`.
+
+    `t` is the quantile of Student's distribution with clusters - 1 degrees. Of paired differences,
+    a policy's scores less the base's on equal prompts and seeds, it is the interval of the gain; of
+    scores that are 0 or 1, that of a share.
+
+    Args:
+        values: As of `mean_and_stderr`.
+        clusters: As of `mean_and_stderr`.
+
+    Returns:
+        Mean, standard error and both ends.
+
+    Raises:
+        ValueError: As of `mean_and_stderr`.
+
+    Example:
+        >>> [round(each, 2) for each in mean_interval([1.0, 1.0, 3.0, 3.0], ["a", "a", "b", "b"])]
+        [2.0, 1.0, -10.71, 14.71]
+    """
+    mean, stderr = mean_and_stderr(values, clusters)
+    degrees = len(set(range(len(values)) if clusters is None else clusters)) - 1
+    reach = two_sided_95(degrees) * stderr if degrees else math.nan
+    return MeanInterval(mean, stderr, mean - reach, mean + reach)
 
 
 def mean_and_stderr(

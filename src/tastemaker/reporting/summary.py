@@ -23,6 +23,8 @@ class Result:
         stderr: Standard error of the mean.
         difference: Mean difference to the base's images; NaN for the base itself.
         difference_stderr: Its standard error, of pairs of one prompt and seed.
+        difference_low: Lower end of its 95% interval.
+        difference_high: Upper end of its 95% interval.
         win_rate: Share of images that beat the base's image, ties counted half.
         low: Lower end of the win rate's 95% interval.
         high: Upper end of the win rate's 95% interval.
@@ -34,6 +36,8 @@ class Result:
     stderr: float
     difference: float
     difference_stderr: float
+    difference_low: float
+    difference_high: float
     win_rate: float
     low: float
     high: float
@@ -198,6 +202,8 @@ def _result(contents: Contents, scorer: str, model: str) -> Result:
         stderr=_number(held.get("stderr")),
         difference=_number(held.get("difference")),
         difference_stderr=_number(held.get("difference_stderr")),
+        difference_low=_number(held.get("difference_low")),
+        difference_high=_number(held.get("difference_high")),
         win_rate=_number(held.get("win_rate")),
         low=_number(held.get("win_rate_low")),
         high=_number(held.get("win_rate_high")),

@@ -29,7 +29,12 @@ KEPT = ".artifacts"
 
 RUN_FILE = "config.yaml"
 ENVIRONMENT = "environment.json"
-PAGE, STRIPS, REPORT = RESULTS = ("report.html", "before_after.png", "report.json")
+PAGE, STRIPS, SCORES, REPORT = RESULTS = (
+    "report.html",
+    "before_after.png",
+    "scores.parquet",
+    "report.json",
+)
 """Files of a run's results, in the order in which they are put aside."""
 
 

@@ -19,8 +19,12 @@ class _Score(_Held):
 
     mean: float
     stderr: float | None
+    mean_low: float | None = None
+    mean_high: float | None = None
     difference: float | None = None
     difference_stderr: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
     win_rate: float | None = None
     win_rate_low: float | None = None
     win_rate_high: float | None = None
@@ -29,7 +33,8 @@ class _Score(_Held):
     @model_validator(mode="after")
     def _whole(self) -> _Score:
         compared = (self.difference, self.win_rate, self.win_rate_low, self.win_rate_high)
-        if any(each is None for each in compared) and self.model_fields_set - {"mean", "stderr"}:
+        own = {"mean", "stderr", "mean_low", "mean_high"}
+        if any(each is None for each in compared) and self.model_fields_set - own:
             raise ValueError("the comparison with the base is not whole")
         return self
 
@@ -60,6 +65,7 @@ class _Model(_Held):
     inception_score: dict[str, _Measure] = {}
     hue_distance: float | None = None
     drawn_with: str = ""
+    guidance_scale: float | None = None
 
 
 class _Report(_Held):

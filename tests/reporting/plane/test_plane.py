@@ -23,7 +23,7 @@ from PIL import Image
 from tastemaker.config.datasets import PairConfig
 from tastemaker.config.sections import ReportConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.comparison import compare, score_table
 from tastemaker.pairing.pair import pair
 from tastemaker.reporting.figures import model_colours
 from tastemaker.reporting.images import thumbnail
@@ -136,7 +136,7 @@ def write_run(folder: Path, rule: dict[str, Any] = RULE, labels: Sequence[str] =
         )
         for model, (x, y) in {"base": (0, 0), "round_1": (0.1, -0.05), "policy": (0.1, 0.1)}.items()
     }
-    write_json(run.report_json, compare(pools, by, 5))
+    write_json(run.report_json, compare(score_table(pools, by, dict.fromkeys(pools))))
     return run
 
 
