@@ -11,9 +11,9 @@ from typing import Any
 from portraits import Portraits
 
 from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.loading import parse
 from tastemaker.config.runs import RealRun
-from tastemaker.config.sections import EvaluateConfig
 from tastemaker.datasets.importing import import_images
 from tastemaker.evaluation.evaluate import evaluate
 from tastemaker.pairing.join import join, mix

@@ -13,6 +13,7 @@ Nothing is drawn at random but a few pixels, from fixed seeds.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gzip
 import io
@@ -44,7 +45,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tastemaker.cli.command_line import main
+from tastemaker.cli import command_line
 
 HERE = Path(__file__).parent
 SECONDS = 60
@@ -884,7 +885,7 @@ def prepare(world: Path) -> None:
         ("evaluate", "lora", "judged", *JUDGE),
         ("run", "run.yaml"),
     ):
-        if main(words):
+        if command_line.main(words):
             sys.exit(f"the world is not whole: {words}")
 
 
@@ -942,7 +943,7 @@ def _child(case: Case, said: Path) -> None:
         for number in (1, 2):
             os.dup2(output, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        status = main(case.words)
+        status = command_line.main(case.words)
     except SystemExit as stop:  # of argparse alone
         status = stop.code if isinstance(stop.code, int) else 1
     except BaseException:
@@ -997,5 +998,12 @@ def hostile(kinds: list[str]) -> int:
     return int(bool(bad))
 
 
+def main() -> int:
+    """Run the cases of the kinds that are named."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("kinds", nargs="*", help="kinds of cases; default: all, written to a file")
+    return hostile(parser.parse_args().kinds)
+
+
 if __name__ == "__main__":
-    sys.exit(hostile(sys.argv[1:]))
+    sys.exit(main())

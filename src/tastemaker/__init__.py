@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tastemaker.config.datasets import JoinConfig as JoinConfig
     from tastemaker.config.datasets import PairConfig as PairConfig
     from tastemaker.config.datasets import ShowConfig as ShowConfig
+    from tastemaker.config.evaluation import EvaluateConfig as EvaluateConfig
     from tastemaker.config.loading import load as load
     from tastemaker.config.personalization import PersonalizeConfig as PersonalizeConfig
     from tastemaker.config.runs import RunConfig as RunConfig
     from tastemaker.config.sections import BlendConfig as BlendConfig
-    from tastemaker.config.sections import EvaluateConfig as EvaluateConfig
     from tastemaker.config.sections import ExportConfig as ExportConfig
     from tastemaker.config.sections import GenerateConfig as GenerateConfig
     from tastemaker.config.sections import LoraImportConfig as LoraImportConfig

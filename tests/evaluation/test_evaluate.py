@@ -16,11 +16,13 @@ import pytest
 import torch
 from PIL import Image, ImageStat
 
-from tastemaker.config.sections import EvaluateConfig, ReportConfig
+from tastemaker.config.evaluation import EvaluateConfig
+from tastemaker.config.sections import ReportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import SCORERS
 from tastemaker.evaluation.comparison import compare, score_table
-from tastemaker.evaluation.evaluate import evaluate, summary
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.report_text import summary
 from tastemaker.metrics.features import feature_network
 from tastemaker.metrics.inception_score import inception_score
 from tastemaker.metrics.kernel_distance import kernel_distance
@@ -264,7 +266,8 @@ import json, sys
 from pathlib import Path
 
 sys.modules["torch"] = None
-from tastemaker.config.sections import EvaluateConfig
+from tastemaker.config.evaluation import EvaluateConfig
+
 from tastemaker.evaluation.evaluate import evaluate
 
 config, folder = EvaluateConfig.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2])

@@ -10,8 +10,8 @@ import torch
 
 from tastemaker.backbones import check_compile
 from tastemaker.cli.command_line import main
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.loading import load, shipped_runs
-from tastemaker.config.sections import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LOSSES
 from tastemaker.evaluation.evaluate import evaluate

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tastemaker.cli.command_line import main
 from tastemaker.config.loading import load
 from tastemaker.core.errors import TastemakerError
-from tastemaker.evaluation.evaluate import evaluate, summary
+from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.report_text import summary
 from tastemaker.recipes.real_images import Images
 from tastemaker.recipes.run import check_run, run
 from tastemaker.storage.pairs import PairSet

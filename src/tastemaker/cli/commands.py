@@ -16,10 +16,10 @@ from tastemaker.config.datasets import (
     PairConfig,
     ShowConfig,
 )
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import (
     BlendConfig,
-    EvaluateConfig,
     ExportConfig,
     GenerateConfig,
     LoraImportConfig,
@@ -143,7 +143,8 @@ def _personalize(parsed: argparse.Namespace) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from tastemaker.evaluation.evaluate import evaluate, summary
+    from tastemaker.evaluation.evaluate import evaluate
+    from tastemaker.evaluation.report_text import summary
 
     output = Path(parsed.output)
     section = _section(EvaluateConfig, parsed)
@@ -194,7 +195,7 @@ def _publish(parsed: argparse.Namespace) -> None:
 
 def run_command(parsed: argparse.Namespace) -> None:
     """A recipe from start to report."""
-    from tastemaker.evaluation.evaluate import summary
+    from tastemaker.evaluation.report_text import summary
     from tastemaker.recipes.run import run
 
     folder = run(config.load(parsed.source, tuple(parsed.overrides)))

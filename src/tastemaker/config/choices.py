@@ -58,6 +58,11 @@ class ScorerChoice(Choice):
         return self.label or self.name
 
     @property
+    def identity(self) -> tuple[str, dict[str, Any]]:
+        """Name and options without the label: equal ones are one scorer."""
+        return self.name, self.options
+
+    @property
     def members(self) -> tuple[str, ...]:
         """Columns that an ensemble is worked out from; a scorer of pictures has none."""
         return tuple(self.options["of"]) if scorer_table(self.name) is registry.ENSEMBLES else ()

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tastemaker.config.choices import Choice
 from tastemaker.config.datasets import ImagesConfig, ImportConfig, PairConfig
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.inheritance import handed_down, merged_deep, with_known
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import (
@@ -20,7 +21,6 @@ from tastemaker.config.sections import (
     Column,
     Device,
     DrawConfig,
-    EvaluateConfig,
     GenerateConfig,
     ReconstructConfig,
     ReportConfig,

@@ -6,13 +6,12 @@ imported before that.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tastemaker.config.choices import Choice, Judges, Metric, Prompts, Scorers
-from tastemaker.core.errors import TastemakerError, nearest
+from tastemaker.config.choices import Choice, Prompts, Scorers
 from tastemaker.core.values import Compile, Name, Names, Options, Precision
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
@@ -246,69 +245,6 @@ class ScoreConfig(Section):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of scores, in order."""
         return tuple(scorer.column for scorer in self.scorers)
-
-
-class EvaluateConfig(SamplingConfig):
-    """Options of `evaluate`: policy against base on equal prompts and seeds."""
-
-    base: Model = Field(description="The model to beat: name, hub id or folder.")
-    prompts: Prompts = Field(
-        description="Prompts that training does not see: a file or a named set."
-    )
-    num_images: int = Field(1, ge=1, description="Images per prompt and model.")
-    adapter: AdapterConfig = Field(
-        AdapterConfig(), description="Scale and reach of the LoRA of the final model, `policy`."
-    )
-    adapters: dict[str, AdapterConfig] = Field(
-        {}, description="The same for other judged models, by name, e.g. {easy: {scale: 0.5}}."
-    )
-    real: Annotated[str | None, Names("pool")] = Field(
-        None, description="Pool of held-out real images, for distances and hues."
-    )
-    features: Annotated[tuple[str, ...], Names("features")] = Field(
-        (), description="Features for the distance to real images: a scorer, CLIP, file, inception."
-    )
-    metrics: tuple[Metric, ...] = Field(
-        (Choice(name="kernel"), Choice(name="frechet")),
-        description="Registered metrics of each model's images; distances need `real` and"
-        " `features`.",
-    )
-    scorers: Judges = Field(description="Registered scorers.")
-    judge: str | None = Field(
-        None,
-        description="Column of `scorers` that decides; default: the first that nothing was trained,"
-        " paired or searched with.",
-    )
-
-    @model_validator(mode="after")
-    def _judge_scores(self) -> EvaluateConfig:
-        columns = [scorer.column for scorer in self.scorers]
-        if self.judge is not None and self.judge not in columns:
-            raise ValueError(
-                f"judge: no scorer gives {self.judge!r}. {nearest(self.judge, columns)}"
-            )
-        return self
-
-    def switches(self, model: str) -> AdapterConfig:
-        """Return the switches of a judged model's LoRA: none but for `policy` and those named."""
-        return self.adapters.get(model, self.adapter if model == "policy" else AdapterConfig())
-
-    def refuse_switches(self, judged: Collection[str]) -> None:
-        """Refuse switches of a model that is not judged.
-
-        Args:
-            judged: Names of the judged models, the base apart.
-
-        Raises:
-            TastemakerError: A name is not among them.
-        """
-        named = [*self.adapters, *(["policy"] if self.adapter.words else [])]
-        unknown = next((name for name in named if name not in judged), None)
-        if unknown is not None:
-            raise TastemakerError(
-                f"evaluate.adapter{'' if unknown == 'policy' else 's'}: no model {unknown!r} is"
-                f" judged; those whose LoRA can be switched are {', '.join(judged)}."
-            )
 
 
 class ReportConfig(Section):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.runs import RunConfig
-from tastemaker.config.sections import EvaluateConfig, SamplingConfig, Section, sections_of
+from tastemaker.config.sections import SamplingConfig, Section, sections_of
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import memory
 from tastemaker.doctor.disk import encodings

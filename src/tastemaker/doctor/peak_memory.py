@@ -12,8 +12,8 @@ from tastemaker.backbones import Backbone, Conditioning, SamplingBatch
 from tastemaker.backbones.gradient_sampling import guided_step, unroll
 from tastemaker.backbones.lora.adapters import add_lora, trainable
 from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.personalization import PersonalizeConfig
-from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes

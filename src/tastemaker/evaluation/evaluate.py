@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,21 @@ from tqdm import tqdm
 
 from tastemaker.backbones.places import index_of, root_of
 from tastemaker.config.commands import takes_options
-from tastemaker.config.sections import AdapterConfig, EvaluateConfig
+from tastemaker.config.evaluation import EvaluateConfig
+from tastemaker.config.sections import AdapterConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process
 from tastemaker.core.values import MACHINE, checked_name
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.evaluation.comparison import compare, score_table
+from tastemaker.evaluation.guidance import (
+    Point,
+    Searched,
+    add_search,
+    best_scale,
+    options_at,
+    points,
+)
 from tastemaker.evaluation.measures import add_measures, check_measures
 from tastemaker.evaluation.report_key import SCORES_DTYPE, report_key, up_to_date
 from tastemaker.preflight import check, check_loading
@@ -28,7 +38,6 @@ from tastemaker.storage.kept import SCORES
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
-from tastemaker.storage.results import read_report
 from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
 
 SHARD_SIZE = 256
@@ -36,7 +45,10 @@ SHARD_SIZE = 256
 FEATURES = "features"
 """Folder beside the pools of what metrics compute of their images."""
 
-MEASURING = ("scorers", "judge", "real", "features", "metrics")
+SEARCH = "guidance"
+"""Folder beside the pools of the images that guidance is searched with."""
+
+MEASURING = ("scorers", "judge", "real", "features", "metrics", "guidance_search")
 """Options that do not enter the images."""
 
 
@@ -63,6 +75,44 @@ def evaluate(
     Raises:
         TastemakerError: No prompts, no such model, a score that is NaN, a full disk.
     """
+    prompts, shared = _checked_prompts(config, models)
+    judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
+    look = partial(_check_loading, config, models)
+    searched = _search(config, judged, output / SEARCH, look)
+    found = points(config, searched)
+    drawn = {name: _drawn(config, name, found.get(name)) for name in judged}
+    # All are looked at before the first is drawn.
+    artifacts = {
+        name: _artifact(drawn[name], name, model, prompts, output / name)
+        for name, model in judged.items()
+    }
+    stated = {"prompts_trained_on": shared, "judge": config.judge}
+    keyed = {**stated, "guidance": found}
+    if from_main_process(lambda: up_to_date(report, config, artifacts, **keyed)):
+        return report
+
+    pools = {
+        name: _draw(drawn[name], model, prompts, artifacts[name], look)
+        for name, model in judged.items()
+    }
+    score_pools(list(pools.values()), config.scorers, device=config.device, dtype=SCORES_DTYPE)
+    scales = {name: at.guidance_scale for name, at in drawn.items()}
+    scores = score_table(pools, [scorer.column for scorer in config.scorers], scales)
+    result = compare(scores) | stated
+    _add_switches(result, config)
+    add_measures(result, pools, config, output / FEATURES)
+    add_search(result, searched, found, config, output / FEATURES)
+    result["key"] = report_key(config, artifacts, **keyed)
+    with exclusive(report.parent):
+        write_table(report.with_name(SCORES), scores)
+        write_json(report, result)
+    return report
+
+
+def _checked_prompts(
+    config: EvaluateConfig, models: Mapping[str, Path | str]
+) -> tuple[list[str], int | None]:
+    """Check options and models without torch; return prompts, and how many are trained on."""
     _check_names(models)
     config.refuse_switches(list(models))
     check(config)
@@ -73,33 +123,7 @@ def evaluate(
     check_measures(config, len(prompts))
     if warning := shared_warning(shared or 0, len(prompts)):
         tqdm.write(f"warning: {warning}")
-
-    judged = {name: str(model) for name, model in {"base": config.base, **models}.items()}
-    look = partial(_check_loading, config, models)
-    # All are looked at before the first is drawn.
-    artifacts = {
-        name: _artifact(_drawn(config, name), name, model, prompts, output / name)
-        for name, model in judged.items()
-    }
-    stated = {"prompts_trained_on": shared, "judge": config.judge}
-    if from_main_process(lambda: up_to_date(report, config, artifacts, **stated)):
-        return report
-
-    pools = {
-        name: _draw(_drawn(config, name), model, prompts, artifacts[name], look)
-        for name, model in judged.items()
-    }
-    score_pools(list(pools.values()), config.scorers, device=config.device, dtype=SCORES_DTYPE)
-    columns = [scorer.column for scorer in config.scorers]
-    scores = score_table(pools, columns, dict.fromkeys(pools, config.guidance_scale))
-    result = compare(scores) | stated
-    _add_switches(result, config)
-    add_measures(result, pools, config, output / FEATURES)
-    result["key"] = report_key(config, artifacts, **stated)
-    with exclusive(report.parent):
-        write_table(report.with_name(SCORES), scores)
-        write_json(report, result)
-    return report
+    return prompts, shared
 
 
 def _add_switches(result: dict[str, Any], config: EvaluateConfig) -> None:
@@ -111,7 +135,7 @@ def _add_switches(result: dict[str, Any], config: EvaluateConfig) -> None:
 
 def _check_names(models: Mapping[str, Path | str]) -> None:
     """Refuse names of models that cannot be folders beside one another and the base's."""
-    folders = {"base", FEATURES}
+    folders = {"base", FEATURES, SEARCH}
     for name in models:
         try:
             folder = checked_name(name).casefold()
@@ -120,7 +144,7 @@ def _check_names(models: Mapping[str, Path | str]) -> None:
         if folder in folders:
             raise TastemakerError(
                 f"a judged model cannot be named {name!r}: there is such a folder already (the base"
-                f" has 'base', what is computed of images {FEATURES!r})."
+                f" has 'base', what is computed of images {FEATURES!r}, the search {SEARCH!r})."
             )
         folders.add(folder)
 
@@ -133,11 +157,40 @@ def _check_loading(config: EvaluateConfig, models: Mapping[str, Path | str]) -> 
         check_model(str(model))
 
 
-def _drawn(config: EvaluateConfig, name: str) -> EvaluateConfig:
-    """Return the options with the switches of one model's LoRA."""
+def _search(
+    config: EvaluateConfig,
+    judged: Mapping[str, str],
+    folder: Path,
+    look: Callable[[], object],
+) -> Searched:
+    """Draw and score every model's images at every scale of the search, as artifacts by key."""
+    search = config.guidance_search
+    if search is None:
+        return {}
+    prompts, asked = load_prompts(search.prompts), {}
+    for name, model in judged.items():
+        for scale, at in options_at(config, search).items():
+            at = _drawn(at, name)
+            artifact = _artifact(at, name, model, prompts, folder)
+            place = folder / f"{name}-{scale}-{artifact.key}"
+            asked[name, scale] = at, replace(artifact, folder=place)
+    pools: Searched = {name: {} for name in judged}
+    for (name, scale), (at, artifact) in asked.items():
+        pools[name][scale] = _draw(at, judged[name], prompts, artifact, look)
+    every = [pool for at in pools.values() for pool in at.values()]
+    by = [scorer for scorer in config.scorers if scorer.column == search.scorer]
+    score_pools(every, by, device=config.device, dtype=SCORES_DTYPE)
+    return pools
+
+
+def _drawn(
+    config: EvaluateConfig, name: str, found: Sequence[Point] | None = None
+) -> EvaluateConfig:
+    """Return the options with the guidance and the switches of the LoRA of one model."""
     # Where the base is a trained model itself, it is drawn as it is.
     own = AdapterConfig() if name == "base" else config.switches(name)
-    return config.model_copy(update={"adapter": own})
+    scale = best_scale(found) if found else config.guidance_scale
+    return config.model_copy(update={"adapter": own, "guidance_scale": scale})
 
 
 def _artifact(
@@ -170,49 +223,3 @@ def _draw(
             pool.require(len(images))
             artifact.finish(prompts=len(prompts), candidates=len(images))
     return pool
-
-
-def summary(report: Path) -> str:
-    """Format a `report.json` as text, one line per model and scorer.
-
-    Args:
-        report: The file.
-
-    Returns:
-        Lines with mean, paired difference to the base and win rate.
-
-    Raises:
-        TastemakerError: The file is missing or damaged.
-    """
-    data = read_report(report)
-    counts = f"{data['prompts']} prompts, {data['images']} images per model"
-    shared = data.get("prompts_trained_on")
-    if shared is not None:
-        counts += f", {shared or 'none'} of the prompts trained on"
-    lines = [f"{counts}; standard errors and 95% intervals clustered by prompt"]
-    if (scores := report.with_name(SCORES)).is_file():
-        lines.append(
-            f"  computed again from each image's scores by tastemaker.compare({str(scores)!r})"
-        )
-    for name, model in data["models"].items():
-        if "drawn_with" in model:
-            lines.append(f"  {name} was drawn with {model['drawn_with']}")
-    for scorer in data["models"]["base"]["scores"]:
-        for name, model in data["models"].items():
-            score = model["scores"][scorer]
-            line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f}{_error(score['stderr'])}"
-            if "win_rate" in score:
-                low, high = score["win_rate_low"], score["win_rate_high"]
-                line += f"   {score['difference']:+.4f}{_ends(score, 'difference')}"
-                line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def _error(value: float | None) -> str:
-    return "" if value is None else f" +- {value:.4f}"
-
-
-def _ends(of: Mapping[str, Any], name: str) -> str:
-    low, high = of.get(f"{name}_low"), of.get(f"{name}_high")
-    return "" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]"

@@ -1,4 +1,4 @@
-"""Metrics of every model's images: distances to real ones, Inception Score, hues."""
+"""Metrics of every model's images: distances to real ones, diversity, Inception Score, hues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.config.sections import EvaluateConfig
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import METRICS
 from tastemaker.metrics.networks import Network, features_identity
@@ -61,22 +61,46 @@ def add_measures(
     kept = Kept(folder)
     models = result["models"]
     metrics = [(each.name, METRICS.bind(each.name, each.options)) for each in config.metrics]
-    compared = [(name, metric) for name, metric in metrics if _compares(name)]
+    of = {kind: [each for each in metrics if _takes(each[0]) == kind] for kind in KINDS}
     result["metrics"] = list(dict(metrics))
     if config.real is not None:
-        _add_distances(models, pools, Pool(Path(config.real).expanduser()), config, compared, kept)
+        real = Pool(Path(config.real).expanduser())
+        _add_distances(models, pools, real, config, of["features"], kept)
         _add_hues(models, pools, kept)
+    _add_paired(models, pools, config, of["paired"], kept)
     for model, pool in pools.items():
         read, rows = partial(_images, pool), partial(kept.rows, pool)
         images = Images(read, rows, config.device, config.batch_size, config.seed)
-        for name, metric in metrics:
-            if not _compares(name):
-                models[model].setdefault(name, {}).update(metric(images))
+        for name, metric in of["images"]:
+            models[model].setdefault(name, {}).update(metric(images))
 
 
-def _compares(metric: str) -> bool:
-    """Return True for a metric whose first parameter is `features`, False for `images`."""
-    return next(iter(inspect.signature(METRICS.entry(metric)).parameters)) == "features"
+KINDS = ("features", "paired", "images")
+"""First parameters of metrics: a `named.Features`, `named.Paired` or `named.Images`."""
+
+
+def _takes(metric: str) -> str:
+    """Return the name of a metric's first parameter, which says what it is computed of."""
+    return next(iter(inspect.signature(METRICS.entry(metric)).parameters))
+
+
+def _add_paired(
+    models: dict[str, Any],
+    pools: Mapping[str, Pool],
+    config: EvaluateConfig,
+    metrics: Sequence[tuple[str, Callable[..., dict[str, Any]]]],
+    kept: Kept,
+) -> None:
+    from tastemaker.metrics.named import Paired
+
+    prompts = _captions(pools["base"])
+    for network, load in networks(config) if metrics else ():
+        rows = {model: kept.rows(pool, network, load) for model, pool in pools.items()}
+        for model, drawn in rows.items():
+            base = None if model == "base" else rows["base"]
+            both = Paired(drawn, base, prompts, network.label)
+            for name, metric in metrics:
+                models[model].setdefault(name, {}).update(metric(both))
 
 
 def _add_distances(
@@ -90,9 +114,7 @@ def _add_distances(
     from tastemaker.metrics.named import Captions, Features
 
     captions = Captions(_captions(pools["base"]), _captions(real), config.seed)
-    for features in config.features if metrics else ():
-        network = features_identity(features)
-        load = functools.cache(partial(_load, features, config))
+    for network, load in networks(config) if metrics else ():
         there = kept.rows(real, network, load)
         for model, pool in pools.items():
             rows = kept.rows(pool, network, load)
@@ -102,6 +124,12 @@ def _add_distances(
             both = Features(rows, there, captions, network.label, resampled)
             for name, metric in metrics:
                 models[model].setdefault(name, {}).update(metric(both))
+
+
+def networks(config: EvaluateConfig) -> Iterator[tuple[Network, Callable[[], Batches]]]:
+    """Yield the networks of `evaluate.features`, each with a function that loads it once."""
+    for features in config.features:
+        yield features_identity(features), functools.cache(partial(_load, features, config))
 
 
 def _load(features: str, config: EvaluateConfig) -> Batches:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.config.choices import Choice
-from tastemaker.config.sections import EvaluateConfig
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.core.content_hash import folder_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.plugins import plugin_code
@@ -48,7 +48,7 @@ def report_key(config: EvaluateConfig, pools: Mapping[str, Artifact], **stated: 
         {name: pool.key for name, pool in pools.items()},
         scores,
         real,
-        [features_identity(name) for name in config.features if real],
+        [features_identity(name) for name in config.features],
         [_metric(metric) for metric in config.metrics],
         config.seed,
         [_code(CODE / name) for name in ("evaluation", "metrics")],

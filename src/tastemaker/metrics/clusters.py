@@ -47,6 +47,34 @@ def mean_interval(
     return MeanInterval(mean, stderr, mean - reach, mean + reach)
 
 
+def relative_difference(
+    values: Sequence[float], base: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> MeanInterval:
+    """Relative change of a mean against that of paired values: `r = mean(v) / mean(b) - 1`.
+
+    Standard error and interval are those of the linearised ratio (delta method), the mean of
+    `(v - (1 + r) b) / mean(b)`, so that what raises both values of a pair cancels.
+
+    Args:
+        values: One or more.
+        base: The value that each is compared with, of a mean above 0.
+        clusters: As of `mean_and_stderr`.
+
+    Returns:
+        The change, -0.05 for 5% less, with standard error and 95% interval.
+
+    Raises:
+        ValueError: As of `mean_and_stderr`.
+
+    Example:
+        >>> round(relative_difference([1.0, 2.0], [2.0, 3.0]).mean, 3)
+        -0.4
+    """
+    level, ratio = math.fsum(base) / len(base), math.fsum(values) / math.fsum(base)
+    gains = [(v - ratio * b) / level + ratio - 1 for v, b in zip(values, base, strict=True)]
+    return mean_interval(gains, clusters)
+
+
 def mean_and_stderr(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> tuple[float, float]:

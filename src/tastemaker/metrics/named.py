@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Entry = dict[str, dict[str, Any]]
 """Values of `report.json` by the label of features or classifier."""
 
+IDENTICAL = 1e-9
+"""Diversity of the base below which its images of a prompt are the same, and no ratio is one."""
+
 LEAST_FOR_FID = 2048
 """Images, the dimension of `pool3`, below which a Frechet distance is not called FID."""
 
@@ -119,6 +122,23 @@ class Images:
     seed: int
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Features of a model's images and of the base's, of equal prompts and seeds.
+
+    Args:
+        drawn: Features of the model's images, [n, d].
+        base: Features of the base's images, [n, d]; None for the base itself.
+        prompts: The prompt of each image.
+        label: Name of the features.
+    """
+
+    drawn: Tensor
+    base: Tensor | None
+    prompts: list[str]
+    label: str
+
+
 @METRICS.register("frechet")
 def frechet(features: Features) -> Entry:
     """Frechet distance to real images, at equal numbers of images.
@@ -172,6 +192,40 @@ def kernel(features: Features) -> Entry:
     distance = kernel_distance(features.drawn[rows[0]], features.real[rows[1]], *names)
     matched = features.captions.equal.matched
     return features.entry("kernel distance", *distance, min(map(len, rows)), matched)
+
+
+@METRICS.register("diversity")
+def diversity(paired: Paired) -> Entry:
+    """Mean cosine distance between images of one prompt, and its change against the base.
+
+    Args:
+        paired: Features of a model's and of the base's images, two or more per prompt.
+
+    Returns:
+        Mean over prompts with standard error, and for a judged model the relative difference to the
+        base (-0.05: 5% less) with its 95% interval, paired by prompt.
+
+    Raises:
+        TastemakerError: A prompt has one image alone.
+    """
+    from tastemaker.metrics.clusters import mean_and_stderr, relative_difference
+    from tastemaker.metrics.diversity import pairwise_distances
+
+    distances = pairwise_distances(paired.drawn, paired.prompts)
+    value, stderr = mean_and_stderr(distances)
+    entry = {
+        "name": "diversity",
+        "value": value,
+        "stderr": stderr if math.isfinite(stderr) else None,
+        "images": len(paired.prompts),
+    }
+    base = [] if paired.base is None else pairwise_distances(paired.base, paired.prompts)
+    if max(base, default=0) > IDENTICAL:
+        found = relative_difference(distances, base)
+        ends = {"relative_low": found.low, "relative_high": found.high}
+        entry["relative_difference"] = found.mean
+        entry |= {name: end if math.isfinite(end) else None for name, end in ends.items()}
+    return {paired.label: entry}
 
 
 @METRICS.register("inception_score")

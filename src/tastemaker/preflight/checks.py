@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.config.datasets import PromptFilters
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.sections import (
-    EvaluateConfig,
     SamplingConfig,
     Section,
     columns,
@@ -27,6 +27,7 @@ from tastemaker.core.values import Names
 from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
+from tastemaker.storage.trained_prompts import shared_prompts
 
 
 def check(section: Section) -> None:
@@ -36,9 +37,13 @@ def check(section: Section) -> None:
         section: Of one command, or a whole run.
 
     Raises:
-        TastemakerError: The first that is missing, with the path of its option.
+        TastemakerError: The first that is missing, with the path of its option; prompts that
+            search guidance and judge.
     """
     _look(section, LOOKS)
+    for path, inside in sections_of(section):
+        if isinstance(inside, EvaluateConfig):
+            _at(path, _refuse_shared_prompts, inside)
 
 
 def check_loading(section: Section) -> None:
@@ -243,6 +248,20 @@ LOADING_LOOKS: Looks = {
     "tracker": _look_for_tracker,
 }
 """The same, for what needs torch."""
+
+
+def _refuse_shared_prompts(config: EvaluateConfig) -> None:
+    from tastemaker.datasets.prompts.sources import load_prompts
+
+    if config.guidance_search is None:
+        return
+    searched = load_prompts(config.guidance_search.prompts)
+    shared = shared_prompts(load_prompts(config.prompts), searched)
+    if shared:
+        raise TastemakerError(
+            f"guidance_search.prompts: {len(shared)} of the prompts judge too ({shared[0]!r});"
+            " search on others."
+        )
 
 
 def _check_sampling(config: SamplingConfig) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.backbones import load_backbone
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.runs import RunConfig
-from tastemaker.config.sections import EvaluateConfig, SamplingConfig, sections_of
+from tastemaker.config.sections import SamplingConfig, sections_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import environment, fast_dtype, number_of_processes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tastemaker import backbones
+from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.runs import RealRun, StageConfig
-from tastemaker.config.sections import EvaluateConfig
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import RECIPES
 from tastemaker.evaluation.evaluate import evaluate

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from tastemaker.evaluation.guidance import edge_warning
 from tastemaker.storage.trained_prompts import shared_warning
 
 ENOUGH_IMAGES = 32
@@ -46,6 +47,7 @@ def warnings(
         *_trained_on(report),
         *_no_other_judge(report, training_scorers),
         *_few_images(count),
+        *_guidance_at_the_edge(report),
         *_fewer_than_dimensions(report),
     ]
 
@@ -129,6 +131,12 @@ def _few_images(count: int) -> Iterator[str]:
             f"Only {count} {noun} per model were compared, so the intervals are wide."
             f" Evaluate on {ENOUGH_IMAGES} or more: add prompts, or raise evaluate.num_images."
         )
+
+
+def _guidance_at_the_edge(report: Mapping[str, Any]) -> Iterator[str]:
+    for model, held in report.get("models", {}).items():
+        if warning := edge_warning(model, held.get("guidance_search", ())):
+            yield warning
 
 
 def _fewer_than_dimensions(report: Mapping[str, Any]) -> Iterator[str]:

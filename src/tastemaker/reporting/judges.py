@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.config.runs import RewardRun, RunConfig
@@ -28,8 +27,8 @@ def training_scorers(config: RunConfig) -> list[str]:
     learned = dict.fromkeys(named or made)
     for name in list(learned):
         learned |= dict.fromkeys(_members(name, made))
-    known = [_identity(made[name]) for name in learned if name in made]
-    same = [each.column for each in config.evaluate.scorers if _identity(each) in known]
+    known = [made[name].identity for name in learned if name in made]
+    same = [each.column for each in config.evaluate.scorers if each.identity in known]
     return list(learned | dict.fromkeys(same))
 
 
@@ -53,8 +52,3 @@ def _members(column: str, made: Mapping[str, ScorerChoice]) -> list[str]:
     """Return the columns of an ensemble and of the ensembles among them."""
     of = made[column].members if column in made else ()
     return [*of, *(inner for name in of for inner in _members(name, made))]
-
-
-def _identity(scorer: ScorerChoice) -> tuple[str, dict[str, Any]]:
-    """Return the name and options of a scorer without its label."""
-    return scorer.name, scorer.options

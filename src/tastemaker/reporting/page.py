@@ -13,6 +13,7 @@ from markupsafe import Markup
 from tastemaker.config.choices import Choice
 from tastemaker.config.sections import ReportConfig
 from tastemaker.reporting import credit, curves, figures, health, samples, summary
+from tastemaker.reporting.front import front
 from tastemaker.reporting.images import Thumbnail, thumbnail
 from tastemaker.reporting.pages import templates
 from tastemaker.reporting.plane.report import plane_report
@@ -125,6 +126,7 @@ def _results(contents: Contents) -> dict[str, Any]:
         "drawn_with": summary.drawn_with(contents),
         "measures": summary.measures(contents),
         "distributions": _distributions(contents, colours),
+        "front": front(contents, colours),
         "colours": colours,
         "base": contents.base,
         "training_scorers": contents.training_scorers,

@@ -155,6 +155,7 @@ class Measure:
         stderr: Its standard error.
         floor: A distance's value between two halves of the real images.
         images: Number of images.
+        change: Relative difference of diversity to the base's, and both ends of its interval.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Measure:
     stderr: float
     floor: float
     images: int
+    change: tuple[float, float, float]
 
     @property
     def digits(self) -> int:
@@ -181,6 +183,11 @@ def measures(contents: Contents) -> list[Measure]:
             stderr=_number(entry["stderr"]),
             floor=_number(entry.get("real_to_real")),
             images=int(entry["images"]),
+            change=(
+                _number(entry.get("relative_difference")),
+                _number(entry.get("relative_low")),
+                _number(entry.get("relative_high")),
+            ),
         )
         for metric in contents.report.get("metrics", ())
         for model in (contents.base, *contents.challengers)

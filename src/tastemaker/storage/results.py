@@ -58,14 +58,36 @@ class _Distance(_Measure):
     real_to_real: float | None = None
 
 
+class _Diversity(_Measure):
+    relative_difference: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
+
+
+class _Point(_Held):
+    """One model at one scale of the guidance search."""
+
+    guidance_scale: float
+    mean: float
+    stderr: float | None
+    diversity: dict[str, _Measure] = {}
+
+
+class _Search(_Held):
+    scorer: str
+    prompts: int
+
+
 class _Model(_Held):
     scores: dict[str, _Score]
     frechet: dict[str, _Distance] = {}
     kernel: dict[str, _Distance] = {}
     inception_score: dict[str, _Measure] = {}
+    diversity: dict[str, _Diversity] = {}
     hue_distance: float | None = None
     drawn_with: str = ""
     guidance_scale: float | None = None
+    guidance_search: list[_Point] = []
 
 
 class _Report(_Held):
@@ -76,6 +98,7 @@ class _Report(_Held):
     images: int | None = None
     prompts_trained_on: int | None = None
     judge: str | None = None
+    guidance_search: _Search | None = None
     metrics: list[str] = []
     models: dict[str, _Model]
     win_rates: dict[str, dict[str, dict[str, _Rate]]] = {}
