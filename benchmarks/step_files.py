@@ -8,6 +8,7 @@ run with all that belongs to it, from reading the batch to the lines of metrics.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def counts(config: TrainConfig, pairs: Path, output: Path) -> tuple[dict[str, in
 
 def main() -> None:
     """Count the lines of the demo's training on two pairs."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     config = load("demo", SMALL)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
