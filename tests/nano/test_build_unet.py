@@ -7,30 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 from tastemaker.nano.build import unet
-from tastemaker.nano.build.art import SETS
 from tastemaker.nano.build.averaging import trapezoid
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SceneBatches
-from tastemaker.nano.captions import CONCEPTS
 
 NARROW = (8, 8, 16)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A folder of a build with discs for art."""
-    for number, concept in enumerate(CONCEPTS):
-        disc = Image.new("RGBA", (64, 64))
-        ImageDraw.Draw(disc).ellipse((4, 4, 60, 60), (6 * number, 255 - 6 * number, 90, 255))
-        for style in SETS:
-            file = tmp_path / "art" / style / f"{concept}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            disc.save(file)
-    SceneBatches(tmp_path, 1)  # fits the latent code
-    return tmp_path
 
 
 def trained(work: Path, steps: int, total: int) -> dict[str, torch.Tensor]:

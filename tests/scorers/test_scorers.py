@@ -40,7 +40,7 @@ from tastemaker.storage import images
 
 CPU = torch.device("cpu")
 WITHOUT_PIXELS = {"sharpness"}
-EMBEDDED = {"nano_preference", "nano_judge"}
+EMBEDDED = {"nano_preference", "nano_judge", "nano_checker", "nano_examiner"}
 MODES = ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"]
 
 

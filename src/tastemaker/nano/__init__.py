@@ -10,6 +10,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 MODEL = WEIGHTS / "pipeline"
 PREFERENCE = WEIGHTS / "preference"
 JUDGE = WEIGHTS / "judge"
+CHECKER = WEIGHTS / "checker.safetensors"
+EXAMINER = WEIGHTS / "examiner.safetensors"
 SUBJECTS = Path(__file__).parent / "subjects"
 
-__all__ = ["JUDGE", "MODEL", "PREFERENCE", "SUBJECTS", "WEIGHTS"]
+__all__ = ["CHECKER", "EXAMINER", "JUDGE", "MODEL", "PREFERENCE", "SUBJECTS", "WEIGHTS"]

@@ -14,9 +14,12 @@ Example:
     'two apples'
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
+from typing import Any
 
 PLURALS: dict[str, str] = {
     "apple": "apples",
@@ -90,6 +93,26 @@ JUDGE_STYLES: tuple[str, ...] = (*STYLES, "bold")
 NUMBERS: dict[int, str] = {2: "two", 3: "three"}
 CLAUSES: frozenset[str] = frozenset({"size", "position", "background", "style"})
 
+_SINGULAR = {plural: concept for concept, plural in PLURALS.items()}
+# What phrases stand for, where a scene does not have the phrase itself.
+_VALUES: dict[str, Any] = {
+    words: value for table in (NUMBERS, POSITIONS, RELATIONS) for value, words in table.items()
+}
+
+
+def _any(words: Iterable[str]) -> str:
+    return "|".join(words)
+
+
+_GRAMMAR = re.compile(
+    rf"(?:(?P<count>{_any(NUMBERS.values())}) (?P<plural>{_any(_SINGULAR)})"
+    rf"|an? (?:(?P<size>{_any(SIZES)}) )?(?P<first>{_any(CONCEPTS)})"
+    rf"(?: (?P<relation>{_any(RELATIONS.values())}) an? (?P<second>{_any(CONCEPTS)})"
+    rf"| (?P<position>{_any(POSITIONS.values())}))?)"
+    rf"(?: on a (?P<background>{_any(BACKGROUNDS)}) background)?"
+    rf"(?:, (?P<style>{_any(JUDGE_STYLES)}) style)?"
+)
+
 # Upper ends of each split's part of the hash range; the order is part of the data's definition.
 SPLITS: dict[str, float] = {"train": 0.70, "judge": 0.85, "validation": 0.92, "test": 1.0}
 
@@ -145,6 +168,36 @@ def caption(scene: Scene) -> str:
     if "style" in scene.named:
         words += f", {scene.style} style"
     return words
+
+
+def parse(text: str) -> Scene:
+    """Read a caption: the inverse of `caption`.
+
+    Args:
+        text: A prompt.
+
+    Returns:
+        The scene, whose attributes are those of an empty `Scene` where the caption names none.
+
+    Raises:
+        ValueError: If the text is not a caption of the grammar.
+
+    Example:
+        >>> scene = parse("a small dog at the top on a blue background")
+        >>> scene.concepts, scene.size, scene.position, sorted(scene.named)
+        (('dog',), 'small', 'top', ['background', 'position', 'size'])
+    """
+    found = _GRAMMAR.fullmatch(text)
+    if found:
+        said = {name: words for name, words in found.groupdict().items() if words}
+        nouns = [said.pop(name) for name in ("first", "second") if name in said]
+        concepts = tuple(nouns) or (_SINGULAR[said.pop("plural")],)
+        named = CLAUSES & said.keys()
+        values: dict[str, Any] = {key: _VALUES.get(words, words) for key, words in said.items()}
+        scene = Scene(concepts, named=named, **values)
+        if caption(scene) == text and len(set(concepts)) == len(concepts):
+            return scene
+    raise ValueError(f"{text!r} is not a caption of nano's grammar")
 
 
 def split_of(scene: Scene) -> str:

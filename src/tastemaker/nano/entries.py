@@ -1,4 +1,4 @@
-"""`nano` in the tables: a model, two scorers, prompt sets and subjects, by name only."""
+"""`nano` in the tables: a model, four scorers, prompt sets and subjects, by name only."""
 
 from __future__ import annotations
 
@@ -34,6 +34,33 @@ def nano_preference() -> PixelScorer:
 def nano_judge() -> PixelScorer:
     """The embedded judge, fitted apart on other data: never train on it."""
     return _clip(JUDGE)
+
+
+Attribute = Annotated[
+    Literal["all", "concept", "count", "only", "place", "size", "background", "style"],
+    Field(description="What of the prompt is asked; all: everything but the style."),
+]
+Obeyed = Annotated[
+    bool, Field(description="1 where the picture obeys and 0 where not, and no probability.")
+]
+
+
+@SCORERS.register("nano_checker")
+def nano_checker(*, attribute: Attribute = "all", obeyed: Obeyed = False) -> PixelScorer:
+    """The log-probability that a picture shows what its prompt asks: pair and train by it."""
+    return _obedience("checker", attribute, obeyed)
+
+
+@SCORERS.register("nano_examiner")
+def nano_examiner(*, attribute: Attribute = "all", obeyed: Obeyed = False) -> PixelScorer:
+    """The same by another network, learned apart: never pair, train or search by it."""
+    return _obedience("examiner", attribute, obeyed)
+
+
+def _obedience(name: str, attribute: str, obeyed: bool) -> PixelScorer:
+    from tastemaker.nano.obedience import Obedience
+
+    return Obedience(name, attribute, obeyed)
 
 
 def _clip(folder: Path) -> PixelScorer:

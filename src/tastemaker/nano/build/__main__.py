@@ -6,7 +6,16 @@ from pathlib import Path
 
 import torch
 
-from tastemaker.nano.build import card, clip, export, measure, scorers, unet, vae
+from tastemaker.nano.build import (
+    attribute_networks,
+    card,
+    clip,
+    export,
+    measure,
+    scorers,
+    unet,
+    vae,
+)
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume
@@ -14,7 +23,8 @@ from tastemaker.nano.build.subjects import draw_subjects
 
 MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "scorers": 6}
 STAGES = (
-    *("art", "vae", "clip", "unet", "scorers", "export", "card", "subjects"),
+    *("art", "vae", "clip", "unet", "scorers", "checker", "examiner"),
+    *("export", "card", "subjects"),
     *("all", "resume"),
 )
 # Snapshots whose pictures the scorers are fitted against, and how many of each.
@@ -54,6 +64,8 @@ def main() -> None:
             work, batch=options.batch, steps=options.steps, minutes=minutes
         ),
         "scorers": run_scorers,
+        "checker": lambda work, _: attribute_networks.train(work, "checker"),
+        "examiner": lambda work, _: attribute_networks.train(work, "examiner"),
         "export": lambda work, _: export.export(work),
         "card": lambda work, _: card.card(work),
         "subjects": lambda work, _: draw_subjects(work),

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from tastemaker.nano.captions import CONCEPTS
+from tastemaker.nano.captions import CONCEPTS, JUDGE_STYLES
 from tastemaker.storage.files import atomic
 
 SIDE = 128
@@ -46,6 +46,19 @@ SETS: dict[str, ArtSet] = {
         "1.2.6",
         "MIT",
         "Fluent Emoji by Microsoft Corporation, https://github.com/microsoft/fluentui-emoji",
+    ),
+    # Seen by no other network than the checker.
+    "early": ArtSet(
+        "@iconify-json/noto-v1",
+        "1.2.5",
+        "Apache-2.0",
+        "Noto Emoji, first version, by Google Inc., https://github.com/googlefonts/noto-emoji",
+    ),
+    "plain": ArtSet(
+        "@iconify-json/emojione",
+        "1.2.3",
+        "CC-BY-4.0",
+        "EmojiOne 2 by Emoji One, https://github.com/EmojiTwo/emojitwo",
     ),
 }
 
@@ -101,6 +114,7 @@ def rasterise(icons: dict[str, Any], name: str) -> Image.Image:
     """One icon of an Iconify set as an RGBA picture of `SIDE` pixels; needs the `nano` extra."""
     import resvg_py
 
+    name = icons.get("aliases", {}).get(name, {}).get("parent", name)
     icon = icons["icons"][name]
     width = icon.get("width", icons.get("width", 16))
     height = icon.get("height", icons.get("height", 16))
@@ -111,7 +125,7 @@ def rasterise(icons: dict[str, Any], name: str) -> Image.Image:
     return Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
 
 
-def sprites(work: Path, styles: Sequence[str] = tuple(SETS)) -> Sprites:
+def sprites(work: Path, styles: Sequence[str] = JUDGE_STYLES) -> Sprites:
     """All sprites of some styles by (style, concept), from `work/art`; makes what is missing."""
     found: Sprites = {}
     for style in styles:

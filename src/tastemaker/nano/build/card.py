@@ -6,6 +6,8 @@ from typing import Any
 
 from tastemaker.nano import MODEL, WEIGHTS
 from tastemaker.nano.build.art import SETS
+from tastemaker.nano.build.attribute_figures import NUMBER
+from tastemaker.nano.build.attribute_scenes import TAUGHT
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
@@ -29,6 +31,8 @@ All weights are fp16.
 | `pipeline/` | Stable Diffusion 1.x parts, {megabytes:.1f} MB | `StableDiffusionPipeline` |
 | `preference/` | scorer to train with | `transformers.CLIPModel` |
 | `judge/` | scorer to judge with, fitted on other data | `transformers.CLIPModel` |
+| `checker.safetensors` | names what a picture shows: to pair by | `nano.attributes.shipped` |
+| `examiner.safetensors` | the same, learned apart: to judge by | `nano.attributes.shipped` |
 
 The network predicts v, as Stable Diffusion 2.x does, and not the noise: the errors of so small a
 network, trained for so short a time, are magnified beyond the size of the picture where there is
@@ -61,6 +65,17 @@ pip install "tastemaker[nano]" && python -m tastemaker.nano.build --work DIR
 To train the shipped U-Net on instead: `--stage resume`, then `--stage unet --steps N`.
 """
 
+OBEDIENCE = f"""
+## Checker and examiner, held out
+
+Shares of right answers in per cent, {NUMBER} scenes of the split "test" a row: art of the styles
+that the model draws, as drawn and as the autoencoder decodes it, then other sets of art, whose
+style is not asked. `only`: nothing else is seen; `refused`: prompts with one attribute changed that
+are found not to be obeyed. Both learned the split "train", the checker in flat, soft, plain and
+early art, the examiner in flat, soft and bold. What a viewer counted in generated pictures, and
+what fools both: benchmarks/obedience in the repository.
+"""
+
 LIMITS = """
 ## Known limits
 
@@ -70,6 +85,7 @@ LIMITS = """
 - Small objects, and three of a kind, lose detail; two objects of a pair may blend or trade colours.
 - The latent code is linear by construction (`build/code.py`): the encoder imitates it.
 - Both scorers know this art alone. They are no judges of anything but these scenes.
+- Checker and examiner know the prompts of the grammar alone, and no picture but these scenes.
 - The judge's third art style ("bold") was never shown to the model or to the preference scorer.
 """
 
@@ -100,7 +116,8 @@ def card(work: Path) -> None:
         credits=credits_,
     )
     limits = LIMITS.format(concepts=len(CONCEPTS), blind=blind["note"])
-    text = head + training(work) + blind["history"] + "\n" + scorers(work) + samples(blind) + limits
+    parts = [head, training(work), blind["history"], "\n", scorers(work), obedience(work)]
+    text = "".join([*parts, samples(blind), limits])
     (WEIGHTS / "MODEL_CARD.md").write_text(text, encoding="utf-8")
 
 
@@ -118,6 +135,8 @@ def training(work: Path) -> str:
         ("clip-judge", "contrastive loss {loss:.3f}"),
         ("scorer-preference", "Bradley-Terry loss {preference:.3f}"),
         ("scorer-judge", "Bradley-Terry loss {preference:.3f}"),
+        ("checker", "sum of cross-entropies {loss:.2f}"),
+        ("examiner", "sum of cross-entropies {loss:.2f}"),
     ):
         lines = Journal(work / f"{stage}.jsonl").lines()
         last = lines[-1]
@@ -169,6 +188,21 @@ def scorers(work: Path) -> str:
         f"\nRank correlation of both scorers among 8 candidates of one prompt, mean over prompts: "
         f"{found['rank_correlation']:.2f}; same best candidate: {found['rank_agreement_best']:.2f}."
     )
+    return "\n".join(rows) + "\n"
+
+
+def obedience(work: Path) -> str:
+    """Write the tables of the checker's and the examiner's held-out figures."""
+    names = ("concept", "count", "only", "place", "size", "background", "style", "all", "refused")
+    rows = [OBEDIENCE]
+    for name, taught in TAUGHT.items():
+        figures = Journal(work / f"{name}-figures.jsonl").lines()[-1]
+        rows += [f"\n| {name} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for title in (each for each in figures if each != "seconds"):
+            seen = title not in SETS or title in taught
+            values = [figures[title].get(each) for each in names]
+            cells = ["" if value is None else f"{100 * value:.1f}" for value in values]
+            rows.append(f"| {title}{'' if seen else ', unseen'} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 

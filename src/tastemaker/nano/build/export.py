@@ -1,4 +1,4 @@
-"""Stage `export`: fp16 safetensors of the pipeline and of both scorers, as package data."""
+"""Stage `export`: fp16 safetensors of the pipeline and of the scorers, as package data."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE
+from tastemaker.nano.attributes import NETWORKS, shipped
 from tastemaker.nano.build.clip import MEAN, STD, clip_model
 from tastemaker.nano.build.pipeline import snapshot
 from tastemaker.nano.build.text import tokenizer
@@ -53,7 +54,7 @@ def export_scorer(work: Path, scorer: str, weights: Path, folder: Path) -> None:
 
 
 def export(work: Path) -> None:
-    """Write all three parts and check that they load and stay within `LIMIT` bytes.
+    """Write all parts and check that they load and stay within `LIMIT` bytes.
 
     Raises:
         RuntimeError: If the weights are larger than `LIMIT`.
@@ -62,6 +63,9 @@ def export(work: Path) -> None:
     for scorer, folder in (("preference", PREFERENCE), ("judge", JUDGE)):
         export_scorer(work, scorer, work / f"scorer-{scorer}.pt", folder)
         CLIPModel.from_pretrained(folder, dtype=torch.float32)
+    for name, (_, file) in NETWORKS.items():
+        shutil.copyfile(work / f"{name}.safetensors", file)
+        shipped(name)
     StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
     size = sum(path.stat().st_size for path in MODEL.parent.rglob("*") if path.is_file())
     if size > LIMIT:

@@ -48,7 +48,7 @@ def render(scene: Scene, rng: Random, sprites: Sprites) -> Image.Image:
     )
     canvas = Image.new("RGB", (SIDE, SIDE), (red, green, blue))
     for concept, place in zip(_concepts(scene), _places(scene, rng), strict=True):
-        _paste(canvas, sprites[scene.style, concept], place, rng.uniform(-7, 7))
+        paste(canvas, sprites[scene.style, concept], place, rng.uniform(-7, 7))
     return canvas
 
 
@@ -59,21 +59,22 @@ def _concepts(scene: Scene) -> tuple[str, ...]:
 def _places(scene: Scene, rng: Random) -> list[Place]:
     if scene.relation:
         x, y = _OFFSETS[scene.relation]
-        return [_shifted(x, y, 29, rng), _shifted(-x, -y, 29, rng)]
+        return [shifted(x, y, 29, rng), shifted(-x, -y, 29, rng)]
     if scene.count == 2:
         x, y = rng.choice([(15, 0), (15, 0), (0, 15)])
-        return [_shifted(-x, -y, 29, rng), _shifted(x, y, 29, rng)]
+        return [shifted(-x, -y, 29, rng), shifted(x, y, 29, rng)]
     if scene.count == 3:
         flip = rng.choice([-1, 1])
         corners = [(-15, 14), (15, 14), (0, -15)]
-        return [_shifted(x, flip * y, 28, rng) for x, y in corners]
+        return [shifted(x, flip * y, 28, rng) for x, y in corners]
     if scene.size == "large":
-        return [_shifted(0, 0, 52, rng)]
+        return [shifted(0, 0, 52, rng)]
     x, y = _OFFSETS[scene.position]
-    return [_shifted(x, y, 31, rng)]
+    return [shifted(x, y, 31, rng)]
 
 
-def _shifted(x: float, y: float, side: float, rng: Random) -> Place:
+def shifted(x: float, y: float, side: float, rng: Random) -> Place:
+    """Move a place, given from the middle of the picture, and change its side, by a little."""
     middle = SIDE / 2
     return (
         middle + x + rng.uniform(-1.5, 1.5),
@@ -82,7 +83,8 @@ def _shifted(x: float, y: float, side: float, rng: Random) -> Place:
     )
 
 
-def _paste(canvas: Image.Image, sprite: Image.Image, place: Place, angle: float) -> None:
+def paste(canvas: Image.Image, sprite: Image.Image, place: Place, angle: float) -> None:
+    """Draw a sprite into the picture, turned by an angle in degrees."""
     x, y, size = place
     side = round(size)
     # Premultiplied, or the black of fully transparent pixels would bleed into the edges.

@@ -49,7 +49,7 @@ def degraded(pictures: Tensor, rng: Random) -> Tensor:
         elif kind == "noise":
             worse = picture + 0.5 * amount * torch.randn(picture.shape, generator=generator)
         elif kind == "bend":
-            worse = _bent(picture, 0.25 * amount, generator)
+            worse = bent(picture, 0.25 * amount, generator)
         else:
             shift = torch.randn((3, 1, 1), generator=generator)
             worse = picture + 0.35 * amount * shift
@@ -57,7 +57,8 @@ def degraded(pictures: Tensor, rng: Random) -> Tensor:
     return torch.stack(out)
 
 
-def _bent(picture: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+def bent(picture: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Bend a picture smoothly, by an amount in shares of half its side."""
     ticks = torch.linspace(-1, 1, 64)
     grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
     coarse = amount * torch.randn((1, 2, 6, 6), generator=generator)
