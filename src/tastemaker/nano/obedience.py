@@ -87,7 +87,7 @@ class Obedience:
 
     Args:
         name: Key of `attributes.NETWORKS`.
-        attribute: "all" but the style, which two networks read alike in drawn art, but not in
+        attribute: "all" but the style, which both networks read in drawn art, but not alike in
             generated pictures; or one attribute of `questions` alone. Where a prompt does not name
             it, the picture obeys.
         obeyed: Give 1 or 0, which passes no gradient.
