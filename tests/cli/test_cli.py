@@ -36,8 +36,12 @@ def test_each_room_by_itself(
     assert set(report["models"]["policy"]["scores"]["tiny"]) == {
         "mean",
         "stderr",
+        "mean_low",
+        "mean_high",
         "difference",
         "difference_stderr",
+        "difference_low",
+        "difference_high",
         "win_rate",
         "win_rate_low",
         "win_rate_high",
