@@ -15,7 +15,7 @@ from tastemaker.nano.build.averaging import cosine, set_rate
 from tastemaker.nano.build.journal import Journal
 
 BATCH = 64
-STEPS = {"checker": 1400, "examiner": 1200}
+STEPS = {"checker": 1400, "examiner": 3000}
 RATE = 2e-3
 SAVED_EVERY = 100
 SEEDS = {"checker": 21, "examiner": 22}
