@@ -26,7 +26,7 @@ from tastemaker.backbones import load_backbone
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.sampling.plans import plan
-from tastemaker.sampling.sampler import PoolSampler, from_noise
+from tastemaker.sampling.sampler import PoolSampler, from_noise, load_policy
 
 PROMPTS, DRAWS, GUIDANCE = 16, 4, 2.5
 WAYS = {
@@ -60,7 +60,7 @@ def ways(model: str, steps: int, device: str) -> dict[str, Callable[[], list[byt
     planned = plan(load_prompts(config.prompts), DRAWS, seed=0)
     items = planned.shard(0, len(planned))
     pipeline = load_backbone(model, device=device, scheduler=DDIMScheduler.__name__).pipeline
-    sampler = PoolSampler(config, model, False, from_noise(config))
+    sampler = PoolSampler(config, load_policy(config, model), False, from_noise(config))
 
     def called(size: int) -> list[bytes]:
         made = []

@@ -87,6 +87,17 @@ def test_the_best_mean_on_validation_prompts_draws(
     assert [policy[f"relative_{end}"] for end in ("difference", "low", "high")] == [0.0] * 3
 
 
+def test_a_scale_after_another_draws_what_it_draws_alone(
+    searched: tuple[dict[str, Any], RunDir], tmp_path: Path
+) -> None:
+    given, run = searched
+    prompts = given["guidance_search"]["prompts"]
+    alone = given | {"prompts": prompts, "guidance_search": None, "guidance_scale": 4.0}
+    evaluate(EvaluateConfig.model_validate(alone), {}, tmp_path / "pools", tmp_path / "report.json")
+    expected = Pool(tmp_path / "pools" / "base").candidates(("image",))
+    assert search_pools(run, "base")[1].candidates(("image",)).equals(expected)
+
+
 def test_scores_alone_give_what_the_report_says_of_them(
     searched: tuple[dict[str, Any], RunDir],
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -39,6 +39,9 @@ from tastemaker.storage.locks import exclusive
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
 from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
+
+if TYPE_CHECKING:
+    from tastemaker.backbones import Backbone
 
 SHARD_SIZE = 256
 
@@ -167,20 +170,25 @@ def _search(
     search = config.guidance_search
     if search is None:
         return {}
-    prompts, asked = load_prompts(search.prompts), {}
+    prompts = load_prompts(search.prompts)
+    pools: Searched = {}
     for name, model in judged.items():
+        load, pools[name] = cache(partial(_load, _drawn(config, name), model)), {}
         for scale, at in options_at(config, search).items():
             at = _drawn(at, name)
             artifact = _artifact(at, name, model, prompts, folder)
-            place = folder / f"{name}-{scale}-{artifact.key}"
-            asked[name, scale] = at, replace(artifact, folder=place)
-    pools: Searched = {name: {} for name in judged}
-    for (name, scale), (at, artifact) in asked.items():
-        pools[name][scale] = _draw(at, judged[name], prompts, artifact, look)
+            place = replace(artifact, folder=folder / f"{name}-{scale}-{artifact.key}")
+            pools[name][scale] = _draw(at, model, prompts, place, look, load)
     every = [pool for at in pools.values() for pool in at.values()]
     by = [scorer for scorer in config.scorers if scorer.column == search.scorer]
     score_pools(every, by, device=config.device, dtype=SCORES_DTYPE)
     return pools
+
+
+def _load(config: EvaluateConfig, model: str) -> Backbone:
+    from tastemaker.sampling.sampler import load_policy
+
+    return load_policy(config, model)
 
 
 def _drawn(
@@ -210,6 +218,7 @@ def _draw(
     prompts: list[str],
     artifact: Artifact,
     look: Callable[[], object],
+    load: Callable[[], Backbone] | None = None,
 ) -> Pool:
     pool = Pool(artifact.folder)
     with artifact.claimed(look) as unfinished:
@@ -218,7 +227,13 @@ def _draw(
 
             images = plan(prompts, config.num_images, config.seed)
             sample_pool(
-                config, model, images, pool.folder, keep_latents=False, shard_size=SHARD_SIZE
+                config,
+                model,
+                images,
+                pool.folder,
+                keep_latents=False,
+                shard_size=SHARD_SIZE,
+                load=load,
             )
             pool.require(len(images))
             artifact.finish(prompts=len(prompts), candidates=len(images))

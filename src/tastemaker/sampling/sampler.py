@@ -64,6 +64,7 @@ def sample_pool(
     keep_latents: bool,
     shard_size: int,
     draw: Draw | None = None,
+    load: Callable[[], Backbone] | None = None,
 ) -> None:
     """Sample what is missing of a pool.
 
@@ -78,6 +79,7 @@ def sample_pool(
         keep_latents: Store final latents beside the pictures.
         shard_size: Candidates per shard.
         draw: Function from items to latents; None samples from noise.
+        load: Function that returns the model, for several pools of it; None loads it.
 
     Raises:
         TastemakerError: The model cannot be loaded, or the disk is full.
@@ -88,7 +90,8 @@ def sample_pool(
     mine = [index for index in own if not pool.shard(index).is_file()]
     if mine:
         number = sum(min(shard_size, len(plan) - index * shard_size) for index in mine)
-        sampler = PoolSampler(config, model, keep_latents, draw or from_noise(config))
+        backbone = load() if load else load_policy(config, model)
+        sampler = PoolSampler(config, backbone, keep_latents, draw or from_noise(config))
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
             for index in mine:
                 items = plan.shard(index, shard_size)
@@ -118,26 +121,39 @@ def from_noise(config: SamplingConfig) -> Draw:
     return draw
 
 
+def load_policy(config: SamplingConfig, model: str) -> Backbone:
+    """Load a model for drawing: its LoRA as configured, added to the weights where that is exact.
+
+    Args:
+        config: Sampling options.
+        model: Name, hub id or folder.
+    """
+    backbone = load_backbone(
+        model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
+    )
+    switch_policy(backbone, config.adapter)
+    fuse_policy(backbone)
+    if config.torch_compile:
+        compile_blocks(backbone.denoiser)
+    return backbone
+
+
 class PoolSampler:
     """A loaded model that samples batches of items as rows of a pool, one shard's after another's.
 
     Args:
         config: Sampling options.
-        model: Name, hub id or folder.
+        backbone: The model, from `load_policy`.
         keep_latents: Store final latents beside the pictures.
         draw: Function from items to latents.
     """
 
-    def __init__(self, config: SamplingConfig, model: str, keep_latents: bool, draw: Draw) -> None:
-        self.backbone = load_backbone(
-            model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
-        )
+    def __init__(
+        self, config: SamplingConfig, backbone: Backbone, keep_latents: bool, draw: Draw
+    ) -> None:
+        self.backbone = backbone
         self.scale = self.backbone.guidance_scale(config.guidance_scale)
         self.config = config.model_copy(update={"guidance_scale": self.scale})
-        switch_policy(self.backbone, config.adapter)
-        fuse_policy(self.backbone)
-        if config.torch_compile:
-            compile_blocks(self.backbone.denoiser)
         self.keep_latents, self.latents = keep_latents, draw
         self.negative = self.backbone.encode_negative(config.negative_prompt)
         # Pools of one model and seed that were drawn otherwise are other candidates.
