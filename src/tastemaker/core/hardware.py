@@ -30,9 +30,9 @@ IGNORED = ("DIFFUSERS_ATTN_BACKEND", "NVIDIA_TF32_OVERRIDE")
 """Variables that change how libraries compute, and that no artifact's key contains."""
 
 
-PATIENCE = datetime.timedelta(days=1)
-"""How long a process waits for the others: one of them plans the encodings of millions of images.
-Launchers end the others at once where one fails; torch's own ten minutes are for those that hang.
+PROCESS_GROUP_TIMEOUT = datetime.timedelta(days=1)
+"""Torch's own is ten minutes; planning the encodings of millions of images, for which all other
+processes wait, takes longer. Where one fails, launchers end the others at once.
 """
 
 
@@ -86,7 +86,7 @@ def processes() -> PartialState:
     launched = number_of_processes()
     said = ", ".join(name for name in WORLD_SIZES if name in os.environ)
     try:
-        state = PartialState(cpu=on_cpu, timeout=PATIENCE)
+        state = PartialState(cpu=on_cpu, timeout=PROCESS_GROUP_TIMEOUT)
         known = state.num_processes
     except ValueError:  # it knows of others, and not how to reach them
         known = 1

@@ -18,7 +18,6 @@ from tastemaker.storage.pool import Pool
 Point = dict[str, Any]
 """A model at one scale: `guidance_scale`, `mean`, `stderr`, and `diversity` by features."""
 
-
 Searched = dict[str, dict[float, Pool]]
 """Model name to scale to scored pool of the search's images; empty without a search."""
 
@@ -107,7 +106,7 @@ def best_scale(found: Sequence[Point]) -> float:
 
 
 def edge_warning(model: str, found: Sequence[Point]) -> str | None:
-    """Return a warning where the best scale may lie beyond the grid; 1 or less is no guidance.
+    """Warn of a best scale at an edge of the grid; one of 1 or less, no guidance, is not an edge.
 
     Args:
         model: The model's name.

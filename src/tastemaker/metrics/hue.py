@@ -35,8 +35,8 @@ def mean_hue(image: Image.Image) -> float | None:
         image: An image of any size and mode, read as RGB.
 
     Returns:
-        Degrees in [0, 360): 0 red, 120 green, 240 blue. None where there is no mean: the image is
-        grey, or its hues cancel, as those of equal parts of red and cyan do.
+        Degrees in [0, 360): 0 red, 120 green, 240 blue. None where the mean is undefined: the
+        image is grey, or its hues cancel, as those of equal parts of red and cyan do.
 
     Example:
         >>> half = Image.new("RGB", (2, 1), "red")

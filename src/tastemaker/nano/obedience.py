@@ -79,6 +79,16 @@ def questions(seen: Attributes, scene: Scene) -> Questions:
     return found
 
 
+def together(asked: Questions) -> Questions:
+    """Return what "all" asks: everything but the style, which is drawn too poorly to be read."""
+    return {name: question for name, question in asked.items() if name != "style"}
+
+
+def wrong(options: Tensor, answers: list[int]) -> Tensor:
+    """Count the questions of an attribute whose most probable answer is not the one asked for."""
+    return (options.argmax(-1) != options.new_tensor(answers)).sum()
+
+
 class Obedience:
     """`score = log P(the picture shows all that the prompt asks)`, or 1 where it does and 0 if not.
 
@@ -87,9 +97,8 @@ class Obedience:
 
     Args:
         name: Key of `attributes.NETWORKS`.
-        attribute: "all" but the style, which both networks read in drawn art, but not alike in
-            generated pictures; or one attribute of `questions` alone. Where a prompt does not name
-            it, the picture obeys.
+        attribute: "all" (see `together`), or one attribute of `questions` alone. Where a prompt
+            does not name it, the picture obeys.
         obeyed: Give 1 or 0, which passes no gradient.
     """
 
@@ -133,18 +142,13 @@ class Obedience:
         )
 
     def _score(self, seen: Attributes, scene: Scene) -> Tensor:
-        asked = questions(seen, scene)
-        whole = self.attribute == "all"
-        parts = [
-            part
-            for name, part in asked.items()
-            if (whole and name != "style") or name == self.attribute
-        ]
+        asked = together(every := questions(seen, scene))
+        if self.attribute != "all":
+            asked = {name: part for name, part in every.items() if name == self.attribute}
         score = seen.counts.new_zeros(())
-        for options, answers in parts:
+        for options, answers in asked.values():
             if self.obeyed:
-                wrong = options.argmax(-1) != options.new_tensor(answers)
-                score = score + wrong.sum()
+                score = score + wrong(options, answers)
             else:
                 score = score + options[range(len(answers)), answers].sum()
         return (score == 0).float() if self.obeyed else score

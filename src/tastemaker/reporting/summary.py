@@ -79,7 +79,7 @@ def results(contents: Contents) -> list[Result]:
 def verdict(contents: Contents) -> tuple[str, Tone]:
     """Put the comparison of policy and base in one sentence.
 
-    Scorers that training learned from do not count, unless there is no other. The policy wins by a
+    Scorers that training learned from count only where all are such. The policy wins by a
     scorer where the whole 95% interval of its win rate lies above one half.
 
     Args:

@@ -74,7 +74,7 @@ def hue_closeness(pixels: torch.Tensor, target: float) -> torch.Tensor:
     r, g, b = pixels.unbind(1)
     high = pixels.amax(1)
     chroma = high - pixels.amin(1)
-    # Where there is no chroma there is no hue, and nothing to divide by, forwards or backwards.
+    # A grey pixel has no hue: 1 in place of its chroma keeps value and gradient finite.
     c = torch.where(chroma > 0, chroma, 1)
     sixths = torch.where(
         r == high, (g - b) / c, torch.where(g == high, (b - r) / c + 2, (r - g) / c + 4)

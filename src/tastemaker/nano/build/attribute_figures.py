@@ -17,7 +17,7 @@ from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import CLAUSES, STYLES, Scene, sample_scene
-from tastemaker.nano.obedience import questions
+from tastemaker.nano.obedience import questions, together, wrong
 
 NUMBER = 1000
 
@@ -58,7 +58,7 @@ def measure(work: Path, name: str) -> None:
 
 @torch.no_grad()
 def shares(network: nn.Module, pictures: Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
-    """Return the share of pictures that obey, of those asked, by attribute; all: but the style.
+    """Return the share of pictures that obey, of those asked, by attribute and together.
 
     Args:
         network: The checker or the examiner.
@@ -70,11 +70,9 @@ def shares(network: nn.Module, pictures: Tensor, scenes: Sequence[Scene]) -> dic
         seen = network(part)
         logits = [getattr(seen, each) for each in Attributes.__slots__]
         for *each, scene in zip(*logits, some, strict=True):
-            verdicts = {
-                attribute: options.argmax(-1).tolist() == answers
-                for attribute, (options, answers) in questions(Attributes(*each), scene).items()
-            }
-            verdicts["all"] = all(right for name, right in verdicts.items() if name != "style")
+            asked = questions(Attributes(*each), scene)
+            verdicts = {name: not wrong(*question) for name, question in asked.items()}
+            verdicts["all"] = all(verdicts[name] for name in together(asked))
             for attribute, verdict in verdicts.items():
                 found.setdefault(attribute, []).append(verdict)
     return {attribute: sum(each) / len(each) for attribute, each in found.items()}

@@ -13,6 +13,7 @@ from tastemaker.nano.build.attribute_figures import measure
 from tastemaker.nano.build.attribute_scenes import LabelledScenes, Labels
 from tastemaker.nano.build.averaging import cosine, set_rate
 from tastemaker.nano.build.journal import Journal
+from tastemaker.storage.files import atomic
 
 BATCH = 64
 STEPS = {"checker": 1400, "examiner": 3000}
@@ -76,8 +77,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
-        torch.save(state, self.file.with_suffix(".tmp"))
-        self.file.with_suffix(".tmp").replace(self.file)
+        with atomic(self.file) as temporary:
+            torch.save(state, temporary)
 
 
 def train(work: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.nano.build.art import Sprites, sprites
 from tastemaker.nano.build.code import as_bytes, code, to_float
-from tastemaker.nano.build.scenes import COLOURS, SIDE, paste, shifted
+from tastemaker.nano.build.scenes import COLOURS, CORNERS, SIDE, paste, shifted
 from tastemaker.nano.build.scorers import bent
 from tastemaker.nano.build.vae import load, to_pictures, to_tensor
 from tastemaker.nano.captions import (
@@ -43,8 +43,6 @@ Labels = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 -1 where there is nothing to be said.
 """
-
-_CORNERS = [(-15, 14), (15, 14), (0, -15), (-15, -14), (15, -14), (0, 15), (-14, 0), (14, 0)]
 
 
 class LabelledScenes(Dataset[tuple[Tensor, Labels]]):
@@ -117,7 +115,7 @@ def _odd_picture(rng: Random, art: Sprites, styles: tuple[str, ...]) -> tuple[Im
         first, second, third = rng.sample(CONCEPTS, 3)
         flip = rng.choice((-1, 1))
         for concept, (x, y) in zip(
-            (first, second, rng.choice((first, second, third))), _CORNERS[:3], strict=True
+            (first, second, rng.choice((first, second, third))), CORNERS, strict=True
         ):
             counts[CONCEPTS.index(concept)] += 1
             paste(canvas, art[style, concept], shifted(x, flip * y, 28, rng), rng.uniform(-7, 7))

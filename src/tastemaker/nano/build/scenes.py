@@ -30,6 +30,8 @@ _OFFSETS: dict[str, tuple[int, int]] = {
     "below": (0, 15),
     "centre": (0, 0),
 }
+# Of three objects, from the middle; half of the scenes have them upside down.
+CORNERS = [(-15, 14), (15, 14), (0, -15)]
 
 
 def render(scene: Scene, rng: Random, sprites: Sprites) -> Image.Image:
@@ -65,8 +67,7 @@ def _places(scene: Scene, rng: Random) -> list[Place]:
         return [shifted(-x, -y, 29, rng), shifted(x, y, 29, rng)]
     if scene.count == 3:
         flip = rng.choice([-1, 1])
-        corners = [(-15, 14), (15, 14), (0, -15)]
-        return [shifted(x, flip * y, 28, rng) for x, y in corners]
+        return [shifted(x, flip * y, 28, rng) for x, y in CORNERS]
     if scene.size == "large":
         return [shifted(0, 0, 52, rng)]
     x, y = _OFFSETS[scene.position]

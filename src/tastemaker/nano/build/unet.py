@@ -22,6 +22,7 @@ from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, 
 from tastemaker.nano.build.text import text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
+from tastemaker.storage.files import atomic
 
 BATCH = 32
 STEPS = 85_000
@@ -108,8 +109,8 @@ class Trainer:
             "step": self.step,
             "total": self.total,
         }
-        torch.save(state, self.work / "unet.tmp")
-        (self.work / "unet.tmp").replace(self.work / "unet.pt")
+        with atomic(self.work / "unet.pt") as temporary:
+            torch.save(state, temporary)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of v = sqrt(abar) noise - sqrt(1 - abar) latents on one batch.

@@ -23,6 +23,7 @@ from tastemaker.nano.build.code import as_bytes, code
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.latents import SPREAD
 from tastemaker.nano.captions import sample_scene
+from tastemaker.storage.files import atomic
 
 BATCH = 8
 POOL = 6000
@@ -182,5 +183,5 @@ def _save(
         "step": step,
         "spent": spent,
     }
-    torch.save(state, work / "vae.tmp")
-    (work / "vae.tmp").replace(work / "vae.pt")
+    with atomic(work / "vae.pt") as temporary:
+        torch.save(state, temporary)

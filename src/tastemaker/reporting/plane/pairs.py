@@ -181,7 +181,7 @@ def _angles(axes: Axes, held: Cloud, plane: Plane, palette: Palette) -> None:
     bins = np.arange(-180.0, 180.0 + BIN, BIN)
     _histogram(axes, held, np.where(held.length > 0, held.angle, np.nan), bins, palette)
     if plane.window is not None:
-        axes.margins(y=0.16)  # room for the degrees
+        axes.margins(y=0.16)  # for the labels in degrees
         for degrees, side, away in (
             (plane.window.low, "right", -3),
             (plane.window.high, "left", 3),
