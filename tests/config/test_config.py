@@ -195,6 +195,11 @@ class TestMistakes:
             load(run_file, ("train.max_steps=0", "generate.shard_size=0"))
         assert "'generate.shard_size'" in str(caught.value)
 
+    def test_a_mistaken_item_is_named_alone(self) -> None:
+        with pytest.raises(TastemakerError, match="unknown option 'beeta'") as error:
+            load("demo", ("score.scorers=[{name: nano_judge, beeta: 1}]",))
+        assert "\n" not in str(error.value)
+
     def test_what_is_required_is_named(self) -> None:
         with pytest.raises(TastemakerError, match="train.yaml: 'model' is required"):
             parse(TrainConfig, {}, "train.yaml")

@@ -176,6 +176,6 @@ def test_prompts_that_judge_are_refused_before_drawing(tmp_path: Path) -> None:
     given = options(tmp_path)
     (tmp_path / "validation.txt").write_text("a snail\nA  FOX.\n", encoding="utf-8")
     config = EvaluateConfig.model_validate(given)
-    with pytest.raises(TastemakerError, match=r"1 of the prompts judge too \('a fox'\)"):
+    with pytest.raises(TastemakerError, match=r"1 of them are evaluation prompts too \('a fox'\)"):
         evaluate(config, {"policy": "nano"}, tmp_path / "out", tmp_path / "report.json")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["test.txt", "validation.txt"]

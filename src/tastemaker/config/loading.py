@@ -70,8 +70,15 @@ def parse(kind: type[AnySection], data: dict[str, Any], source: str) -> AnySecti
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(kind, issue) for issue in error.errors()]
+        lines = [_explain(kind, issue) for issue in _mistakes(error)]
         raise TastemakerError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _mistakes(error: ValidationError) -> list[Any]:
+    """Return the mistakes, without lists that are too short for the lack of a mistaken item."""
+    issues = error.errors()
+    around = {issue["loc"][:end] for issue in issues for end in range(len(issue["loc"]))}
+    return [each for each in issues if each["type"] != "too_short" or each["loc"] not in around]
 
 
 def section_of(

@@ -259,8 +259,8 @@ def _refuse_shared_prompts(config: EvaluateConfig) -> None:
     shared = shared_prompts(load_prompts(config.prompts), searched)
     if shared:
         raise TastemakerError(
-            f"guidance_search.prompts: {len(shared)} of the prompts judge too ({shared[0]!r});"
-            " search on others."
+            f"guidance_search.prompts: {len(shared)} of them are evaluation prompts too"
+            f" ({shared[0]!r}); name others."
         )
 
 
