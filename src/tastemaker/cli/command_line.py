@@ -17,12 +17,12 @@ from tastemaker.cli.commands import (
     COMMANDS,
     Command,
     config_command,
-    doctor_command,
     profile_command,
     report_command,
     run_command,
     stack_command,
 )
+from tastemaker.cli.doctor import doctor_command
 from tastemaker.cli.endings import status_of
 from tastemaker.config import loading as config
 from tastemaker.config.comments import default_text
@@ -105,17 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         stack.add_argument(place, help=PLACES[place])
     page = _verb(verbs, "report", "make the page of a finished run again", None, report_command)
     page.add_argument("run", help="the run's folder, e.g. runs/demo")
-    doctor = _verb(
-        verbs,
-        "doctor",
-        "versions, machine, every registered name; what a run needs",
-        None,
-        doctor_command,
-    )
-    doctor.add_argument(
-        "source", nargs="?", metavar="RUN", help="a shipped run or YAML file: memory of its steps"
-    )
-    doctor.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
+    _add_doctor(verbs)
     speed = _verb(verbs, "profile", "speed of a run's training step", PROFILE, profile_command)
     speed.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
     speed.add_argument("--rounds", type=int, default=3, help="times that each step is timed")
@@ -124,6 +114,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_doctor(verbs: Any) -> None:
+    text = "versions, machine, every registered name; what a run needs; what fools a scorer"
+    doctor = _verb(verbs, "doctor", text, PANEL, doctor_command)
+    doctor.add_argument(
+        "source",
+        nargs="?",
+        metavar="RUN",
+        help="a shipped run or YAML file: memory of its steps; with --scorer also a pool's folder",
+    )
+    doctor.add_argument("--scorer", metavar="SCORER", help="a name, or {name: ..., option: ...}")
+    doctor.add_argument(
+        "--images", type=int, default=64, metavar="N", help="pictures to draw without a pool"
+    )
+    doctor.add_argument("--json", metavar="FILE", help="write the panel's numbers to a file too")
+    doctor.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="options of the run, or of the panel"
+    )
+
+
+PANEL = """\
+The nuisance panel: a scorer's win rate for pictures that were changed and made no better, on
+  doctor --scorer NAME POOL     a pool's pictures; options: batch_size, device, dtype, plugins
+  doctor --scorer NAME RUN      a picture of a run's base for each of its first prompts
+  doctor --scorer NAME          the same of the embedded model
+Status 1 if a change wins in clearly more than 52 %: docs/scorers.md."""
 CONFIG = "A start for a run of your own: tastemaker config demo > mine.yaml"
 PROFILE = "On random pictures, beside two yardsticks: docs/speed.md."
 STACK = "Whether a subject stays itself: evaluate OUTPUT JUDGED base=ON, with image_similarity."

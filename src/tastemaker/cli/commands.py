@@ -225,28 +225,6 @@ def report_command(parsed: argparse.Namespace) -> None:
     print(report_again(RunDir(Path(parsed.run))))
 
 
-def doctor_command(parsed: argparse.Namespace) -> None:
-    """Versions, machine and every registered name; or what a run needs."""
-    from tastemaker.core.hardware import environment
-    from tastemaker.core.registry import TABLES
-    from tastemaker.scorers.availability import scorer_states
-
-    if parsed.source is not None:
-        from tastemaker.doctor import memory
-
-        print(memory.table(config.load(parsed.source, tuple(parsed.overrides))))
-        return
-    for name, value in environment().items():
-        print(f"{name:>14}  {value}")
-    print("\nscorers here:")
-    for name, notes in scorer_states():
-        print("".join([f"  {name}: installed", *(f"\n      {note}" for note in notes)]))
-    for table in TABLES:
-        print(f"\nregistered as {table.kind}:")
-        for name in table.names():
-            print(f"  {name}: {table.describe(name)}")
-
-
 def profile_command(parsed: argparse.Namespace) -> None:
     """Speed of a run's training step and drawing."""
     from tastemaker.profiling.profile import profile, text

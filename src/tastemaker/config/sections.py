@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tastemaker.config.choices import Choice, Prompts, Scorers
+from tastemaker.config.choices import Choice, Prompts, Scorer, Scorers
 from tastemaker.core.values import Compile, Name, Names, Options, Precision
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
@@ -245,6 +245,17 @@ class ScoreConfig(Section):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of scores, in order."""
         return tuple(scorer.column for scorer in self.scorers)
+
+
+class PanelConfig(Section):
+    """Options of `doctor --scorer` on a pool."""
+
+    scorer: Scorer = Field(description="A registered scorer, not an ensemble.")
+    batch_size: int = Field(64, ge=1, description="Images scored together.")
+    device: Device = Field("auto", description="Device to compute on.")
+    dtype: Precision = Field(
+        "fp32", description="Precision of the scorer; auto: bf16 where it is fast."
+    )
 
 
 class ReportConfig(Section):

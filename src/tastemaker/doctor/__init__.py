@@ -1,4 +1,4 @@
-"""Memory that a run needs, computed before it begins."""
+"""Memory that a run needs, computed before it begins, and changes of images that fool a scorer."""
 
 from typing import TYPE_CHECKING
 

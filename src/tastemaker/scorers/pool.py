@@ -58,12 +58,25 @@ def score_pools(
     """
     with shared_embeddings():
         for choice in scorers:
-            load = functools.cache(functools.partial(_loaded, choice, device, dtype))
+            load = functools.cache(functools.partial(load_scorer, choice, device, dtype))
             for pool in pools:
                 _add_column(pool, choice, load, reuse, batch_size, dtype)
 
 
-def _loaded(choice: ScorerChoice, device: str, dtype: str) -> Scorer:
+def load_scorer(choice: ScorerChoice, device: str, dtype: str) -> Scorer:
+    """Make a configured scorer.
+
+    Args:
+        choice: A registered scorer, not an ensemble.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "fp32", "bf16" or "fp16".
+
+    Returns:
+        The scorer on its device.
+
+    Raises:
+        TastemakerError: Its weights are missing or of another model.
+    """
     scorer: Scorer = SCORERS.bind(choice.name, choice.options)()
     scorer.to(torch_device(device), torch_dtype(dtype))
     return scorer
@@ -147,7 +160,7 @@ def _score_shard(
         parts = batched([(key, first[key]) for key in new], batch_size)
         for part, images in overlapped(_decoded, parts, threads=1):
             values = torch.as_tensor(load()(images, [row["prompt"] for _, row in part]))
-            _check(values, column, [row for _, row in part])
+            check_scores(values, column, [row for _, row in part])
             scores |= {key: value for (key, _), value in zip(part, values.tolist(), strict=True)}
             bar.update(len(part))
     bar.update(len(rows) - len(new))
@@ -191,7 +204,7 @@ def _combine_missing(pool: Pool, choice: ScorerChoice) -> None:
             part = values[start : start + len(ids)]
             start += len(ids)
             if shard in missing:
-                _check(part, column, ids)
+                check_scores(part, column, ids)
                 table = {
                     "candidate_id": [row["candidate_id"] for row in ids],
                     column: pa.array(part.tolist(), pa.float32()),
@@ -208,11 +221,21 @@ def _column(pool: Pool, name: str) -> Any:
     return np.concatenate([part[name].to_numpy() for part in parts]).astype(np.float64)
 
 
-def _check(values: torch.Tensor, column: str, rows: Sequence[dict[str, Any]]) -> None:
+def check_scores(values: torch.Tensor, column: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Refuse what a scorer returned unless it is a finite number per candidate.
+
+    Args:
+        values: What it returned.
+        column: Its column.
+        rows: The candidates, with candidate_id and prompt.
+
+    Raises:
+        TastemakerError: The shape is another, or a score is NaN or infinite.
+    """
     if values.shape != (len(rows),):
         raise TastemakerError(
             f"scorer {column!r} returned shape {tuple(values.shape)} for {len(rows)} images;"
-            " it must return one number an image."
+            " it must return one number per image."
         )
     for row, value in zip(rows, values.tolist(), strict=True):
         if value != value or value in (float("inf"), float("-inf")):
