@@ -207,6 +207,11 @@ class TrainConfig(OptimisationConfig):
         description="Where reference errors come from: the base below the adapters; a copy of what"
         " training starts from (full training needs it); a frozen copy of the adapter in `start`.",
     )
+    noise: Literal["drawn", "kept"] = Field(
+        "drawn",
+        description="Noise on the images of a pair: drawn anew, one for both; or each image's own,"
+        " that it was sampled from (pools of `generate`).",
+    )
     reference_draws: int | None = Field(
         None,
         ge=1,

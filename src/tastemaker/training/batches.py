@@ -125,6 +125,7 @@ def noisy_batch(
     *,
     sample_posterior: bool = True,
     densities: Sequence[torch.Tensor | None] | None = None,
+    seeds: torch.Tensor | None = None,
 ) -> NoisyBatch:
     """Add noise to encoded images.
 
@@ -141,6 +142,7 @@ def noisy_batch(
         sample_posterior: Sample the VAE's posterior, or take its mean.
         densities: How often each timestep is drawn, one density per bucket, unnormalised, shape
             [T]; None draws uniformly.
+        seeds: Of each image's own noise, [images]; None draws one noise per generator.
 
     Returns:
         The batch on the device.
@@ -150,11 +152,15 @@ def noisy_batch(
     density = densities[int(latents.bucket(images[:1]))] if densities else None
     length = len(backbone.noise_schedule.alpha)
     timesteps = torch.cat([draw_timestep(density, length, each) for each in generators])
-    noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    if seeds is None:
+        noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
+        noise = torch.cat([noise] * sides)
+    else:
+        noise = starting_noise(seeds, shape)
     if sample_posterior and std is not None:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
-    clean, noise = moved(mean, device), moved(torch.cat([noise] * sides), device)
+    clean, noise = moved(mean, device), moved(noise, device)
     timesteps = moved(torch.cat([timesteps] * sides), device)
     return NoisyBatch(
         noisy_latents=backbone.add_noise(clean, noise, timesteps),
@@ -181,6 +187,20 @@ def draw_timestep(
     if density is None:
         return torch.randint(length, (1,), generator=generator)
     return torch.multinomial(density, 1, generator=generator)
+
+
+def starting_noise(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Draw the noise that sampling started from.
+
+    Args:
+        seeds: One per image.
+        shape: Of an image's latents.
+
+    Returns:
+        Float32, [images, *shape]; of images drawn in bf16 or fp16 it differs by their rounding.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+    return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])
 
 
 def residual(

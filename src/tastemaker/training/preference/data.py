@@ -45,6 +45,7 @@ class PairBatches:
         config: Of the training.
         samples_per_step: Pairs per optimizer step, in all processes.
         densities: How often each timestep is drawn, one density per bucket of latents.
+        seeds: Of each pair's starting noise, [pairs, 2], where it is kept; None draws noise.
     """
 
     data: Encoded
@@ -53,6 +54,7 @@ class PairBatches:
     config: TrainConfig
     samples_per_step: int
     densities: Sequence[torch.Tensor | None] | None = None
+    seeds: torch.Tensor | None = None
 
     def pairs(self, step: int, samples: Sequence[int]) -> torch.Tensor:
         """Choose the pairs of some samples of a step: each epoch is a permutation.
@@ -100,6 +102,7 @@ class PairBatches:
             tokens,
             sample_posterior=config.sample_posterior,
             densities=self.densities,
+            seeds=None if self.seeds is None else self.seeds[pairs].T.reshape(-1),
         )
         return PairBatch(**vars(batch), score_gap=moved(data.gaps(pairs), self.device))
 

@@ -47,6 +47,7 @@ from tastemaker.training.preference.objective import (
 )
 from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
+from tastemaker.training.preference.seeds import starting_seeds
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
 from tastemaker.training.preference.terms import build_credit, build_losses, timestep_densities
@@ -97,6 +98,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         add_text_adapters(config, self.backbone)
         self.given = given is not None
         self.pairs = pairs
+        seeds = starting_seeds(pairs) if config.noise == "kept" else None
         kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
         self.data = self._cache(kept)
         self.sheets = self._sheets()
@@ -111,7 +113,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         with self.accelerator.main_process_first():
             self.fixed = fixed_draws(config, self.data, densities, kept)
         device, step = self.accelerator.device, self.samples_per_step
-        self.batches = PairBatches(self.data, self.backbone, device, config, step, densities)
+        self.batches = PairBatches(self.data, self.backbone, device, config, step, densities, seeds)
         move_arrays(self.credit, device)
         if config.statistics is not None:
             schedule = self.backbone.noise_schedule
