@@ -6,13 +6,18 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
 import pytest
 
+from tastemaker.backbones import check_model
+from tastemaker.config.training import TrainConfig
 from tastemaker.core.hardware import environment
+from tastemaker.storage.parquet import read_table
+from tastemaker.training.preference.terms import build_credit
 from trainings import train_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -80,14 +85,89 @@ def test_tables_are_those_of_the_committed_results() -> None:
     for name in ("table", "search"):
         text = (BENCHMARKS / "hg_dpo" / f"{name}.md").read_text(encoding="utf-8")
         assert getattr(tables, f"_{name}")(results) == text
-    results = json.loads((BENCHMARKS / "credit" / "results.json").read_text(encoding="utf-8"))
-    compare = load(BENCHMARKS / "credit" / "compare.py")
-    text = (BENCHMARKS / "credit" / "table.md").read_text(encoding="utf-8")
-    assert compare.as_table(results["chosen"], results["table"]) == text
     results = json.loads((BENCHMARKS / "dreambooth_dpo" / "results.json").read_text("utf-8"))
     drawings = load(BENCHMARKS / "dreambooth_dpo" / "drawings.py")
     text = (BENCHMARKS / "dreambooth_dpo" / "table.md").read_text(encoding="utf-8")
     assert drawings._table(results["rows"], results["before"]) == text
+
+
+def credit_cells(
+    scheme: str, beta: int, distance: float, chosen: bool, obeyed: Sequence[Sequence[int]]
+) -> list[pa.Table]:
+    """A setting's made-up scores: its search, and of the chosen one the tests on two pools."""
+    best = 1.5 if scheme == "uniform" else 3.0
+    cells = [("guidance", 0, scale, scale == best, obeyed[0]) for scale in (1.5, 3.0, 6.0)]
+    cells += [("validation", 0, best, chosen, obeyed[1])]
+    cells += [("test", pool, best, 0, each) for pool, each in enumerate(obeyed[2:])]
+    return [
+        pa.table(
+            {
+                **dict.fromkeys(("checker", "examiner", "judge"), [float(score)] * 2),
+                **{name: [value] * 2 for name, value in who.items()},
+                "number": [0, 1],
+                "obeyed": pa.array(each, pa.int8()),
+                "distance": [float(distance)] * 2,
+            }
+        )
+        for split, pool, scale, score, each in cells
+        for who in [
+            {"twin": "noise", "scheme": scheme, "beta": beta, "pool": pool}
+            | {"split": split, "guidance": scale}
+        ]
+    ]
+
+
+def test_credit_tables_by_hand() -> None:
+    """Differences of pools are (1, 0, 0, 0) / 4: mean .25, stderr .25, t of one degree 12.71."""
+    tables = load(BENCHMARKS / "credit" / "tables.py")
+    no, yes = (0, 0), (1, 1)
+    cells = credit_cells("base", 0, 0, True, (no, no, (0, 1), (0, 1)))
+    for beta, far in ((31, 8), (125, 4), (2000, 1), (8000, 0.5)):
+        cells += credit_cells("uniform", beta, far, False, (no, no))
+    cells += credit_cells("uniform", 500, 2, True, (no, yes, yes, (0, 1)))
+    for beta, far in ((125, 1), (500, 0.6), (2000, 0.4), (8000, 0.2)):
+        cells += credit_cells("dde", beta, far, False, (no, no))
+    cells += credit_cells("dde", 31, 3, True, (yes, yes, yes, yes))
+    scores = tables.Scores(pa.concat_tables(cells))
+    assert scores.chosen("noise", "uniform") == (500, 1.5)
+    assert scores.chosen("noise", "dde") == (31, 3.0)
+
+    wide = "+25.0 [-292.7, +342.7]"
+    rows = tables.rows_table(scores)
+    assert rows[2] == "| noise | base | | 3 | 2 | 50.0 % | | | | | |"
+    assert rows[3].startswith(f"| noise | uniform | 500 | 1.5 | 2 | 75.0 % | {wide} |")
+    assert rows[4].endswith("| 3.0 |")
+    # Half way between distances 1 and 3, half of the prompts obey; of uniform's the last two do.
+    (contrast,) = tables.contrasts_table(scores)[2:]
+    assert contrast.startswith(f"| noise | dde | {wide} |")
+    assert "| +0.0 [-91.8, +91.8] |" in contrast
+    claims = tables.claims_table(scores)
+    assert f"| DDE beats the uniform loss | not shown: {wide} | not measured |" in claims
+    text = "before\n<!-- claims -->\nold\n<!-- end -->\nafter"
+    assert tables.filled(text, scores).splitlines() == [
+        *("before", "<!-- claims -->", *claims, "<!-- end -->", "after")
+    ]
+    assert tables.verdict(tables.MeanInterval(0.02, 0.005, 0.01, 0.03)).startswith("shown")
+    assert tables.verdict(tables.MeanInterval(-0.02, 0.005, -0.03, -0.01)) == (
+        "contradicted: -2.0 [-3.0, -1.0]"
+    )
+
+
+def test_credit_rows_are_trainings() -> None:
+    compare = load(BENCHMARKS / "credit" / "compare.py")
+    settings = compare.SCHEMES | compare.BANDS
+    backbone = check_model("nano")
+    assert {scheme for _, scheme in compare.ROWS} == set(settings)
+    for options in settings.values():
+        build_credit(TrainConfig(model="nano", **options), backbone)
+
+
+def test_credit_readme_is_that_of_the_committed_scores() -> None:
+    tables = load(BENCHMARKS / "credit" / "tables.py")
+    if not tables.SCORES.is_file():
+        pytest.skip("the comparison has not been run yet")
+    text = (BENCHMARKS / "credit" / "README.md").read_text(encoding="utf-8")
+    assert tables.filled(text, tables.Scores(read_table(tables.SCORES))) == text
 
 
 def test_a_step_executes_in_few_files(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -1,263 +1,273 @@
-"""Every credit scheme on the embedded model: same pairs, same steps, three training seeds.
+"""Every credit scheme on both twins of the embedded model: same pairs, same steps, same search.
 
-    python benchmarks/credit/compare.py --output runs/credit
+    python benchmarks/credit/compare.py --output runs/credit    # five hours on one core
+    python benchmarks/credit/tables.py --output runs/credit     # at any time, of what is done
 
-Resumable: killed and started again it goes on. Writes results.json, table.md, bands.png and
-drift.png beside this file.
+Resumable: killed and started again it goes on. Main rows come first, so that what is done at any
+time makes a smaller table. A row is a scheme on a twin: `v`, the embedded model, which predicts v,
+or `noise`, distilled from it (noise_twin.py).
 
-1. One pool of candidates and one set of pairs for all.
-2. Search: each scheme with the same number of settings, on validation prompts, seed 0. The setting
-   with the highest win rate by the training scorer is taken. The judge has no say.
-3. Table: each scheme with its setting, seeds 0 to 2, on test prompts.
-4. Bands: the uniform loss on a tenth of the timesteps each, seeds 0 to 2.
+1. Five pools, each with its own training prompts and seed: pairs by `nano_checker`, for all rows.
+2. Search, on pool 0: five betas, each at its own best guidance of a grid, on validation prompts.
+   The highest mean score of `nano_checker` is taken. Examiner and judge have no say.
+3. Test: the setting trained on all pools, each with its own test prompts.
+4. Bands: the uniform loss on a tenth of the timesteps each, with uniform's setting, on test
+   prompts of three pools.
+
+Scores are kept per image in OUTPUT/scores; images are deleted once they are scored, the base's
+apart, to which distances are measured.
 """
 
 import argparse
-import json
-import statistics
+import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import torch
-from safetensors.torch import load_file
+import numpy as np
+import pyarrow as pa
+from noise_twin import twin
 
-from tastemaker.config.loading import load
-from tastemaker.evaluation.evaluate import evaluate
-from tastemaker.metrics.frechet import frechet_distance
-from tastemaker.nano import JUDGE
+from tastemaker.config.datasets import PairConfig
+from tastemaker.config.sections import GenerateConfig, ScoreConfig
+from tastemaker.config.training import TrainConfig
+from tastemaker.evaluation.score import score
+from tastemaker.nano.captions import prompts
 from tastemaker.pairing.pair import pair
-from tastemaker.recipes.candidates import scored_candidates
-from tastemaker.scorers.clip import ClipScorer
-from tastemaker.storage.files import write_json
+from tastemaker.sampling.generate import generate
 from tastemaker.storage.images import decode
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
-from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.preference.train import train
 
-HERE = Path(__file__).parent
-SEEDS = (0, 1, 2)
-SCORERS = ("nano_preference", "nano_judge")
-BETAS = (500, 2000, 8000)
-RATES = (1e-4, 3e-4, 1e-3)
-COMMON = (
-    "generate.prompts={name: nano_train, number: 128}",
-    "generate.num_candidates=6",
-    "train.max_steps=60",
-    "train.batch_size=16",
-    "train.learning_rate=2e-3",
-    "train.save_steps=60",
-    "train.report_to=null",
-    "evaluate.num_images=2",
+BETAS = (31, 125, 500, 2000, 8000)
+SCALES = (1.5, 3.0, 6.0)
+SAMPLER = {"scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 6, "batch_size": 64}
+CHECKER = "nano_checker"
+SCORERS: tuple[dict[str, Any], ...] = (
+    {"name": CHECKER, "label": "checker"},
+    {"name": "nano_examiner", "label": "examiner"},
+    {"name": "nano_examiner", "label": "obeyed", "obeyed": True},
+    {"name": "nano_judge", "label": "judge"},
 )
-VALIDATION = "evaluate.prompts={name: nano_validation, number: 128}"
-TEST = "evaluate.prompts={name: nano_test, number: 128}"
-
-
-Row = dict[str, Any]
+COLUMNS = tuple(str(scorer["label"]) for scorer in SCORERS)
+SCHEMES: dict[str, dict[str, Any]] = {
+    "uniform": {"credit": "uniform"},
+    "window 200-700": {"credit": {"name": "window", "low": 200, "high": 700}},
+    "discounted": {"credit": "discounted"},
+    "dde_single": {"credit": "dde_single"},
+    "dde_step": {"credit": {"name": "dde_step", "buckets": 20}},
+    "dde": {"credit": {"name": "dde", "buckets": 20}},
+    "dde_single, no clip": {"credit": {"name": "dde_single", "kappa_max": None}},
+    "dde, no clip": {"credit": {"name": "dde", "buckets": 20, "kappa_max": None}},
+    "uniform, kept noise": {"credit": "uniform", "noise": "kept"},
+}
+BANDS = {
+    f"{low}-{low + 100}": {"credit": {"name": "window", "low": low, "high": low + 100}}
+    for low in range(0, 1000, 100)
+}
+MAIN = ("uniform", "dde_single", "dde", "window 200-700")
+OTHER = tuple(scheme for scheme in SCHEMES if scheme not in MAIN)
+ROWS = (
+    *(("noise", scheme) for scheme in MAIN),
+    *(("v", scheme) for scheme in MAIN),
+    *(("noise", scheme) for scheme in OTHER),
+    *(("noise", band) for band in BANDS),
+    # kappa is at most 1 where v is predicted: a clip at 10 changes nothing there.
+    *(("v", scheme) for scheme in OTHER if "no clip" not in scheme),
+    *(("v", band) for band in BANDS),
+)
+"""Twin and scheme of the rows in the order in which they are measured."""
 
 
 @dataclass(frozen=True)
-class Scheme:
-    """A way of training: its options, and the settings that the search chooses from."""
+class Sizes:
+    """Numbers of prompts, images and steps; the defaults are those of the tables."""
 
-    options: tuple[str, ...]
-    settings: tuple[str, ...] = tuple(f"train.loss.beta={beta}" for beta in BETAS)
+    training: int = 128
+    candidates: int = 4
+    steps: int = 48
+    guidance: int = 64
+    validation: int = 384
+    test: int = 192
+    pools: int = 5
+    band_pools: int = 3
+    distillation: int = 1200
+    betas: tuple[int, ...] = BETAS
+
+    def asked(self, split: str, pool: int) -> list[str]:
+        """Return the prompts of a split: guidance is searched on the first of validation."""
+        if split == "test":
+            return prompts("test", self.test, pool)
+        every = prompts("validation", self.validation, pool)
+        return every[: self.guidance] if split == "guidance" else every[self.guidance :]
 
 
-SCHEMES = {
-    "sft": Scheme(("train.loss=sft",), tuple(f"train.learning_rate={rate}" for rate in RATES)),
-    "uniform": Scheme(("train.credit=uniform",)),
-    "discounted": Scheme(("train.credit=discounted",)),
-    "window 200-700": Scheme(("train.credit={name: window, low: 200, high: 700}",)),
-    "dde_single": Scheme(("train.credit=dde_single",)),
-    "dde_step": Scheme(("train.credit={name: dde_step, buckets: 20}",)),
-    "dde": Scheme(("train.credit={name: dde, buckets: 20}",)),
-}
-BANDS = {
-    f"{low}-{low + 100}": f"train.credit={{name: window, low: {low}, high: {low + 100}}}"
-    for low in range(0, 1000, 100)
-}
+SMOKE = Sizes(2, 2, 2, 2, 3, 2, 2, 1, 2, (500,))
 
 
-@dataclass
-class Comparison:
-    """The shared pool and pairs, and the rows measured so far."""
+@dataclass(frozen=True)
+class Policy:
+    """A trained policy; scheme `base` is the twin as it was, of beta 0."""
 
-    root: Path
-    real: dict[str, torch.Tensor] = field(init=False)
-    judge: ClipScorer = field(init=False)
+    twin: str
+    scheme: str
+    beta: int
+    pool: int
 
-    def __post_init__(self) -> None:
-        """Make pool and pairs, or find them made."""
-        self.real = load_file(HERE / "real_features.safetensors")
-        self.judge = ClipScorer(model=str(JUDGE))
-        config = load("dde-nano", COMMON)
-        self.pairs = pair(
-            config.pair, scored_candidates(config, RunDir(self.root)), self.root / "pairs"
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.twin}-{self.scheme}-{self.beta}-{self.pool}".replace(" ", "_").replace(
+            ",", ""
         )
 
-    def measure(
-        self, name: str, options: tuple[str, ...], prompts: str, seed: int
-    ) -> dict[str, Any]:
-        """Train, judge and measure one policy; read it back where it was measured before.
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pools, policies and scores in a folder; what is there is not made again."""
+
+    root: Path
+    sizes: Sizes
+
+    def pairs(self, pool: int) -> Path:
+        """Return the pairs of a pool: the best over the worst candidate by `nano_checker`."""
+        folder = self.root / "pools" / str(pool)
+        asked = prompts("train", self.sizes.training, pool)
+        self.draw("nano", asked, 2.5, pool, folder / "candidates", self.sizes.candidates)
+        rule = {"name": "best_worst", "scorer": COLUMNS[0]}
+        return pair(PairConfig(rule=rule), folder / "candidates", folder / "pairs")
+
+    def noise_twin(self) -> Path:
+        """Return the twin that predicts noise."""
+        return twin(self.pairs(0), self.root / "twin", self.sizes.distillation)
+
+    def model(self, policy: Policy) -> str:
+        """Return a policy's folder, trained where it was not."""
+        base = "nano" if policy.twin == "v" else str(self.noise_twin())
+        if policy.scheme == "base":
+            return base
+        steps = self.sizes.steps
+        config = TrainConfig(
+            model=base,
+            loss={"name": "dpo", "beta": policy.beta},
+            max_steps=steps,
+            batch_size=16,
+            learning_rate=2e-3,
+            save_steps=steps,
+            report_to=None,
+            seed=policy.pool,
+            # As many as epochs: no draw is repeated, and all betas share the reference's errors.
+            reference_draws=-(-16 * steps // self.sizes.training),
+            **(SCHEMES | BANDS)[policy.scheme],
+        )
+        return str(train(config, self.pairs(policy.pool), self.root / "policies" / policy.name))
+
+    @staticmethod
+    def draw(
+        model: str, asked: list[str], scale: float, seed: int, folder: Path, number: int = 1
+    ) -> Pool:
+        """Draw and score images: equal prompts and seeds start from equal noise."""
+        config = GenerateConfig(
+            model=model,
+            prompts={"name": "texts", "prompts": asked},
+            num_candidates=number,
+            guidance_scale=scale,
+            seed=seed,
+            **SAMPLER,
+        )
+        score(ScoreConfig(scorers=SCORERS), generate(config, folder))
+        return Pool(folder)
+
+    def measure(self, policy: Policy, split: str, scale: float) -> pa.Table:
+        """Score a policy's images of the prompts of a split, or read what was scored.
 
         Args:
-            name: Of its folder.
-            options: Overrides of the run.
-            prompts: `VALIDATION` or `TEST`.
-            seed: Of the training; prompts and image seeds are the same for all.
+            policy: What draws.
+            split: "guidance", "validation" or "test".
+            scale: Guidance.
 
         Returns:
-            Scores, win rates, beat ratios, drift and seconds.
+            A row per image: who drew it, for which prompt, with its scores and its `distance`, the
+            root mean square difference to the base's image of the same prompt, noise and guidance
+            in grey levels.
         """
-        kind = "validation" if prompts == VALIDATION else "test"
-        folder = self.root / "policies" / f"{name.replace(' ', '-')}-s{seed}"
-        row_file = folder / f"{kind}.json"
-        if row_file.is_file():
-            return dict(json.loads(row_file.read_text()))
-        began = time.monotonic()
-        config = load("dde-nano", (*COMMON, *options, prompts, f"train.seed={seed}"))
-        train(config.train, self.pairs, folder)
-        judged = self.root / kind
-        report = folder / f"{kind}-report.json"
-        evaluate(config.evaluate, {folder.name: folder}, judged, report)
-        models = json.loads(report.read_text())["models"]
-        row = {
-            "scores": models[folder.name]["scores"],
-            "base": models["base"]["scores"],
-            "drift": self.drift(judged / folder.name, kind),
-            "base_drift": self.drift(judged / "base", kind),
-            "seconds": time.monotonic() - began,
-        }
-        write_json(row_file, row)
-        print(name, seed, kind, _short(row), flush=True)
-        return row
+        name = f"{policy.name}-{split}-{scale}"
+        file = self.root / "scores" / f"{name}.parquet"
+        if file.is_file():
+            return read_table(file)
+        asked = self.sizes.asked(split, policy.pool)
+        folder = self.root / "images" / name
+        pool = self.draw(self.model(policy), asked, scale, policy.pool, folder)
+        distances = np.zeros(len(asked))
+        if policy.scheme != "base":
+            base = Policy(policy.twin, "base", 0, policy.pool)
+            self.measure(base, split, scale)
+            changes = pixels(pool) - pixels(
+                Pool(self.root / "images" / f"{base.name}-{split}-{scale}")
+            )
+            distances = np.sqrt(np.square(changes).mean((1, 2, 3)))
+        scores = pool.scores()
+        who = {**vars(policy), "split": split, "guidance": scale}
+        columns = {key: pa.repeat(value, len(asked)) for key, value in who.items()}
+        columns |= {"number": range(len(asked)), **{name: scores[name] for name in COLUMNS}}
+        table = pa.table({**columns, "distance": distances.astype(np.float32)})
+        write_table(file, table)
+        if policy.scheme != "base":
+            shutil.rmtree(folder)
+        print(time.strftime("%H:%M:%S"), name, flush=True)
+        return table
 
-    def drift(self, pool: Path, split: str) -> float:
-        """Frechet distance of images to drawn art of the same split, in the judge's features."""
-        rows = Pool(pool).candidates(("candidate_id", "image")).to_pylist()
-        images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
-        parts = [self.judge.features(images[i : i + 64]) for i in range(0, len(images), 64)]
-        # The judge sees cosines, features of length 1: scaled so that the numbers read well.
-        return frechet_distance(100 * torch.cat(parts).double(), 100 * self.real[split].double())
+    def search(self, twin: str, scheme: str, beta: int) -> tuple[float, float]:
+        """Return a setting's best guidance, and its mean score on all validation prompts there."""
+        policy = Policy(twin, scheme, beta, 0)
+        some = {scale: self.measure(policy, "guidance", scale) for scale in SCALES}
+        best = max(SCALES, key=lambda scale: mean(some[scale]))
+        return best, mean(pa.concat_tables([some[best], self.measure(policy, "validation", best)]))
+
+    def chosen(self, twin: str, scheme: str) -> tuple[int, float]:
+        """Return the beta and the guidance of a row."""
+        betas = (0,) if scheme == "base" else self.sizes.betas
+        found = {beta: self.search(twin, scheme, beta) for beta in betas}
+        best = max(betas, key=lambda beta: found[beta][1])
+        return best, found[best][0]
+
+    def run(self) -> None:
+        """Measure everything that is missing, main rows first."""
+        for kind in ("noise", "v"):
+            self.test(kind, "base")
+        for kind, scheme in ROWS:
+            self.test(kind, scheme)
+
+    def test(self, twin: str, scheme: str) -> None:
+        """Measure a row with its own setting, a band with uniform's, on the test prompts."""
+        beta, scale = self.chosen(twin, "uniform" if scheme in BANDS else scheme)
+        for pool in range(self.sizes.band_pools if scheme in BANDS else self.sizes.pools):
+            self.measure(Policy(twin, scheme, beta, pool), "test", scale)
 
 
-def win_rate(row: Row, scorer: str) -> float:
-    """Win rate of a measured row."""
-    return float(row["scores"][scorer]["win_rate"])
+def mean(table: pa.Table) -> float:
+    """Mean score of the scorer that searches."""
+    return float(np.mean(table[COLUMNS[0]].to_numpy()))
+
+
+def pixels(pool: Pool) -> np.ndarray:
+    """Grey levels of a pool's images, [images, h, w, 3]."""
+    rows = pool.candidates(("candidate_id", "image")).to_pylist()
+    images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
+    return np.stack([np.asarray(image, np.float32) for image in images])
 
 
 def main() -> None:
-    """Run what is missing, then write the results."""
+    """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    root = parser.parse_args().output
-    work = Comparison(root)
-    search: dict[str, dict[str, Row]] = {}
-    chosen: dict[str, str] = {}
-    for name, scheme in SCHEMES.items():
-        search[name] = {
-            setting: work.measure(
-                f"{name}-{setting.split('=')[1]}", (*scheme.options, setting), VALIDATION, 0
-            )
-            for setting in scheme.settings
-        }
-        chosen[name] = max(search[name], key=lambda s: win_rate(search[name][s], "nano_preference"))
-    table = {
-        name: [
-            work.measure(
-                f"{name}-{chosen[name].split('=')[1]}", (*scheme.options, chosen[name]), TEST, seed
-            )
-            for seed in SEEDS
-        ]
-        for name, scheme in SCHEMES.items()
-    }
-    bands = {
-        name: [
-            work.measure(f"band-{name}", (option, chosen["uniform"]), TEST, seed) for seed in SEEDS
-        ]
-        for name, option in BANDS.items()
-    }
-    write_json(
-        HERE / "results.json",
-        {"chosen": chosen, "search": search, "table": table, "bands": bands},
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few prompts and steps of everything"
     )
-    (HERE / "table.md").write_text(as_table(chosen, table), encoding="utf-8")
-    draw_bands(bands, table["uniform"])
-    draw_drift(search)
-
-
-def as_table(chosen: dict[str, str], table: dict[str, list[Row]]) -> str:
-    """The table of test results: mean and standard deviation over seeds."""
-    base = next(iter(table.values()))[0]
-    first, judged = (f"{base['base'][scorer]['mean']:.3f}" for scorer in SCORERS)
-    lines = [
-        "| scheme | setting | score | judge's score | beats base | judge: beats base | drift |",
-        "|---|---|---|---|---|---|---|",
-        f"| base | | {first} | {judged} | | | {base['base_drift']:.1f} |",
-    ]
-    for name, rows in table.items():
-        cells = [name, chosen[name].removeprefix("train.")]
-        for scorer in SCORERS:
-            cells.append(_spread([row["scores"][scorer]["mean"] for row in rows], 3))
-        for scorer in SCORERS:
-            ratios = [100 * row["scores"][scorer]["beat_ratio"] for row in rows]
-            cells.append(_spread(ratios, 1) + " %")
-        cells.append(_spread([row["drift"] for row in rows], 1))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def draw_bands(bands: dict[str, list[Row]], uniform: list[Row]) -> None:
-    """Gain of training on one tenth of the timesteps, by both scorers."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for scorer, colour in (("nano_preference", "#3f5bd4"), ("nano_judge", "#c2571a")):
-        gains = [[_gain(row, scorer) for row in rows] for rows in bands.values()]
-        means = [statistics.fmean(each) for each in gains]
-        spread = [statistics.stdev(each) for each in gains]
-        axes.errorbar(range(len(bands)), means, spread, fmt="o-", color=colour, label=scorer)
-        level = statistics.fmean(_gain(row, scorer) for row in uniform)
-        axes.axhline(level, color=colour, dashes=(4, 3), linewidth=1)
-    axes.axhline(0, color="#666a73", linewidth=1)
-    axes.set_xticks(range(len(bands)), list(bands), rotation=45)
-    axes.set_xlabel("timesteps trained on (dashed: all of them)")
-    axes.set_ylabel("mean score minus base")
-    axes.legend(frameon=False, loc="lower right")
-    figure.savefig(HERE / "bands.png", dpi=110)
-
-
-def draw_drift(search: dict[str, dict[str, Row]]) -> None:
-    """Judge score against drift, a line a scheme over its settings."""
-    figure, axes = plt.subplots(figsize=(7, 4.4), layout="constrained")
-    for name, rows in search.items():
-        points = [(row["drift"], _gain(row, "nano_judge")) for row in rows.values()]
-        axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=name)
-    base = next(iter(next(iter(search.values())).values()))
-    axes.plot([base["base_drift"]], [0], "k*", markersize=11, label="base")
-    axes.set_xlabel("Frechet distance to held-out drawn art (judge's features)")
-    axes.set_ylabel("judge: mean score minus base")
-    axes.legend(frameon=False, fontsize=8)
-    figure.savefig(HERE / "drift.png", dpi=110)
-
-
-def _gain(row: Row, scorer: str) -> float:
-    return float(row["scores"][scorer]["mean"] - row["base"][scorer]["mean"])
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-
-
-def _short(row: Row) -> str:
-    rates = ", ".join(
-        f"{name} {100 * each['win_rate']:.1f}%" for name, each in row["scores"].items()
-    )
-    return (
-        f"{rates}, drift {row['drift']:.1f} (base {row['base_drift']:.1f}), {row['seconds']:.0f} s"
-    )
+    options = parser.parse_args()
+    Comparison(options.output, SMOKE if options.smoke else Sizes()).run()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tastemaker.pairing.pair import pair
 from tastemaker.recipes.candidates import scored_candidates
 from tastemaker.reporting.credit import read
 from tastemaker.storage.encodings import Encoded
-from tastemaker.storage.files import write_json
+from tastemaker.storage.files import atomic, write_json, written_folder
 from tastemaker.storage.run_dir import RunDir
 from tastemaker.training.encoding import encode
 from tastemaker.training.preference.pairs import open_pairs
@@ -46,22 +46,33 @@ SCHEMES = {
 }
 
 
-def distill(data: Encoded, folder: Path) -> float:
-    """Train a U-Net to predict the noise that nano's v stands for; save its pipeline.
+def twin(pairs: Path, folder: Path, steps: int = STEPS) -> Path:
+    """Distil the twin from nano's images in pairs, or find it made; a killed distillation goes on.
 
     Args:
-        data: nano's own latents, and its prompts' embeddings.
-        folder: Of the pipeline.
+        pairs: Of nano's own images.
+        folder: Of the twin and of what it is made from.
+        steps: Of the optimizer.
 
     Returns:
-        Mean squared difference of the two predictions over the last 50 steps.
+        The twin's pipeline; beside it, in `distilled.json`, the mean squared difference of the two
+        predictions over the last 50 steps.
     """
+    pipeline, made, checkpoint = (folder / n for n in ("twin", "distilled.json", "checkpoint.pt"))
+    if made.is_file():
+        return pipeline
     teacher = load_backbone("nano", device="auto")
+    data = encode(open_pairs(pairs), teacher, folder / "encoded")
     student = copy.deepcopy(teacher.denoiser).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE)
-    losses = []
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (1 - step / STEPS))
+    losses: list[float] = []
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=teacher.device)
+        student.load_state_dict(state["student"])
+        optimizer.load_state_dict(state["optimizer"])
+        losses = state["losses"]
+    for step in range(len(losses), steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (1 - step / steps))
         loss = difference(teacher, student, data, step)
         loss.backward()
         optimizer.step()
@@ -69,13 +80,17 @@ def distill(data: Encoded, folder: Path) -> float:
         losses.append(loss.item())
         if step % 50 == 49:
             print(step + 1, np.mean(losses[-50:]), flush=True)
-    pipeline = load_backbone("nano", device="cpu").pipeline
-    pipeline.unet.load_state_dict(student.state_dict())
-    pipeline.scheduler = DDIMScheduler.from_config(
-        pipeline.scheduler.config, prediction_type="epsilon"
-    )
-    pipeline.save_pretrained(folder)
-    return float(np.mean(losses[-50:]))
+            state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
+            with atomic(checkpoint) as temporary:
+                torch.save(state | {"losses": losses}, temporary)
+    own = load_backbone("nano", device="cpu").pipeline
+    own.unet.load_state_dict(student.state_dict())
+    own.scheduler = DDIMScheduler.from_config(own.scheduler.config, prediction_type="epsilon")
+    with written_folder(pipeline) as temporary:
+        own.save_pretrained(temporary)
+    write_json(made, {"mean_squared_difference": float(np.mean(losses[-50:]))})
+    checkpoint.unlink(missing_ok=True)
+    return pipeline
 
 
 def difference(
@@ -122,18 +137,17 @@ def main() -> None:
     root = parser.parse_args().output
     config = load("demo", COMMON)
     pairs = pair(config.pair, scored_candidates(config, RunDir(root)), root / "pairs")
-    twin, made = root / "twin", root / "distilled.json"
-    if not made.is_file():
-        own = load_backbone("nano", device="auto")
-        data = encode(open_pairs(pairs), own, root / "encoded")
-        write_json(made, {"mean_squared_difference": distill(data, twin)})
+    model = twin(pairs, root / "twin")
     found = {}
     for name, option in SCHEMES.items():
-        options = (*COMMON, option, f"train.model={twin}")
+        options = (*COMMON, option, f"train.model={model}")
         folder = train(load("demo", options).train, pairs, root / name.replace(" ", "-"))
         found[name] = shares(folder)
         print(name, found[name], flush=True)
-    write_json(HERE / "noise_twin.json", {**json.loads(made.read_text()), "shares": found})
+    write_json(
+        HERE / "noise_twin.json",
+        {**json.loads((root / "twin" / "distilled.json").read_text()), "shares": found},
+    )
     (HERE / "noise_twin.md").write_text(as_table(found), encoding="utf-8")
 
 
