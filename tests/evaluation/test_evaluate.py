@@ -89,11 +89,25 @@ def test_report_by_hand(tmp_path: Path) -> None:
 def test_share_of_obeyed_prompts_by_hand(tmp_path: Path) -> None:
     base = scored(tmp_path / "base", [1.0, 0.0, 0.0, 1.0], 1)
     policy = scored(tmp_path / "policy", [1.0, 1.0, 0.0, 1.0], 1)
-    entry = compared(base=base, policy=policy)["models"]["policy"]["scores"]["taste"]
+    report = compared(base=base, policy=policy)
+    entry = report["models"]["policy"]["scores"]["taste"]
     # One of four gained: s.e. .25 of the gains 0, 1, 0, 0; t of 3 degrees 3.1824.
     assert (entry["mean"], entry["difference"]) == (0.75, 0.25)
     ends = (entry["difference_low"], entry["difference_high"])
     assert ends == pytest.approx((0.25 - 0.25 * 3.1824, 0.25 + 0.25 * 3.1824), rel=3e-3)
+    assert report["shares"] == ["taste"]
+    write_json(tmp_path / "report.json", report)
+    line = "share obeyed: base 50.0 % -> policy 75.0 % (+25.0 [-54."
+    assert line in summary(tmp_path / "report.json")
+
+
+def test_a_score_of_another_number_is_no_share(tmp_path: Path) -> None:
+    base = scored(tmp_path / "base", [1.0, 0.0], 1)
+    policy = scored(tmp_path / "policy", [1.0, 0.5], 1)
+    report = compared(base=base, policy=policy)
+    assert "shares" not in report
+    write_json(tmp_path / "report.json", report)
+    assert "wins 75.0% of images" in summary(tmp_path / "report.json")
 
 
 def test_one_prompt_has_no_error(tmp_path: Path) -> None:

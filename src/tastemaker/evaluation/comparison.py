@@ -95,11 +95,18 @@ def compare(scores: pa.Table | Path | str) -> dict[str, Any]:
         "images": len(clusters),
         "models": models,
     }
+    if shares := [scorer for scorer, held in by_scorer.items() if _is_share(held)]:
+        result["shares"] = shares
     if len(tables) > 2:
         result["win_rates"] = {
             scorer: _against_each(held, clusters) for scorer, held in by_scorer.items()
         }
     return result
+
+
+def _is_share(scores: Mapping[str, list[float]]) -> bool:
+    """True where every image has a score of 0 or 1, so that a mean is a share of images."""
+    return {0.0, 1.0}.issuperset(value for values in scores.values() for value in values)
 
 
 def _by_model(scores: pa.Table) -> dict[str, pa.Table]:

@@ -33,16 +33,47 @@ def summary(report: Path) -> str:
             f"  computed again from each image's scores by tastemaker.compare({str(scores)!r})"
         )
     lines += _drawn(data)
-    for scorer in data["models"]["base"]["scores"]:
-        for name, model in data["models"].items():
-            score = model["scores"][scorer]
-            line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f}{_error(score['stderr'])}"
-            if "win_rate" in score:
-                low, high = score["win_rate_low"], score["win_rate_high"]
-                line += f"   {score['difference']:+.4f}{_ends(score, 'difference', '.4f')}"
-                line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
-            lines.append(line)
+    shares = data.get("shares", ()) if len(data["models"]) > 1 else ()
+    for scorer in data["models"][data["base"]]["scores"]:
+        lines += _shares(data, scorer) if scorer in shares else _means(data, scorer)
     return "\n".join([*lines, *_diversity(data)])
+
+
+def share_text(data: Mapping[str, Any], scorer: str, model: str) -> str:
+    """Compare the shares of two models' images that a scorer of 0 or 1 gives 1.
+
+    Args:
+        data: Content of a `report.json`.
+        scorer: One of its `shares`.
+        model: The model to compare with the base.
+
+    Returns:
+        `base 65.6 % -> policy 70.1 % (+4.5 [+1.2, +7.8] points)`.
+    """
+    base = data["base"]
+    score = data["models"][model]["scores"][scorer]
+    before = 100 * data["models"][base]["scores"][scorer]["mean"]
+    keys = ("difference", "difference_low", "difference_high")
+    points = {key: 100 * score[key] for key in keys if score.get(key) is not None}
+    gain = f"{points['difference']:+.1f}{_ends(points, 'difference', '.1f')} points"
+    return f"{base} {before:.1f} % -> {model} {100 * score['mean']:.1f} % ({gain})"
+
+
+def _shares(data: Mapping[str, Any], scorer: str) -> Iterator[str]:
+    for name in data["models"]:
+        if name != data["base"]:
+            yield f"  {scorer:<16} share obeyed: {share_text(data, scorer, name)}"
+
+
+def _means(data: Mapping[str, Any], scorer: str) -> Iterator[str]:
+    for name, model in data["models"].items():
+        score = model["scores"][scorer]
+        line = f"  {scorer:<16} {name:<8} {score['mean']:8.4f}{_error(score['stderr'])}"
+        if "win_rate" in score:
+            low, high = score["win_rate_low"], score["win_rate_high"]
+            line += f"   {score['difference']:+.4f}{_ends(score, 'difference', '.4f')}"
+            line += f"   wins {score['win_rate']:.1%} of images [{low:.1%}, {high:.1%}]"
+        yield line
 
 
 def _drawn(data: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tastemaker.evaluation.report_text import share_text
 from tastemaker.reporting.run_contents import Contents
 
 Tone = Literal["better", "worse", "unclear"]
@@ -28,6 +29,7 @@ class Result:
         win_rate: Share of images that beat the base's image, ties counted half.
         low: Lower end of the win rate's 95% interval.
         high: Upper end of the win rate's 95% interval.
+        is_share: True for a scorer that gives 0 or 1 alone.
     """
 
     scorer: str
@@ -41,6 +43,7 @@ class Result:
     win_rate: float
     low: float
     high: float
+    is_share: bool
 
     @property
     def has_win_rate(self) -> bool:
@@ -54,10 +57,14 @@ class Result:
 
     @property
     def tone(self) -> Tone:
-        """Better or worse only where the whole interval lies on one side of one half."""
-        if self.low > 0.5:
-            return "better"
-        return "worse" if self.high < 0.5 else "unclear"
+        """Better or worse only where the whole interval lies on one side of no difference.
+
+        The interval is that of the win rate, or of the difference of shares.
+        """
+        low, high = self.low - 0.5, self.high - 0.5
+        if self.is_share:
+            low, high = self.difference_low, self.difference_high
+        return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
     @property
     def win_rate_text(self) -> str:
@@ -80,7 +87,8 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
     """Put the comparison of policy and base in one sentence.
 
     Scorers that training learned from count only where all are such. The policy wins by a
-    scorer where the whole 95% interval of its win rate lies above one half.
+    scorer where the whole 95% interval of its win rate lies above one half, or of its difference
+    above 0 where scores are 0 or 1; a judge of such scores is quoted by its shares.
 
     Args:
         contents: The run.
@@ -113,6 +121,11 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
     if not independent:
         return f"{sentence}, and training learned from all of them: no independent judge.", tone
     judge = next((row for row in measured if row.scorer == contents.judge), counted[-1])
+    if judge.is_share:
+        shares = share_text(contents.report, judge.scorer, model).replace(
+            "->", "\N{RIGHTWARDS ARROW}"
+        )
+        return f"Share obeyed by {judge.scorer}: {shares}. {sentence}.", tone
     return f"{sentence}; win rate by {judge.scorer} {judge.win_rate_text}.", tone
 
 
@@ -214,6 +227,7 @@ def _result(contents: Contents, scorer: str, model: str) -> Result:
         win_rate=_number(held.get("win_rate")),
         low=_number(held.get("win_rate_low")),
         high=_number(held.get("win_rate_high")),
+        is_share=scorer in contents.report.get("shares", ()),
     )
 
 

@@ -100,6 +100,7 @@ class _Report(_Held):
     judge: str | None = None
     guidance_search: _Search | None = None
     metrics: list[str] = []
+    shares: list[str] = []
     models: dict[str, _Model]
     win_rates: dict[str, dict[str, dict[str, _Rate]]] = {}
 
