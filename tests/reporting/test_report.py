@@ -230,8 +230,22 @@ def test_page_names_each_id_once_and_finds_each_reference(page: str) -> None:
 
 def test_every_image_has_an_alternative_text(page: str) -> None:
     images = re.findall(r"<img [^>]*>", page)
-    assert len(images) == 2 * 8 + 2 * 12 + 2
+    assert len(images) == 2 * 2 * 8 + 2 * 12 + 2  # of the strips also those to enlarge
     assert all(re.search(r' alt="[^"]+"', image) for image in images)
+
+
+def test_strips_are_compared_by_keyboard_without_a_script(page: str) -> None:
+    """Each image opens a popover in which one model is chosen, with the focus on the choice."""
+    opened = re.findall(r'<button class="enlarge" popovertarget="([\w-]+)"', page)
+    popovers = re.findall(r'<div class="compare" id="([\w-]+)" popover role="dialog"', page)
+    assert [opened.count(name) for name in popovers] == [2] * 8
+    assert len(opened) == 16
+    for name in popovers:
+        radios = re.findall(
+            rf'<input type="radio" name="{name}" id="([\w-]+)"( checked autofocus)?>', page
+        )
+        assert [bool(chosen) for _, chosen in radios] == [True, False]
+        assert all(f'<label for="{radio}">' in page for radio, _ in radios)
 
 
 def test_import_is_light() -> None:
@@ -293,12 +307,13 @@ def test_further_models_stand_beside_the_policy(run: RunDir, tmp_path: Path) -> 
     text = report(ReportConfig(strips=2), more).read_text(encoding="utf-8")
     assert read(more).challengers == ["policy", "another"]
     assert text.count('alt="another image for') == 2
+    assert text.count('alt="another image, enlarged, for') == 2
 
 
 def test_strips_are_quantiles_of_the_judges_difference(run: RunDir) -> None:
     contents = read(run)
     assert contents.judge == "nano_judge"
-    found, total, _ = strips(contents, 5)
+    found, total, _, gained = strips(contents, 5)
     differences = sorted(
         (
             theirs["nano_judge"] - ours["nano_judge"]
@@ -307,6 +322,7 @@ def test_strips_are_quantiles_of_the_judges_difference(run: RunDir) -> None:
         reverse=True,
     )
     assert total == 40
+    assert gained == sum(difference > 0 for difference in differences)
     assert [strip.rank for strip in found] == [1, 11, 21, 30, 40]
     shown = [strip.drawn[1].differences["nano_judge"] for strip in found]
     assert shown == pytest.approx([differences[strip.rank - 1] for strip in found])
@@ -317,8 +333,8 @@ def test_strips_of_a_score_of_0_or_1_are_gains_and_losses_in_proportion(run: Run
     changes = [1] * 9 + [-1] * 3 + [0] * 28
     for (ours, theirs), change in zip(contents.shared_rows("policy"), changes, strict=True):
         ours["nano_judge"], theirs["nano_judge"] = (0, 1) if change > 0 else (1, 1 + change)
-    found, changed, total = strips(contents, 4)
-    assert (changed, total) == (12, 40)
+    found, changed, total, gained = strips(contents, 4)
+    assert (changed, total, gained) == (12, 40, 9)
     assert [strip.drawn[1].differences["nano_judge"] for strip in found] == [1, 1, 1, -1]
 
 
@@ -534,6 +550,11 @@ class TestWarnings:
             measured(a=(0.5, 0.4, 0.6)),
             "No clear difference between Policy and base on 1 scorer;",
             "unclear",
+        ),
+        (
+            measured(a=(0.52, 0.51, 0.53)) | {"shares": ["a"]},
+            "Share obeyed by a: base 25.0 % \u2192 policy 28.0 % (+3.0 [+2.8, +3.2] points).",
+            "better",
         ),
         (measured(a=(0.3, 0.2, 0.4)), "Policy loses against base on 1 of 1 scorer;", "worse"),
         (

@@ -17,6 +17,9 @@ from tastemaker.storage.pool import Pool
 THUMBNAIL = 256
 """Longest side of a thumbnail in pixels."""
 
+LARGE = 768
+"""Longest side in pixels of an image that is opened by a click."""
+
 PIXEL_ART = 128
 """Images up to this size are enlarged by the page; without smoothing, so as to hide nothing."""
 
@@ -72,12 +75,15 @@ def thumbnail(encoded: bytes, limit: int = THUMBNAIL) -> Thumbnail:
     return Thumbnail(f"data:image/{kind};base64,{text}", *image.size)
 
 
-def thumbnails(pools: Iterable[Pool], wanted: Collection[str]) -> dict[str, Thumbnail]:
+def thumbnails(
+    pools: Iterable[Pool], wanted: Collection[str], limit: int = THUMBNAIL
+) -> dict[str, Thumbnail]:
     """Read the images of some candidates.
 
     Args:
         pools: Pools to search; missing ones are ignored.
         wanted: Candidate ids.
+        limit: Longest side in pixels.
 
     Returns:
         A thumbnail for each candidate that was found.
@@ -94,7 +100,7 @@ def thumbnails(pools: Iterable[Pool], wanted: Collection[str]) -> dict[str, Thum
             rows = {name: i for i, name in enumerate(ids) if name in missing}
             if rows:
                 images = read_table(shard, ("image",))["image"]
-                found |= {name: thumbnail(_bytes(images[i])) for name, i in rows.items()}
+                found |= {name: thumbnail(_bytes(images[i]), limit) for name, i in rows.items()}
                 missing -= rows.keys()
     return found
 

@@ -159,7 +159,7 @@ def _training(contents: Contents) -> dict[str, Any]:
 
 
 def _images(config: ReportConfig, contents: Contents) -> dict[str, Any]:
-    strips, ranked, shared = samples.strips(contents, config.strips)
+    strips, ranked, shared, gained = samples.strips(contents, config.strips)
     best, worst, total = samples.best_and_worst_pairs(contents, config.pairs)
     base_scores = contents.scores.get(contents.base, {}).values()
     spread = {
@@ -172,6 +172,7 @@ def _images(config: ReportConfig, contents: Contents) -> dict[str, Any]:
         "strips": strips,
         "ranked": ranked,
         "shared": shared,
+        "gained": gained,
         "judge": contents.ranking_scorer,
         "strip_decimals": {name: summary.decimals(value) for name, value in spread.items()},
         "best_pairs": best,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tastemaker.config.runs import STAGES
 from tastemaker.core.errors import TastemakerError
-from tastemaker.reporting.images import Thumbnail, thumbnails
+from tastemaker.reporting.images import LARGE, THUMBNAIL, Thumbnail, thumbnails
 from tastemaker.reporting.run_contents import Contents, Row
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
@@ -24,12 +25,14 @@ class Drawn:
     Args:
         model: The model that drew it.
         image: None where the file is missing.
+        large: The same, larger where the file is.
         scores: Score under each scorer that scored it.
         differences: Score minus the base's score; empty for the base itself.
     """
 
     model: str
     image: Thumbnail | None
+    large: Thumbnail | None
     scores: dict[str, float]
     differences: dict[str, float]
 
@@ -80,7 +83,7 @@ def quantiles(total: int, count: int) -> list[int]:
     return [round(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
 
 
-def strips(contents: Contents, count: int) -> tuple[list[Strip], int, int]:
+def strips(contents: Contents, count: int) -> tuple[list[Strip], int, int, int]:
     """Choose evenly spaced quantiles of the judge's score difference, where there is one.
 
     Of a score of 0 or 1 they are images that got better and images that got worse, in their true
@@ -92,40 +95,32 @@ def strips(contents: Contents, count: int) -> tuple[list[Strip], int, int]:
 
     Returns:
         The strips, best difference first, the number of images they were chosen from, and the
-        number of all images.
+        number of all images; the number of images that the judge scores above the base's.
     """
     if contents.subject is None:
-        return [], 0, 0
+        return [], 0, 0, 0
     judge = contents.ranking_scorer
     shared = contents.shared_rows(contents.subject)
     changed = [rows for rows in shared if _difference(rows[0], rows[1], judge)]
     ranked = sorted(changed or shared, key=lambda rows: -_difference(rows[0], rows[1], judge))
+    gained = sum(_difference(ours, theirs, judge) > 0 for ours, theirs in shared)
     chosen = [(place, *ranked[place]) for place in quantiles(len(ranked), count)]
     rows_of = {
         place: [(contents.base, ours), *_others(contents, ours)] for place, ours, _ in chosen
     }
-    images = {
-        model: thumbnails(
-            [Pool(contents.run.evaluation / model)],
-            {
-                row["candidate_id"]
-                for rows in rows_of.values()
-                for name, row in rows
-                if name == model
-            },
-        )
-        for model in (contents.base, *contents.challengers)
-    }
+    images, large = (_images(contents, rows_of.values(), limit) for limit in (THUMBNAIL, LARGE))
     found = [
         Strip(
             prompt=str(ours["prompt"]),
             seed=int(ours["seed"]),
             rank=place + 1,
-            drawn=[_drawn(contents, model, row, ours, images) for model, row in rows_of[place]],
+            drawn=[
+                _drawn(contents, model, row, ours, images, large) for model, row in rows_of[place]
+            ],
         )
         for place, ours, _ in chosen
     ]
-    return found, len(ranked), len(shared)
+    return found, len(ranked), len(shared), gained
 
 
 def best_and_worst_pairs(contents: Contents, count: int) -> tuple[list[Shown], list[Shown], int]:
@@ -202,14 +197,29 @@ def _others(contents: Contents, ours: Row) -> list[tuple[str, Row]]:
     return [(model, row) for model, row in held if row is not None]
 
 
+Images = dict[str, dict[str, Thumbnail]]
+"""By model and candidate."""
+
+
+def _images(contents: Contents, drawn: Iterable[list[tuple[str, Row]]], limit: int) -> Images:
+    wanted: dict[str, set[str]] = {name: set() for name in (contents.base, *contents.challengers)}
+    for name, row in chain.from_iterable(drawn):
+        wanted[name].add(row["candidate_id"])
+    return {
+        name: thumbnails([Pool(contents.run.evaluation / name)], ids, limit)
+        for name, ids in wanted.items()
+    }
+
+
 def _drawn(
-    contents: Contents, model: str, row: Row, ours: Row, images: dict[str, dict[str, Thumbnail]]
+    contents: Contents, model: str, row: Row, ours: Row, images: Images, large: Images
 ) -> Drawn:
     scores = {name: row[name] for name in contents.scorers if _is_number(row.get(name))}
     compared = [name for name in scores if row is not ours and _is_number(ours.get(name))]
     return Drawn(
         model=model,
         image=images[model].get(row["candidate_id"]),
+        large=large[model].get(row["candidate_id"]),
         scores=scores,
         differences={name: scores[name] - ours[name] for name in compared},
     )
