@@ -85,7 +85,8 @@ class Material:
         said = [unnamed(self.fields[place], self.rng, UNNAMED) for place in index.tolist()]
         hard = self.wrong([each for each in said for _ in range(HARD)])
         true = fits(self.codes[index], self.data.codes(said))
-        return contrast(model, moved(self.mixed(index)), self.ids(said), hard, true)
+        image = image_features(model, moved(self.mixed(index)))
+        return contrast(model, image, self.ids(said), hard, true)
 
 
 def fits(pictured: Tensor, said: Tensor) -> Tensor:

@@ -1,65 +1,110 @@
-"""Nuisances, and a viewer's count, against `nano_checker` and `nano_examiner`.
+"""Nuisances, and a viewer's count, against the four scorers of nano.
 
-Draws a picture of the base for each of 128 prompts, changes it, and scores both. `sheet.png` has
-the first 100 as the base of that day drew them, and `counted.json` what a viewer saw in each,
-shuffled and without prompts (null: not to be recognised). Prints the tables of README.md; takes
-about two minutes on one core.
+Draws two pictures of the base for each of 192 test prompts, changes them, and scores all: every
+score goes to `scores.parquet`, and `--tables` prints the tables of README.md from it. `sheet.png`
+has 100 pictures as the base of that day drew them, and `counted.json` what a viewer saw in each,
+shuffled and without prompts (null: not to be recognised). Takes about four minutes on one core.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from io import BytesIO
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from tastemaker.core.registry import SCORERS
+from tastemaker.metrics.win_rate import WinRate, win_rate
 from tastemaker.nano import MODEL
-from tastemaker.nano.build.pipeline import draw
+from tastemaker.nano.build.generated import FASTER
+from tastemaker.nano.build.pipeline import GUIDANCE, draw
+from tastemaker.nano.build.scorers import CHANGES, WEAKER
 from tastemaker.nano.captions import parse, prompts
+from tastemaker.storage.parquet import read_table, write_table
 
 HERE = Path(__file__).parent
-NAMES = ("nano_checker", "nano_examiner")
+SCORES = HERE / "scores.parquet"
+NETWORKS = ("nano_checker", "nano_examiner")
+NAMES = ("nano_preference", "nano_judge", *NETWORKS)
 ATTRIBUTES = ("concept", "count", "place")
-NUMBER, COUNTED, SIDE, COLUMNS = 128, 100, 64, 10
+NUMBER, IMAGES, COUNTED, SIDE, COLUMNS = 192, 2, 100, 64, 10
+UNCHANGED = "unchanged"
+
+Columns = dict[str, list[Any]]
 
 
-def jpeg(picture: Image.Image) -> Image.Image:
-    """The picture after JPEG of quality 50."""
-    file = BytesIO()
-    picture.save(file, "JPEG", quality=50)
-    return Image.open(file).convert("RGB")
+def scored() -> pa.Table:
+    """Draw and score: a row per picture and change, a column per scorer, in the order of seeds."""
+    asked = [prompt for prompt in prompts("test", NUMBER) for _ in range(IMAGES)]
+    seeds = list(range(len(asked)))
+    pipe = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    base, weaker = (draw(pipe, asked, seeds, each, FASTER) for each in (GUIDANCE, WEAKER))
+    scorers = {name: SCORERS.bind(name, {})() for name in NAMES}
+    scorers |= {f"{name} obeyed": SCORERS.bind(name, {"obeyed": True})() for name in NETWORKS}
+    found: Columns = {name: [] for name in ("pictures", "prompt", "seed", *scorers)}
+    for title, change in ((UNCHANGED, Image.Image.copy), *CHANGES.items()):
+        pictures = [change(each) for each in base] if change else weaker
+        found["pictures"] += [title] * len(asked)
+        found["prompt"] += asked
+        found["seed"] += seeds
+        for name, scorer in scorers.items():
+            found[name] += scorer(pictures, asked).tolist()
+    return pa.table(found)
 
 
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "one grey level more": lambda picture: picture.point(lambda value: min(255, value + 1)),
-    "contrast x 1.1": lambda picture: picture.point(lambda v: round(1.1 * (v - 127.5) + 127.5)),
-    "blur, radius 0.7": lambda picture: picture.filter(ImageFilter.GaussianBlur(0.7)),
-    "JPEG, quality 50": jpeg,
-}
+def by_pictures(scores: pa.Table) -> dict[str, Columns]:
+    """Columns of every change of the pictures."""
+    titles = dict.fromkeys(scores["pictures"].to_pylist())
+    return {
+        title: scores.filter(pc.equal(scores["pictures"], title)).to_pydict() for title in titles
+    }
 
 
-def scored(name: str, pictures: list[Image.Image], asked: list[str]) -> tuple[float, float]:
-    """Return the mean score and the share obeyed."""
-    scores, obeyed = (SCORERS.bind(name, {"obeyed": each})() for each in (False, True))
-    return float(scores(pictures, asked).mean()), float(obeyed(pictures, asked).mean())
-
-
-def nuisances(asked: list[str], base: list[Image.Image], weaker: list[Image.Image]) -> list[str]:
-    """Rows of what a change of all pictures changes."""
-    rows = ["| pictures | " + " | ".join(f"{n}: mean score | obeyed" for n in NAMES) + " |"]
-    rows += ["|---|" + "---|---|" * len(NAMES)]
-    sets = {"base, guidance 2.5": base}
-    sets |= {title: [change(each) for each in base] for title, change in CHANGES.items()}
-    sets["base, guidance 2.0"] = weaker
-    for title, pictures in sets.items():
-        cells = [scored(name, pictures, asked) for name in NAMES]
-        words = [f"{mean:.2f} | {100 * share:.1f} %" for mean, share in cells]
-        rows.append(f"| {title} | " + " | ".join(words) + " |")
+def nuisances(scores: pa.Table) -> list[str]:
+    """Rows of how often each change beats the unchanged picture."""
+    rows = [f"| pictures | {' | '.join(NAMES)} |", "|---" * (1 + len(NAMES)) + "|"]
+    parts = by_pictures(scores)
+    base = parts.pop(UNCHANGED)
+    for title, part in parts.items():
+        rates = [win_rate(part[name], base[name], base["prompt"]) for name in NAMES]
+        rows.append(f"| {title} | {' | '.join(map(percent, rates))} |")
     return rows
+
+
+def percent(rate: WinRate) -> str:
+    """A rate and its interval in per cent."""
+    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def obeyed(scores: pa.Table) -> list[str]:
+    """Rows of the share of pictures that each network finds to obey."""
+    rows = [f"| pictures | {' | '.join(NETWORKS)} |", "|---|---|---|"]
+    for title, part in by_pictures(scores).items():
+        shares = [part[f"{name} obeyed"] for name in NETWORKS]
+        cells = [f"{100 * sum(share) / len(share):.1f} %" for share in shares]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
+def agreement(scores: pa.Table) -> list[str]:
+    """Rows of the share of prompts of whose two pictures both scorers prefer the same."""
+    base = by_pictures(scores)[UNCHANGED]
+    first = {name: [a > b for a, b in zip(*_pair(base[name]), strict=True)] for name in NAMES}
+    rows = ["| scorers | agree |", "|---|---|"]
+    for one, other in combinations(NAMES, 2):
+        same = [a == b for a, b in zip(first[one], first[other], strict=True)]
+        rows.append(f"| {one}, {other} | {100 * sum(same) / len(same):.0f} % |")
+    return rows
+
+
+def _pair(values: list[float]) -> tuple[list[float], list[float]]:
+    return values[::2], values[1::2]
 
 
 def sheet() -> list[Image.Image]:
@@ -89,7 +134,7 @@ def confusion(asked: list[str]) -> list[str]:
     rows = ["| attribute | network | both yes | viewer alone | network alone | both no |"]
     rows += ["|---|---|---|---|---|---|"]
     for attribute in ATTRIBUTES:
-        for name in NAMES:
+        for name in NETWORKS:
             scorer = SCORERS.bind(name, {"obeyed": True, "attribute": attribute})()
             seen = scorer(sheet(), asked).bool().tolist()
             pairs = [(view[attribute], each) for view, each in zip(views, seen, strict=True)]
@@ -102,15 +147,21 @@ def confusion(asked: list[str]) -> list[str]:
     return rows
 
 
+def tables(scores: pa.Table) -> str:
+    """The tables of README.md."""
+    parts = nuisances(scores), agreement(scores), obeyed(scores)
+    return "\n\n".join("\n".join(rows) for rows in parts)
+
+
 def main() -> None:
-    """Draw, score and print both tables."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    torch.set_num_threads(1)
-    asked = prompts("test", NUMBER)
-    pipe = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    base, weaker = (draw(pipe, asked, list(range(NUMBER)), guidance=g) for g in (2.5, 2.0))
-    print("\n".join([*nuisances(asked, base, weaker), "", *confusion(asked[:COUNTED])]))
+    """Measure, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", action="store_true", help="print the tables of scores.parquet")
+    if not parser.parse_args().tables:
+        torch.set_num_threads(1)
+        write_table(SCORES, scored())
+    counted = prompts("test", COUNTED)
+    print("\n\n".join([tables(read_table(SCORES)), "\n".join(confusion(counted))]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from tastemaker.nano.build import (
     attribute_networks,
     card,
-    clip,
+    contrastive,
     export,
     measure,
     scorers,
@@ -17,33 +17,28 @@ from tastemaker.nano.build import (
     vae,
 )
 from tastemaker.nano.build.art import sprites
-from tastemaker.nano.build.generated import generated
 from tastemaker.nano.build.resume import resume
 from tastemaker.nano.build.subjects import draw_subjects
 
-MINUTES: dict[str, float] = {"vae": 15, "clip": 7, "scorers": 6}
+MINUTES: dict[str, float] = {"vae": 15}
 STAGES = (
     *("art", "vae", "clip", "unet", "scorers", "checker", "examiner"),
     *("export", "card", "subjects"),
     *("all", "resume"),
 )
-# Snapshots whose pictures the scorers are fitted against, and how many of each.
-OPPONENTS: dict[str, int] = {"050": 192, "080": 384, "100": 1440}
 
 
-def run_scorers(work: Path, minutes: float) -> None:
-    """Draw the opponents, fit both scorers and measure them."""
-    for number, scorer in enumerate(measure.SCORERS):
-        for name, pictures in OPPONENTS.items():
-            generated(work, scorer, name, pictures)
-        scorers.fit(work, scorer, minutes, seed=10 + number)
+def run_scorers(work: Path) -> None:
+    """Fit both scorers and measure them."""
+    for scorer in measure.SCORERS:
+        scorers.fit(work, scorer)
     measure.measure(work)
 
 
-def run_clip(work: Path, minutes: float) -> None:
+def run_clip(work: Path) -> None:
     """Train both contrastive models, apart."""
-    for number, scorer in enumerate(measure.SCORERS):
-        clip.train(work, scorer, minutes, seed=1 + number)
+    for scorer in measure.SCORERS:
+        contrastive.train(work, scorer)
 
 
 def main() -> None:
@@ -59,11 +54,11 @@ def main() -> None:
     stages: dict[str, Callable[[Path, float], object]] = {
         "art": lambda work, _: sprites(work),
         "vae": vae.train,
-        "clip": run_clip,
+        "clip": lambda work, _: run_clip(work),
         "unet": lambda work, minutes: unet.train(
             work, batch=options.batch, steps=options.steps, minutes=minutes
         ),
-        "scorers": run_scorers,
+        "scorers": lambda work, _: run_scorers(work),
         "checker": lambda work, _: attribute_networks.train(work, "checker"),
         "examiner": lambda work, _: attribute_networks.train(work, "examiner"),
         "export": lambda work, _: export.export(work),

@@ -1,22 +1,20 @@
 """Labelled pictures for the checker and the examiner: every step draws scenes of its own."""
 
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from random import Random
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
 from torch.utils.data import Dataset
 
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.nano.build.art import Sprites, sprites
-from tastemaker.nano.build.code import as_bytes, code, to_float
+from tastemaker.nano.build.code import as_bytes, to_float
 from tastemaker.nano.build.scenes import COLOURS, CORNERS, SIDE, paste, shifted
-from tastemaker.nano.build.scorers import bent
-from tastemaker.nano.build.vae import load, to_pictures, to_tensor
+from tastemaker.nano.build.vae import to_tensor
+from tastemaker.nano.build.wear import Wear
 from tastemaker.nano.captions import (
     BACKGROUNDS,
     CONCEPTS,
@@ -36,7 +34,6 @@ TAUGHT: dict[str, tuple[str, ...]] = {
 UNSEEN: dict[str, tuple[str, ...]] = {"checker": ("bold",), "examiner": ("plain", "early")}
 # Share of pictures that no caption describes: nothing at all, or three objects not of a kind.
 ODD = 0.2
-DECODED, WORN, MOVED = 1 / 4, 1 / 4, 1 / 2
 
 Labels = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Classes as `Attributes` has them: counts and places [n, 40], sizes, backgrounds, styles [n].
@@ -58,8 +55,7 @@ class LabelledScenes(Dataset[tuple[Tensor, Labels]]):
         self.name, self.size = name, size
         self.styles = TAUGHT[name]
         self.art: Sprites = sprites(work, tuple(sorted(set(self.styles))))
-        self.encode = code(work, sprites(work))
-        self.vae = load(work).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        self.wear = Wear(work)
 
     @torch.no_grad()
     def __getitem__(self, step: int) -> tuple[Tensor, Labels]:
@@ -75,13 +71,7 @@ class LabelledScenes(Dataset[tuple[Tensor, Labels]]):
             [to_float(as_bytes(scenes, rng, self.art)), to_tensor([each for each, _ in drawn])]
         )
         parts = [labels(scene) for scene in scenes] + [known for _, known in drawn]
-        through = torch.rand(self.size, generator=generator) < DECODED
-        latents = self.encode(pictures[through])
-        spread = 0.4 * torch.rand((len(latents), 1, 1, 1), generator=generator)
-        latents = latents + spread * torch.randn(latents.shape, generator=generator)
-        latents = latents.contiguous(memory_format=torch.channels_last)
-        pictures[through] = self.vae.decode(latents).sample.clamp(-1, 1)
-        pictures = torch.stack([_worn(_moved(each, rng), rng) for each in pictures])
+        pictures = self.wear(pictures, rng, generator)
         counts, places, *rest = (torch.tensor(part) for part in zip(*parts, strict=True))
         return pictures, (counts, places, rest[0], rest[1], rest[2])
 
@@ -121,34 +111,3 @@ def _odd_picture(rng: Random, art: Sprites, styles: tuple[str, ...]) -> tuple[Im
             paste(canvas, art[style, concept], shifted(x, flip * y, 28, rng), rng.uniform(-7, 7))
     known = STYLES.index(style) if style in STYLES and any(counts) else -1
     return canvas, (counts, [-1] * len(CONCEPTS), -1, BACKGROUNDS.index(background), known)
-
-
-def _moved(picture: Tensor, rng: Random) -> Tensor:
-    """Move half of the pictures by up to three pixels; the edge repeats."""
-    if rng.random() > MOVED:
-        return picture
-    x, y = rng.randint(0, 6), rng.randint(0, 6)
-    return pad(picture[None], (3, 3, 3, 3), mode="replicate")[0, :, y : y + SIDE, x : x + SIDE]
-
-
-def _worn(picture: Tensor, rng: Random) -> Tensor:
-    """Wear a quarter of the pictures: blur, noise, another contrast, bends, or JPEG."""
-    if rng.random() > WORN:
-        return picture
-    kind, amount = rng.choice(("blur", "noise", "contrast", "bend", "jpeg")), rng.random()
-    generator = torch.Generator().manual_seed(rng.getrandbits(40))
-    if kind == "blur":
-        small = avg_pool2d(picture[None], rng.choice((2, 3)), ceil_mode=True)
-        blurred = interpolate(small, size=SIDE, mode="bilinear")[0]
-        worn = torch.lerp(picture, blurred, 0.3 + 0.7 * amount)
-    elif kind == "noise":
-        worn = picture + 0.2 * amount * torch.randn(picture.shape, generator=generator)
-    elif kind == "contrast":
-        worn = (0.8 + 0.4 * amount) * picture + rng.uniform(-0.1, 0.1)
-    elif kind == "bend":
-        worn = bent(picture, 0.08 * amount, generator)
-    else:
-        file = BytesIO()
-        to_pictures(picture[None])[0].save(file, "JPEG", quality=30 + round(60 * amount))
-        worn = to_tensor([Image.open(file)])[0]
-    return worn.clamp(-1, 1)

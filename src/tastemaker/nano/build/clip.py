@@ -1,8 +1,4 @@
-"""Stage `clip`: two small CLIP models, trained apart by contrast with hard negatives."""
-
-import time
-from pathlib import Path
-from random import Random
+"""Small CLIP models: their size, their embeddings, and contrast with hard negatives."""
 
 import numpy as np
 import torch
@@ -10,19 +6,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
-from tastemaker.nano.build.art import Sprites, sprites
-from tastemaker.nano.build.averaging import cosine, set_rate
-from tastemaker.nano.build.generated import SPLITS
-from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.negatives import changed
-from tastemaker.nano.build.scenes import render
-from tastemaker.nano.build.text import WIDTH, text_config, tokenize, tokenizer
-from tastemaker.nano.build.vae import load
-from tastemaker.nano.captions import Scene, caption, sample_scene
+from tastemaker.nano.build.text import WIDTH, text_config
 
-BATCH = 64
-RATE = 1e-3
-HARD = 2
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -60,67 +45,39 @@ def pixels(pictures: Tensor) -> Tensor:
 
 def image_features(model: CLIPModel, pictures: Tensor) -> Tensor:
     """Unit image embeddings, (pictures, 96)."""
-    pooled = model.vision_model(pixel_values=pixels(pictures)).pooler_output
-    return normalize(model.visual_projection(pooled), dim=-1)
+    return image_and_patches(model, pictures)[0]
+
+
+def image_and_patches(model: CLIPModel, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit image embeddings, (pictures, 96), and states of the patches, (pictures, 64, 96)."""
+    seen = model.vision_model(pixel_values=pixels(pictures))
+    image = normalize(model.visual_projection(seen.pooler_output), dim=-1)
+    return image, seen.last_hidden_state[:, 1:]
 
 
 def text_features(model: CLIPModel, ids: Tensor) -> Tensor:
     """Unit text embeddings, (texts, 96)."""
-    pooled = model.text_model(input_ids=ids).pooler_output
+    words = ids != model.config.text_config.eos_token_id  # what comes after the end changes nothing
+    pooled = model.text_model(input_ids=ids[:, : int(words.sum(1).max()) + 1]).pooler_output
     return normalize(model.text_projection(pooled), dim=-1)
 
 
-class Material:
-    """Endless drawn pictures of a split, and the autoencoder's view of them."""
-
-    def __init__(self, work: Path, scorer: str, seed: int) -> None:
-        """Load the art and the autoencoder; `seed` starts another stream."""
-        self.art: Sprites = sprites(work)
-        self.words = tokenizer(work)
-        self.vae = load(work)
-        self.split = SPLITS[scorer]
-        self.rng = Random(f"material/{scorer}/{seed}")
-
-    def scenes(self, number: int) -> list[Scene]:
-        """Scenes of the scorer's split."""
-        return [sample_scene(self.rng, self.split) for _ in range(number)]
-
-    def pictures(self, scenes: list[Scene]) -> Tensor:
-        """The scenes drawn, floats in [-1, 1], (scenes, 3, 64, 64)."""
-        drawn = np.stack([np.asarray(render(scene, self.rng, self.art)) for scene in scenes])
-        return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-    @torch.no_grad()
-    def decoded(self, pictures: Tensor) -> Tensor:
-        """Return pictures as the autoencoder reconstructs them."""
-        parts = [
-            self.vae.decode(self.vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
-            for part in pictures.split(32)
-        ]
-        return torch.cat(parts)
-
-    def ids(self, scenes: list[Scene]) -> Tensor:
-        """Token ids of the scenes' captions."""
-        return tokenize(self.words, [caption(scene) for scene in scenes])
-
-
 def contrast(
-    model: CLIPModel, pictures: Tensor, ids: Tensor, wrong: Tensor, true: Tensor | None = None
+    model: CLIPModel, image: Tensor, ids: Tensor, wrong: Tensor, true: Tensor | None = None
 ) -> Tensor:
     """Symmetric InfoNCE, where each picture also meets its own hard negative captions.
 
     Args:
         model: The CLIP model.
-        pictures: (batch, 3, 64, 64) in [-1, 1].
+        image: Unit embeddings of pictures, (batch, 96).
         ids: Captions, (batch, 24).
-        wrong: Captions with one attribute changed, (batch * HARD, 24).
+        wrong: Captions with one attribute changed, as many of each picture, (batch * k, 24).
         true: Pairs that are right, (batch, batch): but for the diagonal they are left out;
             None leaves none out.
 
     Returns:
         The scalar loss.
     """
-    image = image_features(model, pictures)
     text, hard = text_features(model, torch.cat([ids, wrong])).split([len(ids), len(wrong)])
     scale = model.logit_scale.exp()
     near = torch.einsum("id,ikd->ik", image, hard.view(len(ids), -1, image.shape[-1]))
@@ -146,26 +103,3 @@ def update(model: CLIPModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> 
 def limit_scale(model: CLIPModel) -> None:
     """Keep the factor on the cosine at 50 or below."""
     model.logit_scale.clamp_(max=float(np.log(50.0)))
-
-
-def train(work: Path, scorer: str, minutes: float, seed: int) -> None:
-    """Contrastive training of one scorer for some minutes; saves `work/clip-<scorer>.pt`."""
-    path = work / f"clip-{scorer}.pt"
-    if path.exists():
-        return
-    torch.manual_seed(seed)
-    material, journal = Material(work, scorer, seed), Journal(work / f"clip-{scorer}.jsonl")
-    model = clip_model(material.words)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05, foreach=True)
-    began, step, total = time.monotonic(), 0, 60 * minutes
-    while (spent := time.monotonic() - began) < total:
-        set_rate(optimizer, RATE * cosine(spent / total, floor=0.1))
-        scenes = material.scenes(BATCH)
-        pictures = material.pictures(scenes)
-        wrong = [changed(scene, material.rng) for scene in scenes for _ in range(HARD)]
-        loss = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
-        update(model, optimizer, loss)
-        step += 1
-        if step % 50 == 0:
-            journal.write(step=step, loss=loss.item(), scale=model.logit_scale.exp().item())
-    torch.save(model.state_dict(), path)

@@ -1,28 +1,35 @@
 """Held-out figures of the scorers and of the model they score."""
 
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
-from tastemaker.nano.build.clip import Material, image_features, text_features
+from tastemaker.nano.build.art import SETS, sprites
+from tastemaker.nano.build.clip import image_features, text_features
+from tastemaker.nano.build.code import as_bytes, to_float
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
 from tastemaker.nano.build.pipeline import draw, snapshot
-from tastemaker.nano.build.scorers import comparisons, degraded, load_scorer, scores
-from tastemaker.nano.build.text import tokenize
-from tastemaker.nano.build.vae import to_tensor
-from tastemaker.nano.captions import CONCEPTS, Scene, caption, sample_scene
+from tastemaker.nano.build.scorers import degraded, load_scorer, scores
+from tastemaker.nano.build.text import tokenize, tokenizer
+from tastemaker.nano.build.vae import load, to_tensor
+from tastemaker.nano.captions import CONCEPTS, STYLES, Scene, caption, sample_scene
+from tastemaker.nano.obedience import Obedience
 
 SCORERS = ("preference", "judge")
 PROMPTS = 64
 IMAGES = 8
+SCENES = 512
 
 Floats = NDArray[np.float64]
 
@@ -56,79 +63,75 @@ def within_prompt(first: Floats, second: Floats) -> float:
 def measure(work: Path) -> dict[str, Any]:
     """All figures, on scenes of the test split; written to `work/measure.jsonl` as well."""
     journal, found = Journal(work / "measure.jsonl"), dict[str, Any]()
-    rng = Random("measure")
-    material = Material(work, "preference", 99)
+    rng, words, vae = Random("measure"), tokenizer(work), load(work)
     asked = [sample_scene(rng, "test") for _ in range(PROMPTS)]
-    captions = [caption(scene) for scene in asked]
-    repeated = [text for text in captions for _ in range(IMAGES)]
-    seeds = [9_000_000 + number for number in range(len(repeated))]
-    fakes = to_tensor(draw(snapshot(work, "100"), repeated, seeds, steps=FASTER))
-    reals = material.decoded(material.pictures(asked))
-    ids = material.ids(asked)
-    tables: list[Floats] = []
+    captions = [caption(scene) for scene in asked for _ in range(IMAGES)]
+    fakes = draw(snapshot(work, "100"), captions, list(range(len(captions))), steps=FASTER)
+    pixels, ids = to_tensor(fakes), tokenize(words, captions)
+    tables: dict[str, Floats] = {}
     for scorer in SCORERS:
         model = load_scorer(work, scorer)
-        table = scores(model, fakes, ids.repeat_interleave(IMAGES, 0)).view(PROMPTS, IMAGES)
-        real = scores(model, reals, ids)
-        tables.append(table.double().numpy())
+        tables[scorer] = scores(model, pixels, ids).view(PROMPTS, IMAGES).double().numpy()
         found[scorer] = {
-            **_accuracies(model, material, rng),
-            "real_over_generated": float((real[:, None] > table).float().mean()),
-            "mean_real": float(real.mean()),
-            "mean_generated": float(table.mean()),
-            "mean_best_of_8": float(table.max(1).values.mean()),
-            "spread_within_prompt": float(table.std(1).mean()),
-            "concept_top1_generated": _top1(model, material, fakes[::IMAGES], asked),
-            "concept_top1_real": _top1(model, material, reals, asked),
-            **_held_out_comparisons(work, scorer, model),
+            **_accuracies(model, words, vae, Random(scorer), work),
+            "concept_top1_generated": _top1(model, words, pixels[::IMAGES], asked),
+            "mean_generated": float(tables[scorer].mean()),
+            "mean_best_of_8": float(tables[scorer].max(1).mean()),
+            "spread_within_prompt": float(tables[scorer].std(1).mean()),
         }
-    found["rank_correlation"] = within_prompt(*tables)
-    found["rank_agreement_best"] = float((tables[0].argmax(1) == tables[1].argmax(1)).mean())
+    for name in ("checker", "examiner"):
+        table = Obedience(name, "all", obeyed=False)(fakes, captions)
+        tables[name] = table.view(PROMPTS, IMAGES).double().numpy()
+    found["rank_correlation"] = {
+        f"{one} and {other}": within_prompt(tables[one], tables[other])
+        for one, other in combinations(tables, 2)
+    }
     journal.write(**found)
     return found
 
 
-def _accuracies(model: CLIPModel, material: Material, rng: Random) -> dict[str, float]:
-    """Matched over mismatched captions on 512 new test scenes, easy and one attribute changed."""
-    scenes = [sample_scene(rng, "test") for _ in range(512)]
-    others = [sample_scene(rng, "test") for _ in scenes]
-    pictures = material.decoded(material.pictures(scenes))
-    image = image_features(model, pictures)
-    matched = (image * text_features(model, material.ids(scenes))).sum(-1)
-    easy = (image * text_features(model, material.ids(others))).sum(-1)
-    near = material.ids([changed(scene, rng) for scene in scenes])
-    hard = (image * text_features(model, near)).sum(-1)
-    worse = degraded(pictures, rng)
-    bad = (image_features(model, worse) * text_features(model, material.ids(scenes))).sum(-1)
-    return {
-        "matched_easy": float((matched > easy).float().mean()),
-        "matched_one_attribute": float((matched > hard).float().mean()),
-        "clean_over_degraded": float((matched > bad).float().mean()),
-    }
+def _accuracies(
+    model: CLIPModel, words: CLIPTokenizer, vae: AutoencoderKL, rng: Random, work: Path
+) -> dict[str, float]:
+    """Shares on 512 test scenes through the autoencoder; the concept also in other sets of art."""
+    found = {}
+    for styles in (STYLES, *((style,) for style in SETS if style not in STYLES)):
+        drawn = [sample_scene(rng, "test") for _ in range(SCENES)]
+        scenes = [replace(each, style=rng.choice(styles)) for each in drawn]
+        raw = to_float(as_bytes(scenes, rng, sprites(work, styles)))
+        pictures = torch.cat([vae(part).sample.clamp(-1, 1) for part in raw.split(32)])
+        if styles != STYLES:
+            unnamed = [replace(each, named=each.named - {"style"}) for each in scenes]
+            found[f"concept_top1_{styles[0]}"] = _top1(model, words, pictures, unnamed)
+            continue
+        found["concept_top1_drawn"] = _top1(model, words, pictures, scenes)
+        image = image_features(model, pictures)
+        matched = _cosines(model, words, image, scenes)
+        other = [sample_scene(rng, "test") for _ in scenes]
+        found["matched_easy"] = _over(matched, _cosines(model, words, image, other))
+        near = [changed(scene, rng) for scene in scenes]
+        found["matched_one_attribute"] = _over(matched, _cosines(model, words, image, near))
+        worse = image_features(model, degraded(pictures, rng))
+        found["clean_over_degraded"] = _over(matched, _cosines(model, words, worse, scenes))
+    return found
 
 
-def _held_out_comparisons(work: Path, scorer: str, model: CLIPModel) -> dict[str, Any]:
-    """Real over generated by snapshot, on the held-out part of the scorer's own comparisons."""
-    held = comparisons(work, scorer, Material(work, scorer, 98), held_out=True)
-    real, fake = scores(model, held.right, held.ids), scores(model, held.fake, held.ids)
-    ages = range(int(held.age.max()) + 1)
-    return {
-        "real_over_snapshot": [float((real > fake)[held.age == a].float().mean()) for a in ages],
-        "mean_of_snapshot": [float(fake[held.age == age].mean()) for age in ages],
-    }
+def _cosines(model: CLIPModel, words: CLIPTokenizer, image: Tensor, scenes: list[Scene]) -> Tensor:
+    ids = tokenize(words, [caption(scene) for scene in scenes])
+    return (image * text_features(model, ids)).sum(-1)
 
 
-def _top1(model: CLIPModel, material: Material, pictures: Tensor, asked: list[Scene]) -> float:
+def _over(first: Tensor, second: Tensor) -> float:
+    return float((first > second).float().mean())
+
+
+def _top1(model: CLIPModel, words: CLIPTokenizer, pictures: Tensor, asked: list[Scene]) -> float:
     """Return the share of pictures of one kind of object that fit its concept best, among all."""
     chosen = [number for number, scene in enumerate(asked) if not scene.relation]
     right = 0
     for number in chosen:
-        scene = asked[number]
-        options = [
-            Scene((name,), scene.count, "", scene.background, scene.size, scene.position)
-            for name in CONCEPTS
-        ]
-        texts = text_features(model, tokenize(material.words, [caption(one) for one in options]))
+        options = [replace(asked[number], concepts=(name,)) for name in CONCEPTS]
+        texts = text_features(model, tokenize(words, [caption(one) for one in options]))
         image = image_features(model, pictures[number : number + 1])
-        right += CONCEPTS[int((texts @ image[0]).argmax())] == scene.concepts[0]
+        right += CONCEPTS[int((texts @ image[0]).argmax())] == asked[number].concepts[0]
     return right / max(1, len(chosen))

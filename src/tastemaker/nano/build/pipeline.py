@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tastemaker.nano import MODEL
 from tastemaker.nano.build.text import WIDTH, text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 
@@ -74,7 +75,11 @@ def assemble(
 
 
 def snapshot(work: Path, name: str) -> StableDiffusionPipeline:
-    """The pipeline with the averaged weights of `work/snapshots/<name>.safetensors`."""
+    """The averaged weights of `work/snapshots/<name>.safetensors`; the package's without any."""
+    if not (work / "snapshots").exists():
+        pipe = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
     weights = load_file(work / "snapshots" / f"{name}.safetensors")
     words = tokenizer(work)
     channels = [len(weights[f"unet.down_blocks.{n}.resnets.0.conv1.bias"]) for n in range(3)]

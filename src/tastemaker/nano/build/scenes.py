@@ -20,6 +20,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 
 Place = tuple[float, float, float]  # x and y of the centre, side; in pixels
+Placed = tuple[str, Place]
+"""A concept and where it is."""
 
 _OFFSETS: dict[str, tuple[int, int]] = {
     "left": (-15, 0),
@@ -35,6 +37,11 @@ CORNERS = [(-15, 14), (15, 14), (0, -15)]
 
 
 def render(scene: Scene, rng: Random, sprites: Sprites) -> Image.Image:
+    """Draw a scene; see `render_placed`."""
+    return render_placed(scene, rng, sprites)[0]
+
+
+def render_placed(scene: Scene, rng: Random, sprites: Sprites) -> tuple[Image.Image, list[Placed]]:
     """Draw a scene with small random shifts of place, size, angle and background colour.
 
     Args:
@@ -43,15 +50,16 @@ def render(scene: Scene, rng: Random, sprites: Sprites) -> Image.Image:
         sprites: RGBA pictures by (style, concept), as `art.sprites` returns.
 
     Returns:
-        A 64x64 RGB picture.
+        A 64x64 RGB picture, and the place of each object.
     """
     red, green, blue = (
         max(0, min(255, channel + rng.randint(-5, 5))) for channel in COLOURS[scene.background]
     )
     canvas = Image.new("RGB", (SIDE, SIDE), (red, green, blue))
-    for concept, place in zip(_concepts(scene), _places(scene, rng), strict=True):
+    placed = list(zip(_concepts(scene), _places(scene, rng), strict=True))
+    for concept, place in placed:
         paste(canvas, sprites[scene.style, concept], place, rng.uniform(-7, 7))
-    return canvas
+    return canvas, placed
 
 
 def _concepts(scene: Scene) -> tuple[str, ...]:

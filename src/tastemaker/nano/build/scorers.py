@@ -1,33 +1,42 @@
-"""Stage `scorers`: the two CLIP models fitted to preferences, Bradley-Terry on scale * cosine."""
+"""Stage `scorers`: both CLIP models fitted to preferences, Bradley-Terry on scale * cosine.
 
-import time
-from dataclasses import dataclass
+Preferred are the caption of a picture over the same with one attribute changed, the clean picture
+over a degraded one, and the unchanged picture over, or at least not under, one with a nuisance.
+"""
+
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, softplus
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, relu, softplus
 from transformers import CLIPModel
 
-from tastemaker.nano.build.averaging import cosine, set_rate
-from tastemaker.nano.build.clip import (
-    Material,
-    clip_model,
-    contrast,
-    image_features,
-    text_features,
-    update,
-)
-from tastemaker.nano.build.generated import available, generated
+from tastemaker.nano.build.captioned_scenes import Captioned, CaptionedScenes
+from tastemaker.nano.build.clip import clip_model, contrast, image_features, text_features
+from tastemaker.nano.build.contrastive import SAVED_EVERY, SEEDS, STEPS, Trainer
+from tastemaker.nano.build.generated import BLOCK, asked, generated
 from tastemaker.nano.build.journal import Journal
 from tastemaker.nano.build.negatives import changed
-from tastemaker.nano.captions import Scene
+from tastemaker.nano.build.pipeline import GUIDANCE
+from tastemaker.nano.build.text import tokenize, tokenizer
+from tastemaker.nano.build.vae import to_pictures, to_tensor
+from tastemaker.nano.build.wear import bent
+from tastemaker.nano.captions import caption
+from tastemaker.scorers.nuisances import NUISANCES, Nuisance
 
-BATCH = 40
-RATE = 4e-4
-HELD_OUT = 0.15
+BATCH, SOME = 48, 24
+FIT_STEPS = 400
+RATE = 3e-4
+BLOCKS = 4
+WEAKER = 2.0
+# The opposites keep a scorer from learning that darker, or flatter, is better.
+CHANGES: dict[str, Nuisance | None] = {
+    **NUISANCES,
+    "one grey level less": lambda picture: picture.point(lambda value: max(value - 1, 0)),
+    "contrast / 1.1": lambda picture: picture.point(lambda v: round((v - 127.5) / 1.1 + 127.5)),
+    "guidance 2.0": None,
+}
 
 
 def scores(model: CLIPModel, pictures: Tensor, ids: Tensor) -> Tensor:
@@ -57,130 +66,125 @@ def degraded(pictures: Tensor, rng: Random) -> Tensor:
     return torch.stack(out)
 
 
-def bent(picture: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Bend a picture smoothly, by an amount in shares of half its side."""
-    ticks = torch.linspace(-1, 1, 64)
-    grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
-    coarse = amount * torch.randn((1, 2, 6, 6), generator=generator)
-    shift = interpolate(coarse, size=64, mode="bicubic")[0].permute(1, 2, 0)
-    bent: Tensor = torch.nn.functional.grid_sample(
-        picture[None], (grid + shift)[None], padding_mode="border", align_corners=False
-    )[0]
-    return bent
+class Generated:
+    """Pictures of the model, each at two scales of guidance, with right and wrong captions.
 
-
-@dataclass(frozen=True, slots=True)
-class Comparisons:
-    """Captions with four pictures each, all as the autoencoder or the model would show them.
-
-    Attributes:
-        right: Drawn art for the caption, (n, 3, 64, 64) in [-1, 1].
-        other: Drawn art with one named attribute changed.
-        fake: What a snapshot of the model drew for the caption.
-        ids: The captions, (n, 24).
-        wrong: The captions of `other`, (n, 24).
-        age: Index of the snapshot that drew `fake`, earliest first, (n,).
+    Args:
+        work: Folder of the build.
+        scorer: Key of `generated.SPLITS`.
+        blocks: How many times `BLOCK` pictures.
     """
 
-    right: Tensor
-    other: Tensor
-    fake: Tensor
-    ids: Tensor
-    wrong: Tensor
-    age: Tensor
-
-    def some(self, index: Tensor) -> "Comparisons":
-        """The comparisons at an index."""
-        parts = (self.right, self.other, self.fake, self.ids, self.wrong, self.age)
-        return Comparisons(*(part[index] for part in parts))
+    def __init__(self, work: Path, scorer: str, blocks: int) -> None:
+        words, rng = tokenizer(work), Random(f"wrong/{scorer}")
+        scenes = asked(scorer, blocks * BLOCK)
+        self.best, self.weaker = (
+            torch.from_numpy(generated(work, scorer, guidance, blocks)).permute(0, 3, 1, 2)
+            for guidance in (GUIDANCE, WEAKER)
+        )
+        self.ids = tokenize(words, [caption(scene) for scene in scenes])
+        self.wrong = tokenize(words, [caption(changed(scene, rng)) for scene in scenes])
 
 
-def comparisons(work: Path, scorer: str, material: Material, held_out: bool) -> Comparisons:
-    """All comparisons with pictures drawn for a scorer, either the fitted or the held-out part."""
-    asked: list[Scene] = []
-    fakes, ages = [], []
-    for age, (name, number) in enumerate(available(work, scorer)):
-        scenes, array = generated(work, scorer, name, number)
-        cut = round(number * (1 - HELD_OUT))
-        kept = slice(cut, number) if held_out else slice(0, cut)
-        asked += scenes[kept]
-        fakes.append(torch.from_numpy(np.ascontiguousarray(array[kept])))
-        ages += [age] * len(scenes[kept])
-    mutated = [changed(scene, material.rng) for scene in asked]
-    return Comparisons(
-        right=material.decoded(material.pictures(asked)),
-        other=material.decoded(material.pictures(mutated)),
-        fake=torch.cat(fakes).permute(0, 3, 1, 2).float() / 127.5 - 1,
-        ids=material.ids(asked),
-        wrong=material.ids(mutated),
-        age=torch.tensor(ages),
+class Balance(nn.Module):
+    """Pushes each nuisance's rate of winning down to one half, by its moving average.
+
+    With margins `m = score(changed) - score(unchanged)` the rate is `(1 + b) / 2` for the average
+    `b` of `tanh(m / mean |m|)`, and the loss `max(0, b + 0.1)` times the present mean, where `b`
+    passes no gradient: one batch alone would show its pictures' chance more than the scorer's bias.
+    """
+
+    bias: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.zeros(len(CHANGES)))
+
+    def forward(self, number: int, margins: Tensor) -> Tensor:
+        """Return the loss of one nuisance's margins, a scalar."""
+        mean = (margins / margins.detach().abs().mean().clamp(min=1e-6)).tanh().mean()
+        self.bias[number] += 0.1 * (mean.detach() - self.bias[number])
+        return relu(self.bias[number] + 0.1) * mean
+
+
+def changed_pictures(
+    name: str, drawn: Tensor, ids: Tensor, fakes: Generated, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pictures, the same with a nuisance, and their captions.
+
+    Args:
+        name: Key of `CHANGES`.
+        drawn: Scenes in [-1, 1]; not taken where the nuisance is another guidance.
+        ids: Their captions.
+        fakes: Pictures of the model.
+        index: Which of them.
+    """
+    best = fakes.best[index].float() / 127.5 - 1
+    change = CHANGES[name]
+    if change is None:
+        return best, fakes.weaker[index].float() / 127.5 - 1, fakes.ids[index]
+    pictures = to_pictures(torch.cat([best, drawn]))
+    worse = to_tensor([change(picture) for picture in pictures])
+    return to_tensor(pictures), worse, torch.cat([fakes.ids[index], ids])
+
+
+def preference_loss(
+    trainer: Trainer, batch: Captioned, fakes: Generated, balance: Balance
+) -> Tensor:
+    """Contrast, and Bradley-Terry `-log sigmoid(s_chosen - s_rejected)` over three kinds of pairs.
+
+    Each step has one nuisance, in turn, against scenes and pictures of the model.
+    """
+    model, step = trainer.model, trainer.step
+    rng, generator = Random(step), torch.Generator().manual_seed(step)
+    pictures, ids, wrong, _ = batch
+    index = torch.randperm(len(fakes.ids), generator=generator)[:SOME]
+    number = step % len(CHANGES)
+    some = slice(0, SOME // 3)
+    plain, worn, said = changed_pictures(
+        list(CHANGES)[number], pictures[some], ids[some], fakes, index
     )
-
-
-def preference_loss(model: CLIPModel, batch: Comparisons, rng: Random) -> Tensor:
-    """Bradley-Terry over five kinds of pairs, each -log sigmoid(s_chosen - s_rejected).
-
-    Matched over mismatched caption (for real and, weakly, for generated pictures), matched over
-    mismatched picture, real over generated, clean over degraded, later over earlier snapshot.
-    """
-    size = len(batch.ids)
-    bad = degraded(batch.right[: size // 2], rng)
-    images = image_features(model, torch.cat([batch.right, batch.other, batch.fake, bad]))
-    right, other, fake, worse = images.split([size, size, size, size // 2])
-    texts, wrong = text_features(model, torch.cat([batch.ids, batch.wrong])).chunk(2)
+    bad = degraded(pictures[: SOME // 2], rng)
+    image = image_features(model, torch.cat([pictures, bad, plain, worn]))
+    clean, bad, plain, worn = image.split([len(pictures), len(bad), len(plain), len(worn)])
     scale = model.logit_scale.exp()
-
-    def score(image: Tensor, text: Tensor) -> Tensor:
-        return scale * (image * text).sum(-1)
-
-    matched = score(right, texts)
-    drawn = score(fake, texts)
-    older = batch.age[:, None] < batch.age[None, :]
-    order = softplus(drawn[:, None] - drawn[None, :])[older]
+    texts, others = text_features(model, torch.cat([said, fakes.wrong[index]])).split(
+        [len(said), SOME]
+    )
+    kept = text_features(model, ids[: len(bad)])
+    right = scale * (plain * texts).sum(-1)
     return (
-        softplus(score(right, wrong) - matched).mean()
-        + softplus(score(other, texts) - matched).mean()
-        + 0.3 * softplus(score(fake, wrong) - drawn).mean()
-        + softplus(drawn - matched).mean()
-        + 0.5 * softplus(score(worse, texts[: size // 2]) - matched[: size // 2]).mean()
-        + 0.3 * (order.mean() if order.numel() else 0.0)
+        contrast(model, clean, ids, wrong)
+        + 0.3 * softplus(scale * (plain[:SOME] * others).sum(-1) - right[:SOME]).mean()
+        + 0.5 * softplus(scale * ((bad - clean[: len(bad)]) * kept).sum(-1)).mean()
+        + 2.0 * balance(number, scale * (worn * texts).sum(-1) - right)
     )
 
 
-def fit(work: Path, scorer: str, minutes: float, seed: int) -> None:
-    """Fit one scorer for some minutes, starting from its contrastive model.
-
-    A share of contrast stays in the loss, so that captions stay distinguishable.
-    """
+def fit(work: Path, scorer: str) -> None:
+    """Fit one scorer from its contrastive model; writes `work/scorer-<scorer>.pt`."""
     path = work / f"scorer-{scorer}.pt"
     if path.exists():
         return
-    torch.manual_seed(seed)
-    material = Material(work, scorer, seed + 1)
-    pool = comparisons(work, scorer, material, held_out=False)
-    journal = Journal(work / f"scorer-{scorer}.jsonl")
-    model = clip_model(material.words)
+    torch.manual_seed(10 + SEEDS[scorer])
+    model = clip_model(tokenizer(work))
     model.load_state_dict(torch.load(work / f"clip-{scorer}.pt", weights_only=True))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05, foreach=True)
-    began, step, total = time.monotonic(), 0, 60 * minutes
-    while (spent := time.monotonic() - began) < total:
-        set_rate(optimizer, RATE * cosine(spent / total))
-        index = torch.randint(len(pool.ids), (BATCH,))
-        preference = preference_loss(model, pool.some(index), material.rng)
-        scenes = material.scenes(BATCH)
-        wrong = [changed(scene, material.rng) for scene in scenes for _ in range(2)]
-        pictures = material.pictures(scenes)
-        kept = contrast(model, pictures, material.ids(scenes), material.ids(wrong))
-        update(model, optimizer, preference + 0.5 * kept)
-        step += 1
-        if step % 25 == 0:
-            journal.write(step=step, preference=preference.item(), contrast=kept.item())
-    torch.save(model.state_dict(), path)
+    balance, journal = Balance(), Journal(work / f"scorer-{scorer}.jsonl")
+    trainer = Trainer(work / f"scorer-{scorer}-training.pt", model, RATE, balance=balance)
+    batches, fakes = CaptionedScenes(work, scorer, BATCH), Generated(work, scorer, BLOCKS)
+    while trainer.step < FIT_STEPS:
+        loss = preference_loss(trainer, batches[STEPS + trainer.step], fakes, balance)
+        trainer.update(loss, FIT_STEPS)
+        if trainer.step % 25 == 0:
+            journal.write(step=trainer.step, loss=loss.item(), bias=balance.bias.tolist())
+        if trainer.step % SAVED_EVERY == 0 or trainer.step == FIT_STEPS:
+            trainer.save()
+    trainer.finish(path)
 
 
 def load_scorer(work: Path, scorer: str) -> CLIPModel:
     """A fitted scorer, for inference."""
-    model = clip_model(Material(work, scorer, 0).words)
+    model = clip_model(tokenizer(work))
     model.load_state_dict(torch.load(work / f"scorer-{scorer}.pt", weights_only=True))
     model.requires_grad_(False)
     return model.eval()
