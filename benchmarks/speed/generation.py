@@ -25,8 +25,9 @@ from PIL import Image
 from tastemaker.backbones import load_backbone
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.datasets.prompts.sources import load_prompts
+from tastemaker.sampling.loading import load_policy
 from tastemaker.sampling.plans import plan
-from tastemaker.sampling.sampler import PoolSampler, from_noise, load_policy
+from tastemaker.sampling.sampler import PoolSampler, from_noise
 
 PROMPTS, DRAWS, GUIDANCE = 16, 4, 2.5
 WAYS = {

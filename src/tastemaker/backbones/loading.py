@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tastemaker.backbones.lora.layers import read_layers, summed
-from tastemaker.backbones.lora.weights import attach_lora, fuse_layers
+from tastemaker.backbones.lora.weights import Replaced, attach_lora, fuse_layers
 from tastemaker.backbones.parts import check_parts, variant_of
 from tastemaker.backbones.places import (
     FAMILIES,
@@ -21,6 +21,7 @@ from tastemaker.backbones.places import (
     index_of,
     read_part,
     resolve,
+    root_of,
 )
 from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.backbones.textual_inversion import load_token
@@ -57,21 +58,38 @@ def load_backbone(
     Raises:
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
-    folders, base = adapter_chain(model)
-    backbone: Backbone = _load_pipeline(base, device, dtype)
+    backbone: Backbone = _load_pipeline(root_of(model), device, dtype)
+    add_adapters(backbone, model, fused=fused)
+    if scheduler:
+        set_scheduler(backbone, scheduler)
+    return backbone
+
+
+def add_adapters(
+    backbone: Backbone, model: str, *, fused: bool = False, replaced: Replaced | None = None
+) -> None:
+    """Put the LoRAs and learned words of a model on its loaded base.
+
+    Args:
+        backbone: The base; gets the model's name.
+        model: As of `load_backbone`.
+        fused: Add the newest LoRA to the weights too.
+        replaced: Gets the values of weights before LoRAs were added to them.
+
+    Raises:
+        TastemakerError: An adapter does not fit.
+    """
+    folders, _ = adapter_chain(model)
     loras = [folder for folder in folders if (folder / LORA_FILE).is_file()]
     top = loras.pop() if loras and loras[-1] == folders[-1] and not fused else None
     # Added up before they are rounded to the weights' precision.
-    fuse_layers(backbone, summed(read_layers(folder / LORA_FILE) for folder in loras))
+    fuse_layers(backbone, summed(read_layers(folder / LORA_FILE) for folder in loras), replaced)
     for folder in folders:
         if (folder / TOKEN_FILE).is_file():
             load_token(backbone, folder)
     if top is not None:
         attach_lora(backbone, top)
     backbone.name = model
-    if scheduler:
-        set_scheduler(backbone, scheduler)
-    return backbone
 
 
 def wrap_pipeline(pipeline: Any) -> Backbone:

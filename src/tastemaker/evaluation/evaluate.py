@@ -41,7 +41,7 @@ from tastemaker.storage.pool import Pool
 from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
 
 if TYPE_CHECKING:
-    from tastemaker.backbones import Backbone
+    from tastemaker.sampling.loading import PolicyLoader
 
 SHARD_SIZE = 256
 
@@ -94,10 +94,12 @@ def evaluate(
     if from_main_process(lambda: up_to_date(report, config, artifacts, **keyed)):
         return report
 
+    loader = cache(_policy_loader)
     pools = {
-        name: _draw(drawn[name], model, prompts, artifacts[name], look)
+        name: _draw(drawn[name], model, prompts, artifacts[name], look, loader)
         for name, model in judged.items()
     }
+    del loader  # scorers take its memory
     score_pools(list(pools.values()), config.scorers, device=config.device, dtype=SCORES_DTYPE)
     scales = {name: at.guidance_scale for name, at in drawn.items()}
     scores = score_table(pools, [scorer.column for scorer in config.scorers], scales)
@@ -172,23 +174,25 @@ def _search(
         return {}
     prompts = load_prompts(search.prompts)
     pools: Searched = {}
+    loader = cache(_policy_loader)
     for name, model in judged.items():
-        load, pools[name] = cache(partial(_load, _drawn(config, name), model)), {}
+        pools[name] = {}
         for scale, at in options_at(config, search).items():
             at = _drawn(at, name)
             artifact = _artifact(at, name, model, prompts, folder)
             place = replace(artifact, folder=folder / f"{name}-{scale}-{artifact.key}")
-            pools[name][scale] = _draw(at, model, prompts, place, look, load)
+            pools[name][scale] = _draw(at, model, prompts, place, look, loader)
+    del loader  # scorers take its memory
     every = [pool for at in pools.values() for pool in at.values()]
     by = [scorer for scorer in config.scorers if scorer.column == search.scorer]
     score_pools(every, by, device=config.device, dtype=SCORES_DTYPE)
     return pools
 
 
-def _load(config: EvaluateConfig, model: str) -> Backbone:
-    from tastemaker.sampling.sampler import load_policy
+def _policy_loader() -> PolicyLoader:
+    from tastemaker.sampling.loading import PolicyLoader
 
-    return load_policy(config, model)
+    return PolicyLoader()
 
 
 def _drawn(
@@ -218,7 +222,7 @@ def _draw(
     prompts: list[str],
     artifact: Artifact,
     look: Callable[[], object],
-    load: Callable[[], Backbone] | None = None,
+    loader: Callable[[], PolicyLoader],
 ) -> Pool:
     pool = Pool(artifact.folder)
     with artifact.claimed(look) as unfinished:
@@ -233,7 +237,7 @@ def _draw(
                 pool.folder,
                 keep_latents=False,
                 shard_size=SHARD_SIZE,
-                load=load,
+                loader=loader(),
             )
             pool.require(len(images))
             artifact.finish(prompts=len(prompts), candidates=len(images))

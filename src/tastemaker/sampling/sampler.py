@@ -11,15 +11,12 @@ from tqdm import tqdm
 
 from tastemaker.backbones.autoencoder import to_images
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.compilation import compile_blocks
 from tastemaker.backbones.conditioning import select, stack
-from tastemaker.backbones.loading import load_backbone
-from tastemaker.backbones.lora.switches import switch_policy
-from tastemaker.backbones.lora.weights import fuse_policy
 from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.hardware import processes
+from tastemaker.sampling.loading import PolicyLoader, load_policy
 from tastemaker.sampling.plans import Item, Plan
 from tastemaker.storage.candidates import candidates_made, write_candidates
 from tastemaker.storage.files import config_key
@@ -64,7 +61,7 @@ def sample_pool(
     keep_latents: bool,
     shard_size: int,
     draw: Draw | None = None,
-    load: Callable[[], Backbone] | None = None,
+    loader: PolicyLoader | None = None,
 ) -> None:
     """Sample what is missing of a pool.
 
@@ -79,7 +76,7 @@ def sample_pool(
         keep_latents: Store final latents beside the pictures.
         shard_size: Candidates per shard.
         draw: Function from items to latents; None samples from noise.
-        load: Function that returns the model, for several pools of it; None loads it.
+        loader: Of the models of several pools; None loads this one alone.
 
     Raises:
         TastemakerError: The model cannot be loaded, or the disk is full.
@@ -90,7 +87,7 @@ def sample_pool(
     mine = [index for index in own if not pool.shard(index).is_file()]
     if mine:
         number = sum(min(shard_size, len(plan) - index * shard_size) for index in mine)
-        backbone = load() if load else load_policy(config, model)
+        backbone = (loader or load_policy)(config, model)
         sampler = PoolSampler(config, backbone, keep_latents, draw or from_noise(config))
         with tqdm(total=number, desc=f"generate {folder.name}", unit="images") as bar:
             for index in mine:
@@ -121,29 +118,12 @@ def from_noise(config: SamplingConfig) -> Draw:
     return draw
 
 
-def load_policy(config: SamplingConfig, model: str) -> Backbone:
-    """Load a model for drawing: its LoRA as configured, added to the weights where that is exact.
-
-    Args:
-        config: Sampling options.
-        model: Name, hub id or folder.
-    """
-    backbone = load_backbone(
-        model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
-    )
-    switch_policy(backbone, config.adapter)
-    fuse_policy(backbone)
-    if config.torch_compile:
-        compile_blocks(backbone.denoiser)
-    return backbone
-
-
 class PoolSampler:
     """A loaded model that samples batches of items as rows of a pool, one shard's after another's.
 
     Args:
         config: Sampling options.
-        backbone: The model, from `load_policy`.
+        backbone: The model, from `load_policy` or a `PolicyLoader`.
         keep_latents: Store final latents beside the pictures.
         draw: Function from items to latents.
     """

@@ -114,12 +114,19 @@ def _adapted_by(backbone: Backbone, adapter: str) -> dict[str, torch.nn.Module]:
     return {name: each for name, each in parts.items() if has_adapter(each, adapter)}
 
 
-def fuse_layers(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
+Replaced = dict[torch.nn.Parameter, torch.Tensor]
+"""Weights that a LoRA was added to, and their values before."""
+
+
+def fuse_layers(
+    backbone: Backbone, layers: Mapping[str, Layer], replaced: Replaced | None = None
+) -> None:
     """Add updates of LoRAs to a model's weights, in float32 and rounded once.
 
     Args:
         backbone: The model.
         layers: By part and module, as `layers.read_layers` and `layers.summed` return them.
+        replaced: Gets the weights' values before.
 
     Raises:
         TastemakerError: They do not fit.
@@ -130,7 +137,7 @@ def fuse_layers(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
                 f"a LoRA below adapts {part}, which no LoRA may on {backbone.name}, a"
                 f" {type(backbone.pipeline).__name__}. Take the base that it belongs to."
             )
-        fuse(getattr(backbone.pipeline, part), part_of(layers, part))
+        fuse(getattr(backbone.pipeline, part), part_of(layers, part), replaced)
 
 
 def fuse_attached(backbone: Backbone) -> None:
@@ -142,17 +149,36 @@ def fuse_attached(backbone: Backbone) -> None:
         backbone.attached = None
 
 
-def fuse_policy(backbone: Backbone) -> None:
+def fuse_policy(backbone: Backbone, replaced: Replaced | None = None) -> None:
     """Add the denoiser's LoRA, as it acts, to weights in float32: sampling without adapters.
 
     In half precision it stays beside the weights, where a sum is rounded to them most of a small
     update would be lost. So do those of text encoders, which act once per prompt.
+
+    Args:
+        backbone: The model.
+        replaced: Gets the weights' values before.
     """
     denoiser = backbone.denoiser
     if has_adapter(denoiser) and denoiser.dtype == torch.float32:
         layers = dict(adapter_layers(denoiser, POLICY))
         denoiser.unload_lora()
-        fuse(denoiser, layers)
+        fuse(denoiser, layers, replaced)
+
+
+def remove_loras(backbone: Backbone, replaced: Replaced) -> None:
+    """Take a model's LoRAs off: what is left is the base, bit for bit.
+
+    Args:
+        backbone: The model.
+        replaced: The weights that LoRAs were added to, and their values before; is emptied.
+    """
+    backbone.pipeline.unload_lora_weights()
+    with torch.no_grad():
+        for weight, value in replaced.items():
+            weight.copy_(value)
+    replaced.clear()
+    backbone.attached = backbone.text_range = None
 
 
 def load_lora(module: Any, adapter: str, layers: Mapping[str, Layer], folder: Path) -> None:
@@ -206,7 +232,9 @@ def adapter_layers(network: torch.nn.Module, adapter: str) -> Iterator[tuple[str
             yield prefix + path, Layer(down, up, each.scaling[adapter] * len(down))
 
 
-def fuse(network: torch.nn.Module, layers: Mapping[str, Layer]) -> None:
+def fuse(
+    network: torch.nn.Module, layers: Mapping[str, Layer], replaced: Replaced | None = None
+) -> None:
     """Add updates to weights: `W + alpha / rank * up @ down` in float32, rounded once.
 
     In half precision the factors, their product and the sum would each be rounded. LoRAs on one
@@ -215,6 +243,7 @@ def fuse(network: torch.nn.Module, layers: Mapping[str, Layer]) -> None:
     Args:
         network: In any precision, on any device.
         layers: By path.
+        replaced: Gets the weights' values before; where it has them, they stay.
 
     Raises:
         TastemakerError: A layer is none of the network's, or has another shape.
@@ -239,6 +268,8 @@ def fuse(network: torch.nn.Module, layers: Mapping[str, Layer]) -> None:
                 each.to(weight.device).float().flatten(1) for each in (layer.up, layer.down)
             )
             update = (layer.scale * (up @ down)).view_as(weight)
+            if replaced is not None:
+                replaced.setdefault(weight, weight.clone())
             weight.copy_(weight.float() + update)
 
 
