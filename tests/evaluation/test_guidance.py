@@ -58,6 +58,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return given, run
 
 
+EXAMINED = {"name": "nano_examiner", "obeyed": True}
+
+
 def search_pools(run: RunDir, model: str) -> list[Pool]:
     return [Pool(folder) for folder in sorted((run.evaluation / "guidance").glob(f"{model}-*"))]
 
@@ -151,7 +154,10 @@ def test_edge_of_the_grid_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"guidance_search": {"scorer": "nano_judge"}}, "'nano_judge' is the judge 'nano_judge'"),
+        (
+            {"guidance_search": {"scorer": "nano_judge"}},
+            "'nano_judge' is of the network that judges, 'nano_judge'",
+        ),
         ({"guidance_search": {"scorer": "sharpnes"}}, "Did you mean sharpness"),
         ({"guidance_search": {"guidance_scales": [2.0]}}, "at least 2 items"),
         ({"guidance_search": {"guidance_scales": []}}, "at least 2 items"),
@@ -159,7 +165,15 @@ def test_edge_of_the_grid_by_hand() -> None:
         ({"judge": None}, "name the judge"),
         (
             {"scorers": ["sharpness", {"name": "sharpness", "label": "other"}], "judge": "other"},
-            "'sharpness' is the judge 'other'",
+            "'sharpness' is of the network that judges, 'other'",
+        ),
+        (
+            {
+                "scorers": ["nano_examiner", {**EXAMINED, "label": "obeyed"}],
+                "judge": "obeyed",
+                "guidance_search": {"scorer": "nano_examiner"},
+            },
+            "'nano_examiner' is of the network that judges, 'obeyed'",
         ),
         ({"num_images": 1}, "diversity needs num_images of 2 or more"),
         ({"features": []}, "diversity needs features"),

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tastemaker.core import registry
 from tastemaker.core.errors import TastemakerError, nearest
-from tastemaker.core.values import Name, checked_name
+from tastemaker.core.values import Name, Weights, checked_name
 
 
 class Choice(BaseModel):
@@ -58,9 +58,11 @@ class ScorerChoice(Choice):
         return self.label or self.name
 
     @property
-    def identity(self) -> tuple[str, dict[str, Any]]:
-        """Name and options without the label: equal ones are one scorer."""
-        return self.name, self.options
+    def network(self) -> tuple[str, dict[str, Any]]:
+        """Name and weights: equal ones are one network, under whatever label and options."""
+        fields = scorer_table(self.name).schema(self.name).model_fields
+        marked = [key for key, field in fields.items() if Weights() in field.metadata]
+        return self.name, {key: self.options[key] for key in marked}
 
     @property
     def members(self) -> tuple[str, ...]:

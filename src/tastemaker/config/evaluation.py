@@ -88,7 +88,7 @@ class EvaluateConfig(SamplingConfig):
     def _judge_does_not_search(self) -> EvaluateConfig:
         if self.guidance_search is None:
             return self
-        by = {scorer.column: scorer.identity for scorer in self.scorers}
+        by = {scorer.column: scorer.network for scorer in self.scorers}
         searched = self.guidance_search.scorer
         if searched not in by:
             raise ValueError(
@@ -98,8 +98,8 @@ class EvaluateConfig(SamplingConfig):
             raise ValueError("guidance_search: name the judge, a scorer that does not search")
         if by[self.judge] == by[searched]:
             raise ValueError(
-                f"guidance_search.scorer: {searched!r} is the judge {self.judge!r}; search by"
-                " another scorer"
+                f"guidance_search.scorer: {searched!r} is of the network that judges,"
+                f" {self.judge!r}; search by another scorer"
             )
         return self
 

@@ -89,6 +89,19 @@ class Names:
     ]
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Marks an option that names weights: `Annotated[str, Weights(), Field(...)]`.
+
+    `tastemaker doctor` reports whether they are present.
+
+    Attributes:
+        tokenizer: True where only a tokenizer is read from there.
+    """
+
+    tokenizer: bool = False
+
+
 class Options(BaseModel):
     """Base of sections and of registered entries' options.
 

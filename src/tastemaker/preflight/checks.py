@@ -23,7 +23,7 @@ from tastemaker.config.sections import (
 )
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.registry import CAPTIONED, COMPARISONS, PROMPTS
-from tastemaker.core.values import Names
+from tastemaker.core.values import Names, Weights
 from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
@@ -136,7 +136,7 @@ def _at(path: str, looks: Callable[..., None], *arguments: Any) -> None:
 
 def _look_for(mark: Any, value: Any, looks: Looks) -> None:
     """Look for the value of one option, by its mark."""
-    from tastemaker.scorers.base import Needs, Subject, Weights
+    from tastemaker.scorers.base import Needs, Subject
 
     if isinstance(mark, Names):
         if mark.what in looks and (mark.what != "words" or isinstance(value, str)):

@@ -17,7 +17,7 @@ def training_scorers(config: RunConfig) -> list[str]:
 
     Returns:
         Columns of scores, with the members of ensembles, and the columns of the evaluation by the
-        same scorers under another label.
+        same networks under another label or other options.
     """
     score = getattr(config, "score", None)
     made = {each.column: each for each in score.scorers} if isinstance(score, ScoreConfig) else {}
@@ -27,8 +27,8 @@ def training_scorers(config: RunConfig) -> list[str]:
     learned = dict.fromkeys(named or made)
     for name in list(learned):
         learned |= dict.fromkeys(_members(name, made))
-    known = [made[name].identity for name in learned if name in made]
-    same = [each.column for each in config.evaluate.scorers if each.identity in known]
+    known = [made[name].network for name in learned if name in made]
+    same = [each.column for each in config.evaluate.scorers if each.network in known]
     return list(learned | dict.fromkeys(same))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hub import hub_errors
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import Needs, Weights
+from tastemaker.core.values import Weights
+from tastemaker.scorers.base import Needs
 from tastemaker.scorers.checkpoints import hub_place, is_file
 
 WEIGHTS = (

@@ -52,19 +52,6 @@ class PixelScorer(Scorer, Protocol):
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Marks an option that names weights: `Annotated[str, Weights(), Field(...)]`.
-
-    `tastemaker doctor` reports whether they are present.
-
-    Attributes:
-        tokenizer: True where only a tokenizer is read from there.
-    """
-
-    tokenizer: bool = False
-
-
-@dataclass(frozen=True)
 class Subject:
     """Marks an option that names a folder of photographs, or a registered subject."""
 

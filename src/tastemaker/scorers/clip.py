@@ -14,7 +14,7 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hub import offline_if_unreachable
 from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import Weights
+from tastemaker.core.values import Weights
 from tastemaker.scorers.pixels import prepared, processed
 from tastemaker.scorers.shared_embeddings import embedded
 

@@ -13,8 +13,9 @@ from pydantic import Field
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.lazy_torch import F, no_grad, torch
 from tastemaker.core.registry import SCORERS
+from tastemaker.core.values import Weights
 from tastemaker.datasets.subjects import photographs
-from tastemaker.scorers.base import Needs, Subject, Weights
+from tastemaker.scorers.base import Needs, Subject
 from tastemaker.scorers.embedding import Encoder
 from tastemaker.scorers.encoders import image_encoder
 from tastemaker.scorers.likeness import Likeness

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import Weights
+from tastemaker.core.values import Weights
 from tastemaker.scorers.checkpoints import read_weights
 from tastemaker.scorers.clip import load_tokenizer
 from tastemaker.scorers.pixels import prepared, processed

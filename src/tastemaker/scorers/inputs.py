@@ -8,8 +8,8 @@ from typing import Any
 from tastemaker.config.choices import ScorerChoice, scorer_table
 from tastemaker.core.content_hash import file_content, weights_content
 from tastemaker.core.registry import SCORERS
-from tastemaker.datasets.subjects import photograph_files
-from tastemaker.scorers.base import Subject, Weights
+from tastemaker.core.values import Weights
+from tastemaker.scorers.base import Subject
 from tastemaker.scorers.checkpoints import hub_place, is_file
 from tastemaker.storage.artifact import Artifact, finished_key
 
@@ -33,6 +33,8 @@ def scorer_inputs(choice: ScorerChoice) -> dict[str, Any]:
         if not isinstance(name, str):
             continue
         if any(isinstance(mark, Subject) for mark in field.metadata):
+            from tastemaker.datasets.subjects import photograph_files  # opens pictures
+
             found[option] = {file.name: file_content(file) for file in photograph_files(name)}
         elif any(isinstance(mark, Weights) for mark in field.metadata) and name not in SCORERS:
             place = hub_place(name) if is_file(name) else None

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import Weights
+from tastemaker.core.values import Weights
 from tastemaker.scorers.checkpoints import is_file, read_weights
 from tastemaker.scorers.clip import ClipForm, ClipScorer, clip_network, load_tokenizer
 from tastemaker.scorers.open_clip import clip_model

@@ -12,7 +12,7 @@ from pydantic import Field
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.lazy_torch import torch
 from tastemaker.core.registry import SCORERS
-from tastemaker.scorers.base import Weights
+from tastemaker.core.values import Weights
 from tastemaker.scorers.clip import ClipScorer
 from tastemaker.scorers.embedding import EmbeddingScorer
 

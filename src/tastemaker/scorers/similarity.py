@@ -13,8 +13,9 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.lazy_torch import no_grad, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.templates import takes_an
+from tastemaker.core.values import Weights
 from tastemaker.datasets.subjects import photographs
-from tastemaker.scorers.base import Subject, Weights
+from tastemaker.scorers.base import Subject
 from tastemaker.scorers.encoders import clip_scorer, image_encoder
 from tastemaker.scorers.likeness import Likeness
 
