@@ -12,7 +12,6 @@ into step.json and step.md beside this file.
 
 import argparse
 import contextlib
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from diffusers import DiffusionPipeline
 from models import FAMILIES
 from plain import BETA, CLIP, RATE, PlainTraining
-from rows import add_row
+from rows import add_measured, comparison_parser
 
 from tastemaker.backbones.loading import resolve
 from tastemaker.config.training import TrainConfig
@@ -33,7 +32,6 @@ from tastemaker.profiling.yardsticks import Floor
 from tastemaker.storage.images import to_pixels
 from tastemaker.training.preference.trainer import PreferenceTrainer
 
-HERE = Path(__file__).parent
 EQUAL_STEPS, TOLERANCE = 4, 1e-5
 ROWS: dict[str, dict[str, Any]] = {"live": {}, "cached": {"reference_draws": 2}}
 """Options of our steps by their reference."""
@@ -166,21 +164,12 @@ def as_table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare, and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=("nano", "portraits", "sd15", "tiny"), required=True)
+    parser = comparison_parser(__doc__, ("nano", "portraits", "sd15", "tiny"), 7)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--pixels", type=int, help="side of the pictures; default: the model's")
-    parser.add_argument("--batch", type=int, default=16, help="pairs per step")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=HERE, help="folder of step.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        row = measure(options, Path(folder))
-    name = f"{options.model}, {options.dtype}"
-    add_row(options.output / "step.json", name, row, as_table)
+    add_measured(options, "step.json", f"{options.model}, {options.dtype}", measure, as_table)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from models import FAMILIES
 from plain import BETA, CLIP, RATE
-from rows import add_row
+from rows import add_measured, comparison_parser
 
 from tastemaker.backbones.loading import resolve
 from tastemaker.core.hardware import environment
@@ -168,21 +167,13 @@ def as_table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Time both, and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=("nano", "portraits", "tiny"), required=True)
+    parser = comparison_parser(__doc__, ("nano", "portraits", "tiny"), 3)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=16, help="pairs per step")
     parser.add_argument("--reference", choices=REFERENCES, default="live", help="of ours")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=HERE, help="folder of whole.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        row = measure(options, Path(folder))
     cached = ", reference cached" * (options.reference == "cached")
     name = f"{options.model}, {options.steps} steps{cached}"
-    add_row(options.output / "whole.json", name, row, as_table)
+    add_measured(options, "whole.json", name, measure, as_table)
 
 
 if __name__ == "__main__":
