@@ -136,7 +136,7 @@ def to_yaml(data: Any, **style: Any) -> str:
     """
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, **style)
     # PyYAML writes some control characters raw that it reads back as line ends.
-    same = yaml.safe_load(text) == data
+    same = text.replace("\n", "").isprintable() or yaml.safe_load(text) == data
     return text if same else yaml.safe_dump(data, sort_keys=False, allow_unicode=False, **style)
 
 

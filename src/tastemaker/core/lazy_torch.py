@@ -1,6 +1,6 @@
-"""torch, imported when something of it is used.
+"""torch and numpy, imported when something of them is used.
 
-For modules that register options, which are read where there may be nothing to compute:
+For modules that are imported where there may be nothing to compute, to read options for instance:
 
     from tastemaker.core.lazy_torch import torch
 """
@@ -27,13 +27,15 @@ class _Module:
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch as torch
     import torch.nn.functional as F
 else:
+    np = _Module("numpy")
     torch = _Module("torch")
     F = _Module("torch.nn.functional")
 
-__all__ = ["F", "no_grad", "torch"]
+__all__ = ["F", "no_grad", "np", "torch"]
 
 
 def no_grad(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

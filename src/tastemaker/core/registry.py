@@ -122,21 +122,7 @@ class Table:
 
     def schema(self, name: str) -> type[BaseModel]:
         """Return the options of an entry as a pydantic model, read from its signature."""
-        entry = self.entry(name)
-        target = entry.__init__ if inspect.isclass(entry) else entry
-        # Only options are evaluated: a return type may name what is imported for checking alone.
-        scope = getattr(target, "__globals__", {})
-        fields: dict[str, Any] = {
-            parameter.name: (
-                Any
-                if parameter.annotation is parameter.empty
-                else _evaluated(parameter.annotation, scope),
-                ... if parameter.default is parameter.empty else parameter.default,
-            )
-            for parameter in inspect.signature(target).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
-        return create_model(f"{name} options", __base__=Options, **fields)
+        return _options_of(name, self.entry(name))
 
     def validate(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """Check options against the entry's signature and fill in its defaults.
@@ -203,6 +189,24 @@ class Table:
 
 def _origin(entry: Callable[..., Any]) -> tuple[str, str]:
     return entry.__module__, entry.__qualname__
+
+
+@functools.cache
+def _options_of(name: str, entry: Callable[..., Any]) -> type[BaseModel]:
+    target = entry.__init__ if inspect.isclass(entry) else entry
+    # Only options are evaluated: a return type may name what is imported for checking alone.
+    scope = getattr(target, "__globals__", {})
+    fields: dict[str, Any] = {
+        parameter.name: (
+            Any
+            if parameter.annotation is parameter.empty
+            else _evaluated(parameter.annotation, scope),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(f"{name} options", __base__=Options, **fields)
 
 
 def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:

@@ -11,16 +11,18 @@ Its option `of` names the members, a list or a mapping.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from tastemaker.core.lazy_torch import np
 from tastemaker.core.registry import ENSEMBLES
 
-Scores = NDArray[np.float64]
-Groups = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Scores: TypeAlias = "NDArray[np.float64]"
+Groups: TypeAlias = "NDArray[np.int64]"
 
 Members = Annotated[
     tuple[str, ...], Field(min_length=1, description="Columns, before this one in the list.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from tastemaker.core.lazy_torch import F, torch
+from tastemaker.core.lazy_torch import F, np, torch
 
 LONGEST = 16
 """Longer side of a picture that is cropped after scaling, in shorter sides."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.lazy_torch import torch
+from tastemaker.core.lazy_torch import np, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.values import Weights
 from tastemaker.scorers.clip import ClipScorer

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tastemaker.core.lazy_torch import np
 from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 

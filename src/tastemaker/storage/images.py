@@ -8,10 +8,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import np
 
 if TYPE_CHECKING:
     import torch

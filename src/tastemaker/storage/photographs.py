@@ -7,11 +7,11 @@ import io
 import warnings
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from tastemaker.config.datasets import MAX_PIXELS
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.lazy_torch import np
 from tastemaker.storage.images import read_image
 
 FIRST_FRAME = "with several frames or pages, of which the first is taken"

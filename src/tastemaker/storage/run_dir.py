@@ -11,6 +11,7 @@ from typing import Any
 from tastemaker.core.content_hash import files_below
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import from_main_process, is_main_process
+from tastemaker.core.reading import read_text
 from tastemaker.core.values import MACHINE
 from tastemaker.core.yaml_reading import parse_yaml, read_yaml
 from tastemaker.storage.artifact import first_difference, results
@@ -161,9 +162,8 @@ class RunDir:
             TastemakerError: The folder is of another recipe, or not a run's.
         """
         if self.config.is_file():
-            old, new = self._configurations(config)
-            if old != new:
-                self._put_all_aside(old, new)
+            if not self._is_of(config):
+                self._put_all_aside(*self._configurations(config))
                 write_text(self.config, config)
         elif self.folder.is_dir() and any(files_below(self.folder)):
             raise TastemakerError(
@@ -177,8 +177,12 @@ class RunDir:
 
     def finished_with(self, config: str) -> bool:
         """Return whether a run of this configuration, as YAML text, came to its end here."""
-        if not (self.config.is_file() and self.report_html.is_file()):
-            return False
+        return self.config.is_file() and self.report_html.is_file() and self._is_of(config)
+
+    def _is_of(self, config: str) -> bool:
+        """True where the folder is of a configuration; equal texts need no parsing."""
+        if read_text(self.config) == config:
+            return True
         old, new = self._configurations(config)
         return bool(old == new)
 
