@@ -85,10 +85,6 @@ def test_tables_are_those_of_the_committed_results() -> None:
     for name in ("table", "search"):
         text = (BENCHMARKS / "hg_dpo" / f"{name}.md").read_text(encoding="utf-8")
         assert getattr(tables, f"_{name}")(results) == text
-    results = json.loads((BENCHMARKS / "dreambooth_dpo" / "results.json").read_text("utf-8"))
-    drawings = load(BENCHMARKS / "dreambooth_dpo" / "drawings.py")
-    text = (BENCHMARKS / "dreambooth_dpo" / "table.md").read_text(encoding="utf-8")
-    assert drawings._table(results["rows"], results["before"]) == text
 
 
 def credit_cells(

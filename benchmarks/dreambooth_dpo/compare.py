@@ -1,170 +1,262 @@
-"""DreamBoothDPO's comparison on the embedded model: pair rules, images a prompt, steps.
+"""DreamBoothDPO's comparison on the embedded model: pair rules, rounds, and what costs nothing.
 
     python benchmarks/dreambooth_dpo/compare.py --output runs/dreambooth_dpo
+    python benchmarks/dreambooth_dpo/tables.py
 
-Resumable: killed and started again it goes on. Writes results.json, table.md, characters.md,
-agreement.md, plane.png, clouds.png and faces.png beside this file. With `--subjects` it works on
-some characters alone and writes no results, so that several processes can share the work.
+The first command trains, draws and scores, resumable at any kill, main rows of every subject first;
+with `--collect` it only gathers what is there. Either way it writes scores.parquet and costs.json
+beside this file, of which the second makes every printed table.
 
-Four characters in a style of drawing that the base was never taught, five pictures each, large and
-on five backgrounds. For each character and each of two seeds (one for side rows): personalise once,
-draw candidates for 48 prompts, choose pairs by every rule of `rules.py`, train with the same
-constants, judge on 24 other prompts, by the scorers that chose and by the judge that training never
-saw.
+Per subject: personalise once with prior preservation, its lengths on the way; draw candidates for
+48 prompts, choose pairs by every rule of `rules.py`, train with the same constants. Every row is
+drawn at its own best guidance: the scale of the highest sum of IS and TS, each in its spread over
+the personalised model's validation images, on prompts of validation.txt. Test prompts are others.
 """
 
 import argparse
 import json
+import shutil
 import time
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-from agreement import POOL, key_of
-from drawings import write_results
-from rules import JUDGE, ROWS, Row
+import pyarrow as pa
+from measures import Measures
+from PIL import Image
+from rules import LENGTHS, PERSONALISED, ROWS, slug
+from subjects import FOLDER, SUBJECTS, TUNED
+from tables import best_guidance
 
 from tastemaker.config.loading import load
 from tastemaker.config.runs import PersonalRun
-from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.config.sections import AdapterConfig, ScoreConfig
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.sampling.generate import generate
 from tastemaker.storage.files import read_json, write_json
+from tastemaker.storage.images import decode
+from tastemaker.storage.parquet import read_table, write_table
+from tastemaker.storage.pool import Pool
 from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
-SUBJECTS = ("frog", "panda", "rocket", "butterfly")
-SEEDS = (0, 1)
+GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 STEPS = 48
-"""Optimizer steps of a row, in all its rounds together."""
+"""Optimizer steps of a row's training, in all its rounds together."""
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
+SETTINGS = (
+    "personalize.prompt=a {}",
+    "personalize.batch_size=6",
+    f"personalize.lora={json.dumps({'r': 16, 'target_modules': LAYERS})}",
+    "train.report_to=null",
+)
+SMALL = (
+    "personalize.max_steps=2",
+    "generate.num_candidates=4",
+    "generate.num_inference_steps=2",
+    "train.max_steps=1",
+    "evaluate.prompts.part=1",
+    "evaluate.prompts.of=12",
+)
+"""For a trial of the machinery, with these rows:"""
+SMALL_ROWS = (PERSONALISED, *list(ROWS)[3:4], "angle 20 to 70, two rounds, half the images")
 
 
 class Subject:
-    """One character with one seed: its personalised model and everything made with it.
+    """One subject: its personalised models and everything made with them.
 
     Args:
         root: Folder of all runs.
-        name: The character.
-        seed: Of personalisation, candidates and training.
+        name: The subject, whose name is its class's.
+        small: Steps and prompts of a trial.
     """
 
-    def __init__(self, root: Path, name: str, seed: int) -> None:
-        self.name, self.seed = name, seed
-        self.folder = root / f"{name}-s{seed}"
+    def __init__(self, root: Path, name: str, small: bool = False) -> None:
+        self.name, self.small, self.folder = name, small, root / name
+        self.guidance = GUIDANCE[:2] if small else GUIDANCE
 
     def config(self, *overrides: str) -> PersonalRun:
-        """The shipped run with this character and seed."""
-        config = load(
-            "dreambooth_dpo-nano",
-            (
-                f"seed={self.seed}",
-                f"personalize.photographs=nano_{self.name}",
-                f"personalize.class_name={self.name}",
-                f"evaluate.seed={1000 + self.seed}",
-                "train.report_to=null",
-                *overrides,
-            ),
+        """Load the shipped run with this subject."""
+        named = (
+            f"personalize.photographs={FOLDER / self.name}",
+            f"personalize.class_name={self.name}",
         )
+        small = SMALL if self.small else ()
+        config = load("dreambooth_dpo-nano", (*SETTINGS, *named, *overrides, *small))
         assert isinstance(config, PersonalRun)
         return config
 
     @cached_property
-    def personalised(self) -> Path:
-        """The personalised model: where all rows begin, and what they are held against."""
-        return personalize(self.config().personalize, self.folder / "personalised")
+    def class_images(self) -> Path:
+        """The class as the base draws it in the prompts of training."""
+        config = self.config(f"generate.prompts.subject={self.name}", "generate.num_candidates=1")
+        return self.timed("class_images", partial(generate, config.generate))
 
-    def policy(self, key: str, row: Row) -> Path:
+    @cached_property
+    def measures(self) -> Measures:
+        """What scores this subject's images."""
+        return Measures(self.name, [image for image, _, _ in images(self.class_images)])
+
+    def personalised(self, steps: int) -> Path:
+        """Personalise for so many steps, going on from the lengths before; 0 steps: the base."""
+        if not steps:
+            return Path("nano")
+        done = self.folder / f"personalised-{steps}"
+        if not done.is_dir():
+            self.personalised(max((0, *(each for each in LENGTHS if each < steps))))
+            prior = f"personalize.prior={json.dumps({'pool': str(self.class_images)})}"
+            config = self.config(f"personalize.max_steps={steps}", prior).personalize
+            name = f"personalised-{steps}"
+            growing = self.folder / "growing"
+            model = self.timed(name, lambda _: personalize(config, growing))
+            unfinished = done.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(model, unfinished, ignore=shutil.ignore_patterns("checkpoints"))
+            unfinished.rename(done)
+        return done
+
+    def model(self, name: str) -> Path:
         """Train a row's model; rounds have prompts of their own, and the model before."""
-        model, before = self.personalised, f"{row.images}-images"
-        for number in range(1, row.steps + 1):
+        row = ROWS[name]
+        model, before = self.personalised(row.steps), f"{row.images}-images"
+        if row.rule is None:
+            return model
+        for number in range(1, row.rounds + 1):
             config = self.config(
-                f"rounds={row.steps}",
+                f"rounds={row.rounds}",
                 f"generate.num_candidates={row.images}",
                 f"pair.rule={json.dumps(dict(row.rule))}",
-                f"train.max_steps={STEPS // row.steps}",
+                f"train.max_steps={STEPS // row.rounds}",
             )
             own = {"model": str(model), "prompts": config.round_prompts(number)}
+            drawing = config.generate.model_copy(update=own)
             # All rows' first rounds of equal size draw the same images: one pool for them.
-            place = self.folder / "pools" / f"{before}-round-{number}-of-{row.steps}"
-            pool = score(config.score, generate(config.generate.model_copy(update=own), place))
-            pairs = pair(config.pair, pool, self.folder / "pairs" / f"{key}-{number}")
+            stage, key = f"{before}-round-{number}-of-{row.rounds}", f"{slug(name)}-{number}"
+            pool = self.timed(stage, partial(generate, drawing))
+            self.timed(f"{stage}-scores", partial(_scored, config.score, pool))
+            pairs = pair(config.pair, pool, self.folder / f"{key}-pairs")
             training = config.train.model_copy(update={"model": str(model)})
-            model = train(training, pairs, self.folder / "policies" / f"{key}-{number}")
-            before = f"{key}-{number}"
+            model = self.timed(key, partial(train, training, pairs))
+            before = key
         return model
 
-    def measured(self, name: str) -> dict[str, Any]:
-        """Train and judge a row, or read it back."""
-        key = key_of(name)
-        file = self.folder / "measured" / f"{key}.json"
+    def seconds(self, name: str) -> float:
+        """Add up what a row cost beyond the model that was personalised."""
+        row = ROWS[name]
+        stages, before = [], f"{row.images}-images"
+        for number in range(1, row.rounds + 1) if row.rule else ():
+            stage = f"{before}-round-{number}-of-{row.rounds}"
+            before = f"{slug(name)}-{number}"
+            stages += [stage, f"{stage}-scores", before]
+        return sum(self.spent(stage) for stage in stages)
+
+    def spent(self, stage: str) -> float:
+        """Return the CPU seconds of a stage, those of a killed attempt apart."""
+        return float(read_json(self.folder / "seconds" / f"{stage}.json")["seconds"])
+
+    def timed(self, stage: str, work: Callable[[Path], Path]) -> Path:
+        """Do a stage and keep its CPU seconds, of a finished one those that it took."""
+        file, began = self.folder / "seconds" / f"{stage}.json", time.process_time()
+        result = work(self.folder / stage)
         if not file.is_file():
-            began = time.monotonic()
-            policy = self.policy(key, ROWS[name])
-            section = self.config().evaluate.model_copy(update={"base": str(self.personalised)})
-            report = self.folder / "reports" / f"{key}.json"
-            evaluate(section, {key: policy}, self.folder / "judged", report)
-            models = read_json(report)["models"]
-            pairs = read_json(self.folder / "pairs" / f"{key}-1" / "done.json")
-            row = {
-                "model": models[key]["scores"],
-                "base": models["base"]["scores"],
-                "pairs": pairs["pairs"],
-                "dropped": pairs["dropped"],
-                "pool": key,
-                "seconds": time.monotonic() - began,
-            }
-            write_json(file, row)
-            print(f"{self.folder.name:<14} {name:<28} {_short(row)}", flush=True)
-        return dict(read_json(file))
+            write_json(file, {"seconds": time.process_time() - began})
+        return result
 
-    def before(self) -> dict[str, Any]:
-        """Scores of the model that was personalised, on the same prompts and seeds."""
-        section = self.config().evaluate.model_copy(update={"base": "nano"})
-        report = self.folder / "reports" / "before.json"
-        models = {"personalised": self.personalised}
-        evaluate(section, models, self.folder / "judged-before", report)
-        return dict(read_json(report)["models"]["base"]["scores"])
+    def measured(self, name: str) -> None:
+        """Train, draw and score a row, unless it is there."""
+        file = self.folder / "measured" / f"{slug(name)}.parquet"
+        if file.is_file():
+            return
+        model = self.model(name)
+        tables = [self.scores(name, model, scale, "validation") for scale in self.guidance]
+        chosen = best_guidance(pa.concat_tables([*tables, self.reference(tables)]), self.name, name)
+        tables.append(self.scores(name, model, chosen, "test"))
+        cost = {"subject": self.name, "row": name, "seconds": self.seconds(name)}
+        write_json(file.with_suffix(".json"), {**cost, "pairs": self.pairs(name)})
+        write_table(file, pa.concat_tables(tables))
+        print(f"{self.name:<10} {name:<44} guidance {chosen}", flush=True)
 
-    def show_to_judge(self) -> None:
-        """Let the judge score the pool that most rows choose from; no rule sees it."""
+    def reference(self, tables: list[pa.Table]) -> pa.Table:
+        """Read the personalised model's rows, whose spread is the unit of the choice."""
+        file = self.folder / "measured" / f"{slug(PERSONALISED)}.parquet"
+        return read_table(file) if file.is_file() else tables[0].slice(0, 0)
+
+    def pairs(self, name: str) -> int:
+        """Count the pairs of a row's rounds."""
+        row = ROWS[name]
+        folders = (self.folder / f"{slug(name)}-{n}-pairs" for n in range(1, row.rounds + 1))
+        return sum(read_json(each / "done.json")["pairs"] for each in folders) if row.rule else 0
+
+    def scores(self, name: str, model: Path, scale: float, part: str) -> pa.Table:
+        """Draw a row's images at one guidance and score each."""
         config = self.config()
-        scorers = tuple(each for each in config.evaluate.scorers if each.column in JUDGE)
-        section = config.score.model_copy(update={"scorers": scorers})
-        score(section, self.folder / "pools" / POOL)
+        prompts = config.evaluate.prompts
+        if part == "validation":
+            prompts = prompts.model_copy(update={"set": str(HERE / "validation.txt")})
+        own = {
+            "model": str(model),
+            "prompts": prompts,
+            "guidance_scale": scale,
+            "num_candidates": 1 if part == "validation" or self.small else 3,
+            "seed": 1000,
+            "keep_latents": False,
+            "adapter": AdapterConfig(scale=ROWS[name].scale),
+        }
+        folder = self.folder / part / f"{slug(name)}-{scale}"
+        drawn = images(generate(config.generate.model_copy(update=own), folder))
+        pictures, asked, seeds = (list(each) for each in zip(*drawn, strict=True))
+        keys = {"subject": self.name, "row": name, "part": part, "guidance": scale}
+        columns = {key: [value] * len(drawn) for key, value in keys.items()}
+        found = self.measures(pictures, asked)
+        values = {column: pa.array(each, pa.float32()) for column, each in found.items()}
+        return pa.table({**columns, "prompt": asked, "seed": seeds, **values})
+
+
+def _scored(section: ScoreConfig, pool: Path, _: Path) -> Path:
+    return score(section, pool)
+
+
+def images(pool: Path) -> list[tuple[Image.Image, str, int]]:
+    """Read a pool's images with their prompts and seeds."""
+    rows = Pool(pool).candidates(("candidate_id", "prompt", "seed", "image")).to_pylist()
+    return [
+        (decode(row["image"]["bytes"], row["candidate_id"]), row["prompt"], row["seed"])
+        for row in rows
+    ]
+
+
+def collect(root: Path) -> None:
+    """Gather what is measured into scores.parquet and costs.json beside this file."""
+    files = [
+        file
+        for name in SUBJECTS
+        for row in ROWS
+        if (file := root / name / "measured" / f"{slug(row)}.parquet").is_file()
+    ]
+    tables = [read_table(file) for file in files]
+    write_table(HERE / "scores.parquet", pa.concat_tables(tables))
+    write_json(HERE / "costs.json", [read_json(file.with_suffix(".json")) for file in files])
 
 
 def main() -> None:
-    """Run what is missing, then write the results."""
+    """Run what is missing, then gather the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, help="only these characters")
+    parser.add_argument("--collect", action="store_true", help="gather alone, run nothing")
+    parser.add_argument("--small", action="store_true", help="a trial on the tuned subject alone")
     options = parser.parse_args()
-    root, names = options.output, options.subjects or SUBJECTS
-    subjects = [Subject(root, name, seed) for seed in SEEDS for name in names]
-    results = {
-        subject.folder.name: {
-            name: subject.measured(name) for name, row in ROWS.items() if subject.seed < row.seeds
-        }
-        for subject in subjects
-    }
-    before = {subject.name: subject.before() for subject in subjects if subject.seed == 0}
-    if options.subjects:
-        return
-    for subject in subjects:
-        if subject.seed == 0:
-            subject.show_to_judge()
-    write_json(HERE / "results.json", {"rows": results, "before": before})
-    write_results(HERE, root, results, before)
-
-
-def _short(row: dict[str, Any]) -> str:
-    gains = (
-        f"{name} {row['model'][name]['mean'] - row['base'][name]['mean']:+.4f}"
-        for name in row["model"]
-    )
-    return f"{row['pairs']} pairs, " + ", ".join(gains)
+    names = TUNED if options.small else SUBJECTS
+    subjects = [Subject(options.output, name, options.small) for name in names]
+    rows = SMALL_ROWS if options.small else () if options.collect else tuple(ROWS)
+    for main_rows in (True, False):
+        for subject in subjects:
+            for name in rows:
+                if ROWS[name].main == main_rows:
+                    subject.measured(name)
+    if not options.small:
+        collect(options.output)
 
 
 if __name__ == "__main__":

@@ -1,71 +1,68 @@
-"""The rows of the comparison: the rule that chooses pairs, images a prompt, and steps."""
+"""The rows of the comparison: models that cost drawing alone, and pair rules to train by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 IS, TS = "image_similarity", "text_similarity"
-JUDGE = f"judge_{IS}", f"judge_{TS}"
-AXES = (IS, TS, *JUDGE)
-"""Fidelity and prompt by the scorers that chose, then by the judge."""
+LENGTHS = (75, 150, 300, 450)
+"""Optimizer steps of personalisation: the front of lengths."""
+LENGTH = 300
+"""Steps of the model that all rows begin from."""
+SCALES = (0.6, 0.8, 1.2)
+"""Factors on the personalised LoRA beside 1: the front of scales."""
 
 
 def angle(low: float, high: float) -> dict[str, Any]:
-    """The paper's rule; scores in units of their spread over the pool."""
-    return {
-        "name": "angle",
-        "fidelity": IS,
-        "prompt": TS,
-        "low": low,
-        "high": high,
-        "zscored": True,
-        "max_pairs": 16,
-    }
+    """Build the paper's rule; scores in units of their spread over the pool."""
+    axes = {"fidelity": IS, "prompt": TS, "low": low, "high": high}
+    return {"name": "angle", **axes, "zscored": True, "max_pairs": 16}
 
 
-def ordered(weight: float, gap: float) -> dict[str, Any]:
-    """All pairs by `weight * TS + (1 - weight) * IS`, the widest gaps first."""
-    weights = {TS: weight, IS: 1 - weight}
-    return {
-        "name": "threshold",
-        "scorer": {name: value for name, value in weights.items() if value},
-        "gap": gap,
-        "zscored": True,
-        "max_pairs": 16,
-    }
+def ordered(weight: float) -> dict[str, Any]:
+    """Build a rule of all pairs by `weight * TS + (1 - weight) * IS`, the widest gaps first."""
+    weights = {name: value for name, value in {TS: weight, IS: 1 - weight}.items() if value}
+    return {"name": "threshold", "scorer": weights, "gap": 0.0, "zscored": True, "max_pairs": 16}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way of choosing pairs.
+    """One model of the table.
 
     Attributes:
-        rule: The pair rule.
-        images: Images a prompt, of those that were drawn.
-        steps: Rounds of drawing and training; the images of all rounds together are as many.
-        seeds: With how many seeds, the first ones; one where the row is a neighbour of another.
+        steps: Of its personalisation; 0 is the base itself.
+        scale: Factor on the personalised LoRA while drawing.
+        rule: Pair rule of the training that follows; None trains nothing.
+        images: Images per prompt and round, of which pairs are chosen.
+        rounds: Rounds of drawing and training, each with its own part of the prompts.
+        main: Run for every subject before any row that is not.
     """
 
-    rule: Mapping[str, Any]
+    steps: int = LENGTH
+    scale: float = 1.0
+    rule: Mapping[str, Any] | None = None
     images: int = 16
-    steps: int = 1
-    seeds: int = 2
+    rounds: int = 1
+    main: bool = True
 
 
-BALANCED = angle(20, 70)
+PERSONALISED = "personalised"
 ROWS: dict[str, Row] = {
-    "fidelity alone": Row(ordered(0.0, 0.0)),
-    "prompt alone": Row(ordered(1.0, 0.0)),
-    "weighted, lambda .25": Row(ordered(0.25, 0.0), seeds=1),
-    "weighted, lambda .5": Row(ordered(0.5, 0.0)),
-    "weighted, lambda .75": Row(ordered(0.75, 0.0), seeds=1),
-    "threshold": Row(ordered(0.5, 1.0), seeds=1),
-    "angle 0 to 45": Row(angle(0, 45)),
-    "angle 20 to 70": Row(BALANCED),
-    "angle 45 to 90": Row(angle(45, 90)),
-    "angle 20 to 70, 2 images": Row(BALANCED, images=2, seeds=1),
-    "angle 20 to 70, 4 images": Row(BALANCED, images=4, seeds=1),
-    "angle 20 to 70, 8 images": Row(BALANCED, images=8, seeds=1),
-    "angle 20 to 70, two steps": Row(BALANCED, steps=2, seeds=1),
-    "angle 20 to 70, three steps": Row(BALANCED, steps=3, seeds=1),
+    PERSONALISED: Row(),
+    "angle 20 to 70": Row(rule=angle(20, 70)),
+    "weighted, lambda .5": Row(rule=ordered(0.5)),
+    **{f"{PERSONALISED}, LoRA x {scale}": Row(scale=scale) for scale in SCALES},
+    **{f"{PERSONALISED}, {steps} steps": Row(steps) for steps in LENGTHS if steps != LENGTH},
+    "angle 20 to 70, two rounds, half the images": Row(rule=angle(20, 70), images=8, rounds=2),
+    "fidelity alone": Row(rule=ordered(0.0)),
+    "prompt alone": Row(rule=ordered(1.0)),
+    "nano": Row(steps=0),
+    "angle 20 to 70, half the images": Row(rule=angle(20, 70), images=8, main=False),
+    "angle 0 to 45": Row(rule=angle(0, 45), main=False),
+    "angle 45 to 90": Row(rule=angle(45, 90), main=False),
 }
+
+
+def slug(name: str) -> str:
+    """Return a row's name as a folder's."""
+    return "".join(each if each.isalnum() else "-" for each in name)
