@@ -7,7 +7,7 @@ The first command trains, draws and scores, resumable at any kill, main rows of 
 with `--collect` it only gathers what is there. Either way it writes scores.parquet and costs.json
 beside this file, of which the second makes every printed table.
 
-Per subject: personalise once with prior preservation, its lengths on the way; draw candidates for
+Per subject: personalise with prior preservation, for three lengths; draw candidates for
 48 prompts, choose pairs by every rule of `rules.py`, train with the same constants. Every row is
 drawn at its own best guidance: the scale of the highest sum of IS and TS, each in its spread over
 the personalised model's validation images, on prompts of validation.txt. Test prompts are others.
@@ -15,7 +15,6 @@ the personalised model's validation images, on prompts of validation.txt. Test p
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -24,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 from measures import Measures
 from PIL import Image
-from rules import LENGTHS, PERSONALISED, ROWS, slug
+from rules import PERSONALISED, ROWS, slug
 from subjects import FOLDER, SUBJECTS, TUNED
 from tables import best_guidance
 
@@ -100,22 +99,12 @@ class Subject:
         return Measures(self.name, [image for image, _, _ in images(self.class_images)])
 
     def personalised(self, steps: int) -> Path:
-        """Personalise for so many steps, going on from the lengths before; 0 steps: the base."""
+        """Personalise for so many steps; 0 steps: the base."""
         if not steps:
             return Path("nano")
-        done = self.folder / f"personalised-{steps}"
-        if not done.is_dir():
-            self.personalised(max((0, *(each for each in LENGTHS if each < steps))))
-            prior = f"personalize.prior={json.dumps({'pool': str(self.class_images)})}"
-            config = self.config(f"personalize.max_steps={steps}", prior).personalize
-            name = f"personalised-{steps}"
-            growing = self.folder / "growing"
-            model = self.timed(name, lambda _: personalize(config, growing))
-            unfinished = done.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(model, unfinished, ignore=shutil.ignore_patterns("checkpoints"))
-            unfinished.rename(done)
-        return done
+        prior = f"personalize.prior={json.dumps({'pool': str(self.class_images)})}"
+        config = self.config(f"personalize.max_steps={steps}", prior).personalize
+        return self.timed(f"personalised-{steps}", partial(personalize, config))
 
     def model(self, name: str) -> Path:
         """Train a row's model; rounds have prompts of their own, and the model before."""

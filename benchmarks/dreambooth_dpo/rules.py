@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 IS, TS = "image_similarity", "text_similarity"
-LENGTHS = (75, 150, 300, 450)
+LENGTHS = (75, 150, 300)
 """Optimizer steps of personalisation: the front of lengths."""
 LENGTH = 300
 """Steps of the model that all rows begin from."""
