@@ -1,166 +1,167 @@
-"""HG-DPO's ablation on portraits: every row tuned alike, the final figures on what no search saw.
+"""HG-DPO's ablation on portraits: every row of equal steps, equal search and its own guidance.
 
-    python benchmarks/hg_dpo/compare.py --output runs/hg_dpo --data FOLDER --processes 2
+    python benchmarks/hg_dpo/compare.py --output runs/hg_dpo --data FOLDER
 
-FOLDER holds the portraits, see build.py. Resumable: killed and started again it goes on. Writes
-results.json, table.md, search.md and the pictures beside this file. Two processes of one thread are
-nearly twice as fast as one of two; with `--rows` it works on some rows alone and writes no results.
+FOLDER holds the portraits, see build.py. Resumable: killed and started again it goes on where it
+was, within a training too. The queue begins with what matters most, so that
+`tables.py --runs runs/hg_dpo` makes valid tables of whatever is there. One process of one thread.
 
-1. One pool of real portraits, candidates and reconstructions for all rows (`world.py`).
-2. Search: each row of `rows.py` chooses among its settings, seed 0, on validation prompts: the
-   smallest Frechet distance to 400 training portraits in the training scorer's features, among
-   the settings whose images that scorer prefers to the base's; if there is none, the highest win
-   rate. The judge and the held-out portraits have no say.
-3. Table: each row with its setting, on captions of held-out portraits.
+1. The base's best guidance on validation prompts; candidates and reconstructions are drawn at it.
+2. Main rows at 180 steps: search of rate and beta, then guidance, by the training scorer's mean on
+   validation prompts; images for the captions of held-out photographs; then more training seeds.
+3. The same at 540 and at 60 steps, with the setting found at 180 and guidance searched again.
+4. The front: main rows at every guidance.
+5. The map: naive and curriculum at every rate and length, and on candidates of guidance 1.
+6. Rows that single claims need.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rows import COMMON, MAIN, REWARD, ROWS, Options
-from tables import write_tables
-from world import Row, World, distance, label
+import pyarrow.compute as pc
+from instruments import Instruments
+from results import OTHERS, PHOTOGRAPHS, Choices, Model, write
+from rows import COMMON, MAIN, ROWS, SEVERAL, SMALL, Size
+from world import MODEL, World
 
 from tastemaker.backbones import merge_adapters
-from tastemaker.config.training import RewardTrainConfig, TrainConfig
-from tastemaker.storage.files import write_json
+from tastemaker.config.training import TrainConfig
+from tastemaker.storage.files import write_text
+from tastemaker.storage.images import decode
+from tastemaker.storage.kept import RUN_FILE
+from tastemaker.storage.locks import exclusive
+from tastemaker.storage.parquet import read_table
+from tastemaker.storage.pool import Pool
 from tastemaker.training.preference.train import train
-from tastemaker.training.reward.train import train_reward
 
-HERE = Path(__file__).parent
-SEEDS = (0, 1, 2)
+MAPPED = ("naive", "curriculum")
 
 
 class Comparison:
-    """Trains and measures rows; what was measured before is read back.
+    """Trains, draws and measures models; what is there is not made again.
 
     Args:
         world: Pools and pairs.
     """
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.root = world.root
-        self.chosen: dict[str, Options] = {}
-        self.search: dict[str, list[dict[str, Any]]] = {}
+        self.world, self.root, self.size = world, world.root, world.size
+        self.choices = Choices(self.score, self.size)
+        self.began = time.monotonic()
 
-    def choose(self, name: str) -> None:
-        """Find a row's setting on the validation prompts."""
-        if name in self.chosen:
-            return
-        row = ROWS[name]
-        for other in (row.like, row.start, row.text):
-            if other is not None and other not in self.chosen:
-                self.choose(other)
-        if row.like is not None:
-            self.chosen[name] = self.chosen[row.like]
-            return
-        self.search[name] = [
-            {"setting": setting, **self.measured(name, setting, 0, "validation")}
-            for setting in row.settings
-        ]
-        self.chosen[name] = max(self.search[name], key=_merit)["setting"]
-        print(f"{name}: {label(self.chosen[name])}", flush=True)
+    @cached_property
+    def instruments(self) -> Instruments:
+        """Loaded with the first images that are measured."""
+        return Instruments(self.world.portraits)
 
-    def figures(self, name: str) -> list[Row]:
-        """A row's final figures, one a seed."""
-        seeds = SEEDS if name in MAIN else SEEDS[:1]
-        return [self.measured(name, self.chosen[name], seed, "test") for seed in seeds]
+    def score(self, model: Model) -> float:
+        """The training scorer's mean on validation prompts."""
+        file = self.measured(model, "validation")
+        return float(pc.mean(read_table(file, ("preference",))["preference"]).as_py())
 
-    def measured(self, name: str, setting: Options, seed: int, part: str) -> Row:
-        """Train a row and judge it, or read it back."""
-        key = f"{_slug(name)}-{label(setting)}-s{seed}"
-        file = self.root / "measured" / part / f"{key}.json"
-        if not file.is_file():
-            began = time.monotonic()
-            policy = self.policy(name, setting, seed)
-            found = self.world.measured(key, policy, part, ROWS[name].adapter)
-            write_json(file, {**found, "pool": key, "seconds": time.monotonic() - began})
-            print(f"{part:<10} {key:<48} {_short(found)}", flush=True)
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+    def measured(self, model: Model, part: str) -> Path:
+        """Draw and measure a model's images of the part "validation" or "test"."""
+        file = self.root / "measured" / f"{part}-{model.name}.parquet"
+        if file.is_file():
+            return file
+        place = self.root / "drawn" / file.stem
+        adapter = {} if model.row == "base" else ROWS[model.row].adapter
+        pool = self.world.drawn(self.policy(model), part, model.guidance, adapter, place)
+        rows = Pool(pool).candidates(("candidate_id", "prompt", "image")).to_pylist()
+        images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
+        self._write(model, part, list(range(len(rows))), images, [row["prompt"] for row in rows])
+        return file
 
-    def policy(self, name: str, setting: Options, seed: int) -> Path:
-        """The trained model of a row, on the models that it goes on from."""
-        row = ROWS[name]
-        key = f"{_slug(name)}-{label(setting)}-s{seed}"
-        folder = self.root / "policies" / key
-        if row.pairs is None:
-            prompts = str(self.world.portraits / "prompts" / "train.txt")
-            options = {**REWARD, "prompts": prompts, **row.options, **setting, "seed": seed}
-            return train_reward(RewardTrainConfig.model_validate(options), folder)
-        options = {**COMMON, **row.options, **setting, "seed": seed}
-        if row.start is not None:
-            before = self.policy(row.start, self.chosen[row.start], seed)
-            options |= {"start": str(before), "reference": "frozen_adapter"}
-        trained = train(TrainConfig.model_validate(options), self.world.pairs(row.pairs), folder)
-        if row.text is None:
+    def photographs(self) -> None:
+        """Measure the held-out photographs, and others of their captions."""
+        for name, found in ((PHOTOGRAPHS, self.world.test), (OTHERS, self.world.others())):
+            if not (self.root / "measured" / f"test-{Model(name).name}.parquet").is_file():
+                there = [(place, each) for place, each in enumerate(found) if each is not None]
+                images = [each.picture() for _, each in there]
+                captions = [each.caption for _, each in there]
+                self._write(Model(name), "test", [place for place, _ in there], images, captions)
+
+    def _write(
+        self, model: Model, part: str, places: list[int], images: list[Any], captions: list[str]
+    ) -> None:
+        """Measure images; `places` are those of the photographs that they belong to."""
+        columns = self.instruments.measure(images, captions)
+        columns = {"photograph": places, "caption": captions, **columns}
+        write(self.root / "measured" / f"{part}-{model.name}.parquet", model, part, columns)
+        score = sum(columns["judge"]) / len(images)
+        minutes = (time.monotonic() - self.began) / 60
+        print(f"{minutes:7.1f} min  {part:<10} {model.name:<50} judge {score:.2f}", flush=True)
+
+    def policy(self, model: Model) -> Path:
+        """Train a model; longer trainings go on from shorter ones."""
+        if model.row == "base":
+            return Path(MODEL)
+        row = ROWS[model.row]
+        steps = model.steps // len(row.stages)
+        trained = self._trained(row.stages, row.options, steps, model)
+        if not row.text:
             return trained
-        before = self.policy(row.text, self.chosen[row.text], seed)
-        return merge_adapters([before, trained], self.root / "policies" / f"{key}-merged")
+        options = {"method": "frozen", "text_lora": {"r": 64}}
+        text = self._trained(("easy",), options, steps, model)
+        return merge_adapters([trained, text], self.root / "policies" / f"{model.name}-merged")
+
+    def _trained(self, stages: tuple[str, ...], own: Any, steps: int, model: Model) -> Path:
+        setting = {"learning_rate": model.rate, "seed": model.seed, "max_steps": steps}
+        if model.beta:
+            setting["loss"] = {"name": "dpo", "beta": model.beta}
+        options = {"model": MODEL, **COMMON, **setting, **own}
+        if stages[1:]:
+            before = self._trained(stages[:-1], own, steps, model)
+            options |= {"start": str(before), "reference": "frozen_adapter"}
+        named = replace(model, row=" ".join([*stages, *own]), steps=0, guidance=0.0).name
+        pairs = self.world.pairs(stages[-1], model.pool)
+        return train(TrainConfig.model_validate(options), pairs, self.root / "policies" / named)
+
+    def queue(self) -> Iterator[Model]:
+        """Yield the models to measure on held-out captions, the most important first."""
+        choices, lengths = self.choices, self.size.lengths
+        yield choices.base
+        for row in MAIN:
+            yield choices.chosen(row, lengths[1])
+        for steps in (lengths[1], *lengths[2:], lengths[0]):
+            for row in MAIN:
+                seeds = self.size.seeds if row in SEVERAL else self.size.seeds[:1]
+                yield from (choices.chosen(row, steps, seed) for seed in seeds)
+        for scale in self.size.scales:
+            yield replace(choices.base, guidance=scale)
+            yield from (replace(choices.chosen(row, lengths[1]), guidance=scale) for row in MAIN)
+        yield from self.mapped()
+        yield from (choices.chosen(row, lengths[1]) for row in ROWS if row not in MAIN)
+
+    def mapped(self) -> Iterator[Model]:
+        """Yield the cells of the map; guidance is that of the chosen setting at the same length."""
+        for steps in self.size.lengths:
+            for row in MAPPED:
+                chosen = self.choices.chosen(row, steps)
+                yield from (replace(chosen, rate=rate) for rate in self.size.rates)
+                yield replace(chosen, pool=1.0)
 
 
 def main() -> None:
-    """Run what is missing, then write the results."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--data", type=Path, required=True, help="folder of the portraits")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, help="only these rows")
-    parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--small", action="store_true", help="everything once, in minutes")
     options = parser.parse_args()
-    if options.processes == 2:
-        _share(options.output, options.data)
-    work = Comparison(World(options.output, options.data))
-    for name in options.rows or ROWS:
-        work.choose(name)
-    table = {name: work.figures(name) for name in options.rows or ROWS if ROWS[name].shown}
-    if options.rows:
-        return
-    results = {"chosen": work.chosen, "search": work.search, "table": table}
-    write_json(HERE / "results.json", results)
-    write_tables(HERE, options.output, results)
-
-
-def _share(output: Path, data: Path) -> None:
-    """Work on the rows in two processes: those of one training, and those that are stages."""
-    world = World(output, data)
-    for kind in ("easy", "normal", "hard", "naive", "mixed"):  # pools and pairs that both need
-        world.pairs(kind)
-    world.images.held_out()
-    world.searched()
-    one = [name for name, row in ROWS.items() if row.start is None and row.settings]
-    alone = [name for name in one if name not in ("easy", "hard + text encoder")]
-    shares = (alone, [name for name in ROWS if name not in alone])
-    command = [sys.executable, __file__, "--output", str(output), "--data", str(data), "--rows"]
-    started = [
-        subprocess.Popen([*command, *rows], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        for rows in shares
-    ]
-    ended = [each.wait() for each in started]  # both, also where one failed
-    if any(ended):
-        sys.exit("a process failed; mend what it says and start again")
-
-
-def _merit(found: Row) -> tuple[bool, float]:
-    rate = float(found["model"]["scores"]["preference"]["win_rate"])
-    return (True, -distance(found)) if rate > 0.5 else (False, rate)
-
-
-def _slug(name: str) -> str:
-    return "".join(each if each.isalnum() else "-" for each in name)
-
-
-def _short(found: Row) -> str:
-    rates = ", ".join(
-        f"{name} {100 * found['model']['scores'][name]['win_rate']:.1f}%"
-        for name in ("preference", "judge")
-    )
-    return f"{rates}, distance {distance(found):.1f} (base {distance(found, 'base'):.1f})"
+    root = options.output.resolve()
+    with exclusive(root):
+        # A run's folder keeps the trainings of other lengths aside, and goes on from them.
+        write_text(root / RUN_FILE, "")
+        work = Comparison(World(root, options.data, SMALL if options.small else Size()))
+        work.photographs()
+        for model in work.queue():
+            work.measured(model, "test")
 
 
 if __name__ == "__main__":

@@ -1,167 +1,264 @@
-"""The comparison's results as tables and pictures."""
+"""Every printed table and figure of the comparison from the measured images.
 
-import json
-import statistics
-from collections.abc import Callable
+    python benchmarks/hg_dpo/tables.py                       # from scores.parquet
+    python benchmarks/hg_dpo/tables.py --runs runs/hg_dpo    # from a run, finished or not
+
+Writes claims (into README.md), table.md, search.md, map.md and front.png beside this file; from a
+run first scores.parquet, and faces.png.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
+from claims import JUDGE, Measured, as_table, verdict
+from figures import Images, Interval, column, distance, diversity, faces, mean, obeyed, wins
 from PIL import Image, ImageDraw
-from world import Row, distance, label
+from results import OTHERS, PHOTOGRAPHS, SCORES, Choices, Model, NotMeasured, Results, gather
+from rows import MAIN, ROWS, SMALL, Size, settings
 
+from tastemaker.storage.files import write_text
 from tastemaker.storage.images import decode
+from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
 
-COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {
-    "score": (lambda row: row["model"]["scores"]["preference"]["mean"], 2),
-    "judge": (lambda row: row["model"]["scores"]["judge"]["mean"], 2),
-    "distance": (distance, 1),
-    "quality": (lambda row: row["model"]["quality"], 2),
-    "sharpness": (lambda row: row["model"]["scores"]["sharpness"]["mean"], 1),
-    "hue drift": (lambda row: row["model"]["hue_distance"], 1),
-    "wins, %": (lambda row: 100 * row["model"]["scores"]["preference"]["win_rate"], 1),
-    "judge: wins, %": (lambda row: 100 * row["model"]["scores"]["judge"]["win_rate"], 1),
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->"
+PORTRAITS, SIDE = 8, 112
+
+Cell = Callable[[Sequence[Images], Sequence[Images]], Interval]
+COLUMNS: dict[str, tuple[Cell, int]] = {
+    "judge: gain": (JUDGE, 2),
+    "judge: wins, %": (wins, 0),
+    "training scorer: gain": (lambda m, b: mean(m, b, column("preference")), 2),
+    "obeyed, %": (lambda m, b: mean(m, None, obeyed), 1),
+    "faces, %": (lambda m, b: mean(m, None, faces), 1),
+    "distance": (lambda m, b: distance(m, None), 1),
+    "distance, judge's features": (lambda m, b: distance(m, None, "judge_features"), 2),
+    "diversity: gain": (diversity, 1),
+    "sharpness": (lambda m, b: mean(m, None, column("sharpness")), 1),
+    "without the prompt: gain": (lambda m, b: mean(m, b, column("plain")), 2),
 }
-PICTURED = (
-    "naive",
-    "easy",
-    "normal",
-    "hard",
-    "hard + text encoder",
-    "all mixed",
-    "SFT",
-    "Curriculum-DPO",
-    "AlignProp",
-)
-FACES, FACE = 8, 112
-MARKERS = "os^Dv<>Pp"
-CURVES = {
-    "rewards/accuracies": "share of pairs told apart",
-    "errors/chosen": "growth of the chosen error",
-    "errors/rejected": "growth of the rejected error",
-}
-TRAININGS = {"naive": 0, "easy": 0, "normal": 60, "hard": 120, "hard over best candidates": 120}
-"""Which are drawn, and how many steps the row had behind it."""
 
 
-def write_tables(folder: Path, root: Path, results: dict[str, Any]) -> None:
-    """Write table.md, search.md, search.png, curves.png and faces.png.
-
-    Args:
-        folder: Where they go.
-        root: Folder of the runs.
-        results: The content of results.json.
-    """
-    (folder / "table.md").write_text(_table(results), encoding="utf-8")
-    (folder / "search.md").write_text(_search(results), encoding="utf-8")
-    _draw_search(results["search"], folder / "search.png")
-    _draw_curves(results["table"], root / "policies", folder / "curves.png")
-    _draw_faces(results["table"], root / "test", folder / "faces.png")
-
-
-def _table(results: dict[str, Any]) -> str:
-    head = ["row", "setting", "seeds", *COLUMNS]
-    lines = [_cells(head), _cells("---" for _ in head), _cells(["base", "", "", *_base(results)])]
-    for name, rows in results["table"].items():
-        setting = label(results["chosen"][name])
-        cells = [
-            _spread([value(row) for row in rows], digits) for value, digits in COLUMNS.values()
-        ]
-        lines.append(_cells([name, setting, str(len(rows)), *cells]))
-    entry = next(iter(_first(results)["base"]["frechet"].values()))
-    floor = f"{1000 * entry['real_to_real']:.1f}"
-    empty = ["" for _ in head]
-    empty[0], empty[head.index("distance")] = "held-out photographs, half to half", floor
-    return "\n".join([*lines, _cells(empty)]) + "\n"
+def main() -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, help="--output of compare.py; default: what is kept")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the tables")
+    parser.add_argument("--small", action="store_true", help="the runs are those of --small")
+    options = parser.parse_args()
+    output: Path = options.output
+    if options.runs:
+        write_table(output / SCORES.name, gather(options.runs / "measured"))
+    measured = opened(output / SCORES.name, SMALL if options.small else Size())
+    for name, text in texts(measured).items():
+        write_text(output / name, text)
+    if (output / "README.md").is_file():
+        readme = (output / "README.md").read_text(encoding="utf-8")
+        write_text(output / "README.md", with_claims(readme, as_table(measured)))
+    draw_front(measured, output / "front.png")
+    if options.runs:
+        draw_faces(measured, options.runs / "drawn", output / "faces.png")
 
 
-def _base(results: dict[str, Any]) -> list[str]:
-    """The base's cells; it has neither drift nor wins."""
-    base = {"model": _first(results)["base"]}
-    measured = list(COLUMNS.items())[:5]
-    return [f"{value(base):.{digits}f}" for _, (value, digits) in measured] + ["", "", ""]
+def opened(file: Path, size: Size) -> Measured:
+    """Open a table of measured images."""
+    results = Results(read_table(file))
+    return Measured(results, Choices(results.score, size))
 
 
-def _first(results: dict[str, Any]) -> Row:
-    row: Row = next(iter(results["table"].values()))[0]
-    return row
+def texts(measured: Measured) -> dict[str, str]:
+    """Return the tables by the name of their file."""
+    return {
+        "table.md": as_rows(measured),
+        "search.md": searched(measured),
+        "map.md": as_map(measured),
+    }
 
 
-def _search(results: dict[str, Any]) -> str:
-    lines = [
-        "| row | setting | wins, % | distance | base | chosen |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, rows in results["search"].items():
-        for row in rows:
-            wins = 100 * row["model"]["scores"]["preference"]["win_rate"]
-            mark = "*" if row["setting"] == results["chosen"][name] else ""
-            where = f"{distance(row):.1f}", f"{distance(row, 'base'):.1f}"
-            lines.append(_cells([name, label(row["setting"]), f"{wins:.1f}", *where, mark]))
+def with_claims(readme: str, table: str) -> str:
+    """Replace the table of claims in the README."""
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + table + END + rest.partition(END)[2]
+
+
+def as_rows(measured: Measured) -> str:
+    """The main table: every row at every length, at its own guidance."""
+    head = ["row", "steps", "setting", "guidance", "seeds", *COLUMNS]
+    lines = [_cells(head), _cells("---" for _ in head)]
+    base = measured.base()
+    for name in (PHOTOGRAPHS, OTHERS):
+        images = measured.results.images(Model(name))
+        against = base.at(images.columns["photograph"])
+        lines.append(_cells([name, "", "", "", "", *_values([images], against, name)]))
+    about = ["base", "", "", f"{measured.choices.base.guidance:g}", ""]
+    lines.append(_cells([*about, *_values([base], base, "base")]))
+    for steps in measured.choices.size.lengths:
+        for row in ROWS:
+            if models := measured.models(row, steps):
+                images = [measured.results.images(model) for model in models]
+                about = [row, str(steps), _setting(models[0]), f"{models[0].guidance:g}"]
+                lines.append(_cells([*about, str(len(models)), *_values(images, base, row)]))
     return "\n".join(lines) + "\n"
 
 
-def _cells(cells: Any) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _values(images: list[Images], base: Images, name: str) -> list[str]:
+    """Cells of a row; the base gains nothing on itself, photographs have no distance to them."""
+    cells = []
+    for title, (measure, digits) in COLUMNS.items():
+        own = name == "base" and ("gain" in title or "wins" in title)
+        empty = own or (name == PHOTOGRAPHS and "distance" in title)
+        cells.append("" if empty else _cell(measure(images, [base]), digits))
+    return cells
 
 
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def searched(measured: Measured) -> str:
+    """Every setting and guidance that was tried, with the mean that chose; whole searches alone."""
+    choices, lines = measured.choices, ["| row | steps | setting | guidance | score | chosen |"]
+    lines.append("|---|---|---|---|---|---|")
+    for scale in choices.size.scales:
+        model = Model("base", guidance=scale)
+        lines.append(_tried(choices, model, model == choices.base))
+    for row in ROWS:
+        with contextlib.suppress(NotMeasured):
+            lines += _by_setting(choices, row)
+        for steps in choices.size.lengths:
+            with contextlib.suppress(NotMeasured):
+                chosen = choices.chosen(row, steps)
+                models = [replace(chosen, guidance=scale) for scale in choices.size.scales]
+                lines += [_tried(choices, model, model == chosen) for model in models]
+    return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
-def _draw_search(search: dict[str, list[Row]], file: Path) -> None:
-    """Every setting tried: win rate against distance, a colour a row."""
-    figure, axes = plt.subplots(figsize=(9.5, 4.6), layout="constrained")
-    colours = plt.get_cmap("tab20")
-    for number, (name, rows) in enumerate(search.items()):
-        x = [distance(row) for row in rows]
-        y = [100 * row["model"]["scores"]["preference"]["win_rate"] for row in rows]
-        marker = MARKERS[number % len(MARKERS)]
-        axes.plot(x, y, marker, markersize=5, color=colours(number % 20), label=name)
-    base = next(iter(search.values()))[0]
-    axes.axvline(distance(base, "base"), color="#666a73", linewidth=1, dashes=(4, 3))
-    axes.axhline(50, color="#666a73", linewidth=1, dashes=(4, 3))
-    axes.set_xlabel("Frechet distance to the training portraits, training scorer's features x 1000")
-    axes.set_ylabel("images preferred to the base's, %")
-    figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+def _by_setting(choices: Choices, row: str) -> list[str]:
+    """Lines of a row's own search, at the base's guidance."""
+    if ROWS[row].like is not None:
+        return []
+    best, steps = choices.setting(row), choices.size.lengths[1]
+    return [
+        _tried(choices, choices.model(row, steps, each, choices.base.guidance), each == best)
+        for each in settings(ROWS[row], choices.size)
+    ]
 
 
-def _draw_curves(table: dict[str, list[Row]], policies: Path, file: Path) -> None:
-    """How well pairs are told apart, and how both errors grow, in the trainings of seed 0."""
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), layout="constrained")
-    for axes, (key, title) in zip(panels, CURVES.items(), strict=True):
-        for name, begins in TRAININGS.items():
-            lines = (policies / table[name][0]["pool"] / "metrics.jsonl").read_text().splitlines()
-            values = [json.loads(line)[key] for line in lines]
-            smooth = [statistics.fmean(values[max(i - 9, 0) : i + 1]) for i in range(len(values))]
-            axes.plot(range(begins, begins + len(smooth)), smooth, linewidth=1.3, label=name)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("optimizer step of the row")
+def _tried(choices: Choices, model: Model, best: bool) -> str:
+    about = [model.row, str(model.steps or ""), _setting(model), f"{model.guidance:g}"]
+    return _cells([*about, f"{choices.score(model):.3f}", "*" if best else ""])
+
+
+def as_map(measured: Measured) -> str:
+    """When to use the curriculum: against naive, cell by cell, first seed."""
+    head = ["steps", "rate", "candidates' guidance", "naive – base", "curriculum – base"]
+    head += ["curriculum – naive", "judge: curriculum – naive", "nearer", "judge prefers"]
+    lines = [_cells(head), _cells("---" for _ in head)]
+    choices, base = measured.choices, [measured.base()]
+    for steps in choices.size.lengths:
+        for rate, pool in [(rate, None) for rate in choices.size.rates] + [(None, 1.0)]:
+            try:
+                cell = [_at(measured, row, steps, rate, pool) for row in ("naive", "curriculum")]
+                naive, curriculum = [[measured.results.images(model)] for model in cell]
+            except NotMeasured:
+                continue
+            far, score = distance(curriculum, naive), JUDGE(curriculum, naive)
+            values = [distance(naive, base), distance(curriculum, base), far]
+            lines.append(
+                _cells(
+                    [
+                        str(steps),
+                        " / ".join(dict.fromkeys(f"{model.rate:g}" for model in cell)),
+                        f"{cell[0].pool:g}",
+                        *(_cell(each, 1) for each in values),
+                        _cell(score, 2),
+                        _winner(far, -1),
+                        _winner(score, 1),
+                    ]
+                )
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _at(measured: Measured, row: str, steps: int, rate: float | None, pool: float | None) -> Model:
+    chosen = measured.choices.chosen(row, steps)
+    return replace(chosen, rate=rate or chosen.rate, pool=pool or chosen.pool)
+
+
+def _winner(found: Interval, sign: int) -> str:
+    return {"shown": "curriculum", "contradicted": "naive"}.get(verdict(found, sign), "neither")
+
+
+def draw_front(measured: Measured, file: Path) -> None:
+    """Adherence and the judge's score against the distance, a line per row over guidance."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    choices, base = measured.choices, measured.base()
+    for name in ("base", *MAIN):
+        points = []
+        for scale in choices.size.scales:
+            try:
+                first = (
+                    choices.base
+                    if name == "base"
+                    else choices.chosen(name, choices.size.lengths[1])
+                )
+                images = measured.results.images(replace(first, guidance=scale))
+            except NotMeasured:
+                continue
+            points.append((images, scale))
+        _line(panels, name, points, base)
+    other = measured.results.images(Model(OTHERS))
+    _line(panels, OTHERS, [(other, 0.0)], base.at(other.columns["photograph"]))
+    for axes, title in zip(panels, ("caption obeyed, %", "judge: gain over the base"), strict=True):
+        axes.set_xlabel("kernel distance to the photographs x 1000, EfficientNet-lite0")
+        axes.set_ylabel(title)
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
-def _draw_faces(table: dict[str, list[Row]], judged: Path, file: Path) -> None:
-    """The same prompts and seeds down the columns, one column a row of the table."""
-    rows = {name: table[name][0]["pool"] for name in PICTURED}
-    columns = {"base": "base", **rows}
-    left, top = 0, 20
-    sheet = Image.new("RGB", (left + FACE * len(columns), top + FACE * FACES), "white")
+def _line(panels: Sequence, name: str, points: list, base: Images) -> None:
+    """One row in both panels; the smallest marker is the lowest guidance."""
+    for axes, read in zip(panels, (lambda m: mean([m], None, obeyed), None), strict=True):
+        x = [distance([images], None).value for images, _ in points]
+        y = [(read(m) if read else JUDGE([m], [base])).value for m, _ in points]
+        line = axes.plot(x, y, linewidth=1, label=name)[0]
+        sizes = [12 + 14 * place for place in range(len(points))]
+        axes.scatter(x, y, sizes, color=line.get_color())
+
+
+def draw_faces(measured: Measured, drawn: Path, file: Path) -> None:
+    """Equal captions and seeds down the columns, a column per main row at the longest length."""
+    steps = measured.choices.size.lengths[-1]
+    rows = ("base", *MAIN)
+    models = {row: found[0] for row in rows if (found := measured.models(row, steps))}
+    sheet = Image.new("RGB", (SIDE * len(models), 20 + SIDE * PORTRAITS), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (name, folder) in enumerate(columns.items()):
-        x = left + place * FACE
-        draw.text((x + 4, 5), name, fill="black")
-        pool = Pool(judged / folder)
-        pictures = pool.candidates(("candidate_id", "image")).to_pylist()
-        step = len(pictures) // FACES
-        for line, row in enumerate(pictures[::step][:FACES]):
-            face = decode(row["image"]["bytes"], row["candidate_id"]).resize(
-                (FACE - 4, FACE - 4), Image.Resampling.NEAREST
-            )
-            sheet.paste(face, (x, top + line * FACE))
+    for place, (name, model) in enumerate(models.items()):
+        draw.text((place * SIDE + 4, 5), name, fill="black")
+        rows = Pool(drawn / f"test-{model.name}").candidates(("candidate_id", "image")).to_pylist()
+        for line, row in enumerate(rows[:: max(len(rows) // PORTRAITS, 1)][:PORTRAITS]):
+            face = decode(row["image"]["bytes"], row["candidate_id"])
+            face = face.resize((SIDE - 4, SIDE - 4), Image.Resampling.BICUBIC)
+            sheet.paste(face, (place * SIDE, 20 + line * SIDE))
     sheet.save(file, optimize=True)
+
+
+def _setting(model: Model) -> str:
+    if not model.rate:
+        return ""
+    return f"{model.rate:g}, beta {model.beta}" if model.beta else f"{model.rate:g}"
+
+
+def _cell(found: Interval, digits: int) -> str:
+    value, low, high = (f"{each:.{digits}f}" for each in found)
+    return f"{value} [{low}, {high}]"
+
+
+def _cells(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

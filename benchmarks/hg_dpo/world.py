@@ -1,217 +1,145 @@
-"""What all rows of the comparison share: pools of images, pairs of every kind, how they are judged.
+"""What all rows of the comparison share: pools of images, and pairs of every kind."""
 
-The pools are those of the recipe `hg_dpo`, made by its own functions from one configuration.
-"""
-
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from portraits import Portraits
+from portraits import Portrait, Portraits, write_folder
+from rows import Size
 
-from tastemaker.config.datasets import ImagesConfig, JoinConfig, PairConfig
-from tastemaker.config.evaluation import EvaluateConfig
-from tastemaker.config.loading import parse
-from tastemaker.config.runs import RealRun
+from tastemaker.config.datasets import ImagesConfig, JoinConfig
+from tastemaker.config.sections import GenerateConfig, ReconstructConfig, ScoreConfig
 from tastemaker.datasets.importing import import_images
-from tastemaker.evaluation.evaluate import evaluate
+from tastemaker.evaluation.score import score
 from tastemaker.pairing.join import join, mix
-from tastemaker.pairing.pair import pair
-from tastemaker.recipes.real_images import Images
-from tastemaker.scorers.clip import ClipScorer
-from tastemaker.storage.images import decode
-from tastemaker.storage.pool import Pool
-from tastemaker.storage.run_dir import RunDir
+from tastemaker.sampling.generate import generate, reconstruct
+from tastemaker.storage.files import write_text
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")
-SCORERS = ("preference", "judge")
 SAMPLING = {
     "batch_size": 60,
     "num_inference_steps": 12,
-    "guidance_scale": 2.5,
     "scheduler": "DDIMScheduler",
     "device": "cpu",
 }
-ITEMS, CANDIDATES = 800, 8
-SEARCHED = 400
 LEVELS = (400, 500, 600, 700)
-# Curriculum-DPO's tau: a tenth of the candidates' usual distance in score, as in its paper.
-GAP = 0.3
-
-Row = dict[str, Any]
-
-
-def clip(name: str) -> dict[str, str]:
-    """One of the two scorers, as a section names it."""
-    return {"name": "clip", "label": name, "model": str(WEIGHTS / name)}
+DRAWS = 2
+"""Images per validation prompt."""
 
 
 class World:
-    """Pools and pairs, each made when it is first asked for, and the measures of a model.
+    """Pools and pairs, each made when it is first asked for.
 
     Args:
-        root: Folder of all runs.
+        root: Folder of the runs.
         data: Folder of the portraits.
+        size: How many of each.
     """
 
-    def __init__(self, root: Path, data: Path) -> None:
-        self.root, self.portraits = root, root / "portraits"
-        if not self.portraits.is_dir():
-            _write(Portraits(data), self.portraits)
-        self.images = Images(self._config(CANDIDATES), RunDir(root / "pools"))
-        self.judge = ClipScorer(model=str(WEIGHTS / "judge"))
+    def __init__(self, root: Path, data: Path, size: Size) -> None:
+        self.root, self.size, self.portraits = root, size, Portraits(data)
+        validation = self.portraits.prompts("validation")
+        unseen = [each for each in self.portraits.held_out if each.caption not in set(validation)]
+        self.test = unseen[: size.portraits]
+        self.validation = root / "validation.txt"
+        write_text(self.validation, "".join(f"{line}\n" for line in validation[: size.prompts]))
 
-    def _config(self, candidates: int) -> RealRun:
-        """The configuration of the pools: `train` of its stage is not used here."""
-        folder = str(self.portraits / "train")
-        data = {
-            "recipe": "hg_dpo",
-            "name": "pools",
-            "output": str(self.root),
-            "model": MODEL,
-            "real": {"images": folder, "resolution": 64, "limit": ITEMS},
-            "held_out": {"images": str(self.portraits / "held_out"), "resolution": 64},
-            "candidates": {**SAMPLING, "num_candidates": candidates},
-            "score": {"scorers": [clip("preference")]},
-            "scorer": "preference",
-            "normal": {
-                "chosen": "reconstruction",
-                "reconstruct": {"timesteps": LEVELS},
-                "rejected": "candidates",
-                "train": {"model": MODEL},
-            },
-            "evaluate": self.judging("validation"),
-        }
-        return parse(RealRun, data, "benchmarks/hg_dpo")
+    def others(self) -> list[Portrait | None]:
+        """For each held-out portrait a training one of its caption, none twice, where there is one.
 
-    def judging(self, part: str) -> dict[str, Any]:
-        """How images are drawn and judged: in the search ("validation") or at its end ("test")."""
-        test = part == "test"
-        return {
+        Of the half of the training portraits that the judge has not seen.
+        """
+        left = self.portraits.part("preference")
+        found: list[Portrait | None] = []
+        for portrait in self.test:
+            same = (place for place, each in enumerate(left) if each.caption == portrait.caption)
+            place = next(same, None)
+            found.append(None if place is None else left.pop(place))
+        return found
+
+    def real(self) -> Path:
+        """The photographs that rows train on."""
+        return self._scored(self._imported(self.portraits.teaching(), "real", self.size.items))
+
+    def held_out(self) -> Path:
+        """The photographs that models are measured against."""
+        return self._imported(self.test, "held_out", len(self.test))
+
+    def candidates(self, scale: float, number: int | None = None) -> Path:
+        """The base's images for the training photographs, drawn at a guidance scale."""
+        number = number or self.size.candidates
+        options = {"items": str(self.real()), "num_candidates": number}
+        config = GenerateConfig(model=MODEL, guidance_scale=scale, **SAMPLING, **options)
+        return self._scored(generate(config, self.root / "candidates" / f"{scale}-{number}"))
+
+    def drawn(self, model: Path, part: str, scale: float, adapter: dict, place: Path) -> Path:
+        """A model's images: of validation prompts, or one for each held-out photograph's caption.
+
+        The captions of the latter so have their natural frequencies.
+        """
+        what = (
+            {"prompts": str(self.validation), "num_candidates": DRAWS}
+            if part == "validation"
+            else {"items": str(self.held_out()), "num_candidates": 1, "seed": 1}
+        )
+        config = GenerateConfig(
+            model=str(model),
+            guidance_scale=scale,
+            adapter=adapter,
+            keep_latents=False,
             **SAMPLING,
-            "base": MODEL,
-            "seed": int(test),
-            "prompts": str(self.portraits / "prompts" / f"{'held_out' if test else part}.txt"),
-            "num_images": 3,
-            "scorers": [clip(name) for name in SCORERS] + [{"name": "sharpness"}],
-            # The search never sees the judge's features, nor the held-out photographs.
-            "features": [str(WEIGHTS / ("judge" if test else "preference"))],
-        }
+            **what,
+        )
+        return generate(config, place)
 
-    def pairs(self, kind: str) -> Path:
+    def pairs(self, kind: str, scale: float) -> Path:
         """A set of pairs.
 
         Args:
-            kind: `easy`, `easy 2` (of two candidates), `normal`, `hard`, `naive` (real over
-                generated), `normal first` and `hard second` (the curriculum without easy),
-                `hard after easy`, `normal at 800` and `hard at 800` (reconstructions from that
-                timestep alone), `mixed` or `gaps` (every two candidates, Curriculum-DPO's).
+            kind: `easy` (best over worst candidate), `easy 2` (of two), `normal` (reconstructions
+                over easy's chosen), `hard` (photographs over normal's chosen), `best` (over
+                easy's), `naive` (over worst candidates), `normal first` and `hard second` (the
+                curriculum without easy) or `mixed` (easy, normal and hard).
+            scale: Guidance of candidates and reconstructions.
 
         Returns:
             Its folder.
         """
-        place = self.root / "pairs" / kind.replace(" ", "-")
+        place = self.root / "pairs" / f"{kind.replace(' ', '-')}-{scale}"
         if (place / "done.json").is_file():
             return place
-        images = self.images
         if kind == "mixed":
-            return mix([self.pairs(each) for each in ("easy", "normal", "hard")], place)
-        if kind == "gaps":
-            rule = {"name": "threshold", "scorer": "preference", "gap": GAP, "max_pairs": 8}
-            return pair(PairConfig.model_validate({"rule": rule}), images.candidates(), place)
-        if kind == "easy 2":
-            two = Images(self._config(2), RunDir(self.root / "pools-2")).candidates()
-            return _joined(two, two, place)
-        if kind == "easy":
-            return _joined(images.candidates(), images.candidates(), place)
-        if kind == "normal at 800":
-            return _joined(self._reconstructed(800), self.pairs("easy"), place, keep_if=0)
-        if kind in ("normal", "normal first"):
-            stage = images.config.normal
-            assert stage is not None
-            rejected = self.pairs("easy") if kind == "normal" else images.candidates()
-            return _joined(images.between("normal", stage), rejected, place, keep_if=0)
+            return mix([self.pairs(each, scale) for each in ("easy", "normal", "hard")], place)
+        if kind in ("easy", "easy 2"):
+            chosen = self.candidates(scale, 2 if kind == "easy 2" else None)
+        elif kind.startswith("normal"):
+            chosen = self._reconstructions(scale)
+        else:
+            chosen = self.real()
         before = {
+            "normal": "easy",
             "hard": "normal",
             "hard second": "normal first",
-            "hard after easy": "easy",
-            "hard at 800": "normal at 800",
+            "best": "easy",
         }
-        rejected = self.pairs(before[kind]) if kind in before else images.candidates()
-        return _joined(images.real(), rejected, place)
+        rejected = chosen if kind.startswith("easy") else self.candidates(scale)
+        if kind in before:
+            rejected = self.pairs(before[kind], scale)
+        keep_if = 0 if kind.startswith("normal") else None
+        rule = {"scorer": "preference", "keep_if": keep_if}
+        return join(JoinConfig.model_validate({"rule": rule}), chosen, rejected, place)
 
-    def _reconstructed(self, timestep: int) -> Path:
-        """Reconstructions from one timestep in place of the four."""
-        stage = self.images.config.normal
-        assert stage is not None
-        assert stage.reconstruct is not None
-        alone = stage.reconstruct.model_copy(update={"timesteps": (timestep,)})
-        stage = stage.model_copy(update={"reconstruct": alone})
-        return self.images.between(f"normal-{timestep}", stage)
+    def _reconstructions(self, scale: float) -> Path:
+        config = ReconstructConfig(model=MODEL, timesteps=LEVELS, guidance_scale=scale, **SAMPLING)
+        place = self.root / "reconstructions" / f"{scale}"
+        return self._scored(reconstruct(config, self.real(), place))
 
-    def measured(self, name: str, policy: Path, part: str, adapter: Mapping[str, Any]) -> Row:
-        """Judge a model; read back where it was judged before.
+    def _imported(self, part: list[Portrait], name: str, number: int) -> Path:
+        source = self.root / "portraits" / name
+        if not (source / "metadata.jsonl").is_file():
+            write_folder(part, source)
+        section = {"images": str(source), "resolution": 64, "limit": number}
+        return import_images(ImagesConfig.model_validate(section), self.root / name)
 
-        Args:
-            name: Of its folder among the judged.
-            policy: The model.
-            part: "validation" or "test".
-            adapter: Where its LoRA acts.
-
-        Returns:
-            `model` and `base`: what the report holds of each, with `quality`.
-        """
-        judged, file = self.root / part, self.root / part / f"{name}.json"
-        section = {**self.judging(part), "adapters": {name: adapter}}
-        real = self.images.held_out() if part == "test" else self.searched()
-        config = EvaluateConfig.model_validate({**section, "real": str(real)})
-        evaluate(config, {name: policy}, judged, file)
-        models = json.loads(file.read_text(encoding="utf-8"))["models"]
-        for model in (name, "base"):
-            models[model]["quality"] = self.quality(Pool(judged / model))
-        return {"model": models[name], "base": models["base"]}
-
-    def searched(self) -> Path:
-        """Training portraits that the search measures its distance to."""
-        section = {"images": str(self.portraits / "train"), "resolution": 64, "limit": SEARCHED}
-        return import_images(ImagesConfig.model_validate(section), self.root / "searched")
-
-    def quality(self, pool: Pool) -> float:
-        """The judge's mean score of the pictures under "a portrait of a man" (or woman) alone.
-
-        What is left of preference when only the gender is asked for. CLIP-IQA's pairs of words
-        mean nothing to a CLIP that has read the captions of portraits alone.
-        """
-        rows = pool.candidates(("candidate_id", "prompt", "image")).to_pylist()
-        images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
-        scores = self.judge(images, [row["prompt"].partition(",")[0] for row in rows])
-        return float(scores.mean())
-
-
-def distance(found: Row, of: str = "model") -> float:
-    """Frechet distance of a measured row, times 1000."""
-    return 1000 * float(next(iter(found[of]["frechet"].values()))["value"])
-
-
-def label(setting: Mapping[str, Any]) -> str:
-    """A setting in a word: `1e-03-b2000`, or `1e-03-n60` where steps are chosen."""
-    rate = f"{setting['learning_rate']:.0e}"
-    beta = setting.get("loss", {}).get("beta")
-    return f"{rate}-n{setting['max_steps']}" if beta is None else f"{rate}-b{beta}"
-
-
-def _joined(chosen: Path, rejected: Path, place: Path, keep_if: float | None = None) -> Path:
-    rule = {"scorer": "preference", "keep_if": keep_if}
-    return join(JoinConfig.model_validate({"rule": rule}), chosen, rejected, place)
-
-
-def _write(portraits: Portraits, folder: Path) -> None:
-    """The folders of pictures, and the captions of held-out ones that the search does not ask."""
-    portraits.write(folder)
-    searched = set(portraits.prompts("validation"))
-    captions = dict.fromkeys(each.caption for each in portraits.held_out)
-    lines = [caption for caption in captions if caption not in searched]
-    text = "".join(f"{line}\n" for line in lines)
-    (folder / "prompts" / "held_out.txt").write_text(text, encoding="utf-8")
+    def _scored(self, pool: Path) -> Path:
+        scorer = {"name": "clip", "label": "preference", "model": str(WEIGHTS / "preference")}
+        return score(ScoreConfig.model_validate({"scorers": [scorer], "device": "cpu"}), pool)
