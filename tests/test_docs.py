@@ -56,6 +56,9 @@ def lines(page: Path) -> Iterator[Line]:
 LINES = [line for page in (*PAGES, *RUNS) for line in lines(page)]
 
 
+LEAST = {"warmup_steps": 0, "gradient_accumulation_steps": 1, "keep": 1, "num_images": 2}
+
+
 def small(config: Section) -> list[str]:
     """Overrides that leave a few images, two denoising steps and two optimizer steps."""
     words = []
@@ -64,8 +67,9 @@ def small(config: Section) -> list[str]:
         for key, value in {"num_inference_steps": 2, "max_steps": 2, "num_candidates": 6}.items():
             if key in type(inside).model_fields:
                 words.append(f"{path}.{key}={value}".removeprefix("."))
-        for key in given & {"warmup_steps", "gradient_accumulation_steps", "keep", "num_images"}:
-            words.append(f"{path}.{key}={int(key != 'warmup_steps')}".removeprefix("."))
+        for key, value in LEAST.items():
+            if key in given:
+                words.append(f"{path}.{key}={value}".removeprefix("."))
         prompts = getattr(inside, "prompts", None)
         if isinstance(prompts, Choice) and "number" in prompts.options:
             words.append(f"{path}.prompts.number=4".removeprefix("."))
@@ -85,7 +89,8 @@ def test_the_command_line_reads_it(line: Line) -> None:
         return
     parsed = _parsed(line.words)
     command, overrides = line.words[0], tuple(getattr(parsed, "overrides", ()))
-    if command in {"run", "doctor", "profile"} and not line.needs_a_plugin:
+    of_a_pool = "--scorer" in line.words
+    if command in {"run", "doctor", "profile"} and not line.needs_a_plugin and not of_a_pool:
         load(parsed.source, overrides)
     if command in KINDS:
         wrong = [error_of(kind, overrides) for kind in KINDS[command]]

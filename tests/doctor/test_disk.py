@@ -49,6 +49,6 @@ def test_doctor_says_it_before_a_run(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     # nano in fp32: 4 x 16 x 16 latents that its pool keeps, and a checksum.
     assert "Encodings on disk: 4.1 kB per image" in said
-    assert "at most 576 images and 96 prompts" in said
+    assert "at most 1,536 images and 192 prompts" in said
     assert main(["doctor", "demo", "train.cache=none"]) == 0
     assert "Encodings on disk" not in capsys.readouterr().out

@@ -48,3 +48,10 @@ def test_nothing_depends_on_the_total_until_the_rate_falls() -> None:
     rates = [[trapezoid(step, total) for step in range(800)] for total in (1000, 9000)]
     assert rates[0] == rates[1]
     assert trapezoid(900, 1000) == 0.5
+
+
+def test_late_captions_are_careless(work: Path) -> None:
+    right, careless = SceneBatches(work, 16), SceneBatches(work, 16, careless_from=5)
+    assert torch.equal(careless[4][1], right[4][1])
+    assert torch.equal(careless[5][0], right[5][0])
+    assert not torch.equal(careless[5][1], right[5][1])

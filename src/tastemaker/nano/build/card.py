@@ -11,6 +11,7 @@ from tastemaker.nano.build.attribute_scenes import TAUGHT
 from tastemaker.nano.build.captioned_scenes import ART
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
+from tastemaker.nano.build.latents import CARELESS_STEPS, MISTAKEN
 from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
 from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, STYLES, prompts
 
@@ -47,8 +48,11 @@ Load with `dtype=torch.float32` on a CPU. Best at guidance 2 to 3 and 20 DDIM st
 Scenes drawn by `tastemaker.nano.build.scenes` from emoji art: {concepts} concepts, {backgrounds}
 backgrounds ({names}), one object large or small at a named place, two or three of a kind, or a pair
 in a relation, with random small shifts of place, size, angle and background colour. Captions name
-these things, or leave some out. Splits are disjoint by combination of concepts, count, relation,
-background, size and position (`tastemaker.nano.captions`). The model saw the split "train" alone.
+these things, or leave some out. In the last {careless} steps of the U-Net {mistaken:.0%} of them
+tell a pair in reverse, the other number or another place (`build/latents.py`), as careless captions
+do: the model knows these things better than it draws them, and preferences have something to mend.
+Splits are disjoint by combination of concepts, count, relation, background, size and position
+(`tastemaker.nano.captions`). The model saw the split "train" alone.
 The preference scorer learned scenes of "train" in flat, soft, plain and early art, the judge scenes
 of "judge" in flat, soft and bold art, and both the same scenes with one attribute changed, of
 either split. Scorers and samples are measured on the split "test", the autoencoder on "validation".
@@ -117,6 +121,8 @@ def card(work: Path) -> None:
         backgrounds=len(BACKGROUNDS),
         names=", ".join(BACKGROUNDS),
         credits=credits_,
+        careless=CARELESS_STEPS,
+        mistaken=MISTAKEN,
     )
     limits = LIMITS.format(concepts=len(CONCEPTS), blind=blind["note"])
     parts = [head, training(work), blind["history"], "\n", scorers(work), obedience(work)]

@@ -17,7 +17,7 @@ from tastemaker.nano import MODEL
 from tastemaker.nano.build.averaging import Average, trapezoid
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import Batch, SceneBatches
+from tastemaker.nano.build.latents import CARELESS_STEPS, Batch, SceneBatches
 from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
@@ -25,7 +25,7 @@ from tastemaker.nano.captions import prompts
 from tastemaker.storage.files import atomic
 
 BATCH = 32
-STEPS = 85_000
+STEPS = 12_000
 # Of a batch of `BATCH`; it grows with the fourth root of larger ones.
 RATE = 7e-4
 # The text encoder is frozen for a tenth of the steps, then trains at a fraction of the rate.
@@ -218,11 +218,16 @@ def fit(
 
 
 def train(work: Path, *, batch: int = BATCH, steps: int = STEPS, minutes: float = 0) -> None:
-    """Train the embedded model's U-Net on fresh scenes, to the last snapshot."""
+    """Train the embedded model's U-Net on fresh scenes, to the last snapshot.
+
+    By `minutes` the end is not known beforehand, and no caption is careless: `CARELESS_STEPS` more
+    have to follow by `steps`.
+    """
     if not (work / "snapshots" / "100.safetensors").exists():
         trainer, journal = Trainer(work), Journal(work / "unet.jsonl")
         trainer.rate = RATE * (batch / BATCH) ** 0.25
-        fit(trainer, SceneBatches(work, batch), journal, steps=steps, minutes=minutes)
+        batches = SceneBatches(work, batch, None if minutes else steps - CARELESS_STEPS)
+        fit(trainer, batches, journal, steps=steps, minutes=minutes)
 
 
 def _finished(trainer: Trainer) -> None:
