@@ -12,6 +12,7 @@ from types import ModuleType
 import pyarrow as pa
 import pytest
 
+from tastemaker import compare
 from tastemaker.backbones import check_model
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.hardware import environment
@@ -163,3 +164,19 @@ def test_a_step_executes_in_few_files(pairs: Path, tiny_model: Path, tmp_path: P
     assert len(ready) <= 8, sorted(ready)
     assert len(whole) <= 10, sorted(whole)
     assert {"losses.py", "training/trainer.py"} <= ready.keys() < whole.keys()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demos_table_is_that_of_its_scores(seed: int) -> None:
+    models = compare(BENCHMARKS / "demo" / f"seed-{seed}.parquet")["models"]
+    cells = []
+    for scorer in ("obeyed", "examined"):
+        base, policy = (100 * models[name]["scores"][scorer]["mean"] for name in ("base", "policy"))
+        cells.append(f"{base:.1f} → {policy:.1f} %")
+    gain = models["policy"]["scores"]["examined"]
+    mean, low, high = (
+        100 * gain[key] for key in ("difference", "difference_low", "difference_high")
+    )
+    row = f"| {' | '.join(cells)} | {mean:+.1f} [{low:.1f}, {high:.1f}] |"
+    page = (BENCHMARKS.parent / "docs" / "diffusion_dpo.md").read_text(encoding="utf-8")
+    assert f"| {seed} | 2.5 / 2.5 {row}" in page
