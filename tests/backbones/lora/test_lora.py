@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from conftest import write_run
+from tastemaker.backbones.lora.diffusers_file import lora_layers
 from tastemaker.config.loading import load
 from tastemaker.config.sections import GenerateConfig
 from tastemaker.recipes.run import run
@@ -113,3 +114,20 @@ def test_file_keeps_alpha_and_diffusers_keys(trained: RunDir) -> None:
     pipeline.load_lora_weights(trained.policy)
     (config,) = pipeline.unet.peft_config.values()
     assert (config.r, config.lora_alpha) == (2, 6)
+
+
+def test_attention_and_convolutions_together_reach_diffusers(tiny_model: Path) -> None:
+    """Its loader takes one dialect per file; of two it would lose whole layers without an error."""
+    from peft import LoraConfig
+
+    source, plain = (StableDiffusionPipeline.from_pretrained(tiny_model) for _ in range(2))
+    source.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "conv_in"]), "policy")
+    layers = lora_layers(source.unet, "policy")
+    plain.load_lora_weights({f"unet.{key}": value for key, value in layers.items()})
+    loaded = {
+        name
+        for name, _ in plain.unet.named_parameters()
+        if name.endswith((".lora_A.default_0.weight", ".lora_B.default_0.weight"))
+    }
+    assert len(loaded) == len(layers)
+    assert {"attn1.to_q" in name for name in loaded} == {True, False}

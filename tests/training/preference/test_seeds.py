@@ -20,7 +20,7 @@ from trainings import train_config
 
 
 def trainer_of(model: Path, pairs: object, folder: Path, **options: object) -> PreferenceTrainer:
-    config = train_config(model, noise="kept", sample_posterior=False, **options)
+    config = train_config(model, noise="kept", sample_posterior=False, cache="none", **options)
     return PreferenceTrainer(model, pairs, config, output=folder)  # type: ignore[arg-type]
 
 

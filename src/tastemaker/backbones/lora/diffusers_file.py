@@ -38,8 +38,25 @@ def lora_layers(module: Any, adapter: str, *, peft: bool = False) -> dict[str, t
     prefix = CLIP_PREFIX if flattened(module) else ""
     layers = get_peft_model_state_dict(module, adapter_name=adapter)
     if not peft:
-        layers = convert_state_dict_to_diffusers(layers)
+        layers = _of_one_dialect(convert_state_dict_to_diffusers(layers))
     return {prefix + key: layers[key].contiguous() for key in sorted(layers)}
+
+
+def _of_one_dialect(layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name all factors of a U-Net as those of its attention, where diffusers renames these alone.
+
+    Of a file whose first key is PEFT's, e.g. a convolution's, diffusers reads no other dialect: the
+    attention's layers would be lost.
+    """
+    if not any(key.endswith(".lora.down.weight") for key in layers):
+        return layers
+    names = {".lora_A.weight": ".lora.down.weight", ".lora_B.weight": ".lora.up.weight"}
+    renamed = {}
+    for key, value in layers.items():
+        for peft, ours in names.items():
+            key = f"{key.removesuffix(peft)}{ours}" if key.endswith(peft) else key
+        renamed[key] = value
+    return renamed
 
 
 def lora_metadata(module: Any, adapter: str) -> dict[str, Any]:
