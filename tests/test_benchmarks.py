@@ -180,3 +180,6 @@ def test_the_demos_table_is_that_of_its_scores(seed: int) -> None:
     row = f"| {' | '.join(cells)} | {mean:+.1f} [{low:.1f}, {high:.1f}] |"
     page = (BENCHMARKS.parent / "docs" / "diffusion_dpo.md").read_text(encoding="utf-8")
     assert f"| {seed} | 2.5 / 2.5 {row}" in page
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    said = {0: f"{mean:.1f} points more, 95 % interval"}.get(seed, f"{mean:+.1f}")
+    assert f"{said} [{low:.1f}, {high:.1f}]" in readme

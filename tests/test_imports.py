@@ -51,6 +51,12 @@ FAMILY = re.compile(
 FAMILIES_LIVE_IN = {"backbones", "nano"}  # `nano` builds a model of one family from its classes
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names: of two alike, one is not collected."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def modules() -> dict[str, Path]:
     """Every module's dotted name below the package, with its file."""
     found = {}

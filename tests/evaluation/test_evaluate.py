@@ -97,7 +97,7 @@ def test_share_of_obeyed_prompts_by_hand(tmp_path: Path) -> None:
     assert ends == pytest.approx((0.25 - 0.25 * 3.1824, 0.25 + 0.25 * 3.1824), rel=3e-3)
     assert report["shares"] == ["taste"]
     write_json(tmp_path / "report.json", report)
-    line = "share obeyed: base 50.0 % -> policy 75.0 % (+25.0 [-54."
+    line = "share of images: base 50.0 % -> policy 75.0 % (+25.0 [-54."
     assert line in summary(tmp_path / "report.json")
 
 

@@ -553,7 +553,7 @@ class TestWarnings:
         ),
         (
             measured(a=(0.52, 0.51, 0.53)) | {"shares": ["a"]},
-            "Share obeyed by a: base 25.0 % \u2192 policy 28.0 % (+3.0 [+2.8, +3.2] points).",
+            "Share of images by a: base 25.0 % \u2192 policy 28.0 % (+3.0 [+2.8, +3.2] points).",
             "better",
         ),
         (measured(a=(0.3, 0.2, 0.4)), "Policy loses against base on 1 of 1 scorer;", "worse"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -197,6 +198,8 @@ def test_damage_is_noticed(
 def test_another_training_on_the_pairs_encodes_nothing(
     pairs: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A copy: the shards of this module are small, and other tests read those of `pairs`.
+    pairs = shutil.copytree(pairs.parent, tmp_path / "copied") / pairs.name
     common = ["device=cpu", "max_steps=1", "report_to=null", f"model={tiny_model}"]
     for name, options in (("first", []), ("second", ["loss=ipo", "seed=3"])):
         words = ["train", str(pairs), str(tmp_path / name), *common, "sample_posterior=false"]

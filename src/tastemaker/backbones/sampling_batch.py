@@ -17,6 +17,28 @@ if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
 
 
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """Make one generator per seed, on the CPU so that every device gets the same noise."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def starting_noise(
+    seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Draw the noise that sampling starts from, as pipelines do.
+
+    Args:
+        seeds: One per image.
+        shape: Of an image's latents.
+        dtype: Precision in which it is drawn.
+
+    Returns:
+        Float32, [images, *shape], on the CPU.
+    """
+    size = (len(seeds), *shape)
+    return randn_tensor(size, generator=generators_of(seeds), dtype=dtype).float()
+
+
 @dataclass(frozen=True, eq=False)
 class SamplingBatch:
     """Images to sample in one batch, each from the noise of its own seed.
@@ -48,12 +70,11 @@ class SamplingBatch:
 
     def generators(self) -> list[torch.Generator]:
         """Make one generator per image, on the CPU so that every device gets the same noise."""
-        return [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
+        return generators_of(self.seeds)
 
     def noise(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
         """Draw the images' initial noise as pipelines do, in float32."""
-        size, generators = (len(self.seeds), *shape), self.generators()
-        return randn_tensor(size, generator=generators, device=device, dtype=self.dtype).float()
+        return starting_noise(self.seeds, shape, self.dtype).to(device)
 
     def select(self, rows: Sequence[int]) -> SamplingBatch:
         """Pick some of the images, in the order given."""

@@ -62,7 +62,7 @@ def share_text(data: Mapping[str, Any], scorer: str, model: str) -> str:
 def _shares(data: Mapping[str, Any], scorer: str) -> Iterator[str]:
     for name in data["models"]:
         if name != data["base"]:
-            yield f"  {scorer:<16} share obeyed: {share_text(data, scorer, name)}"
+            yield f"  {scorer:<16} share of images: {share_text(data, scorer, name)}"
 
 
 def _means(data: Mapping[str, Any], scorer: str) -> Iterator[str]:

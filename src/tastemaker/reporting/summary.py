@@ -125,7 +125,7 @@ def verdict(contents: Contents) -> tuple[str, Tone]:
         shares = share_text(contents.report, judge.scorer, model).replace(
             "->", "\N{RIGHTWARDS ARROW}"
         )
-        return f"Share obeyed by {judge.scorer}: {shares}. {sentence}.", tone
+        return f"Share of images by {judge.scorer}: {shares}. {sentence}.", tone
     return f"{sentence}; win rate by {judge.scorer} {judge.win_rate_text}.", tone
 
 

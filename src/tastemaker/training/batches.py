@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 
 from tastemaker.backbones import Backbone, Conditioning
+from tastemaker.backbones.sampling_batch import starting_noise
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.encodings import Latents
 
@@ -156,7 +157,7 @@ def noisy_batch(
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         noise = torch.cat([noise] * sides)
     else:
-        noise = starting_noise(seeds, shape)
+        noise = starting_noise(seeds.tolist(), shape)
     if sample_posterior and std is not None:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)
@@ -187,20 +188,6 @@ def draw_timestep(
     if density is None:
         return torch.randint(length, (1,), generator=generator)
     return torch.multinomial(density, 1, generator=generator)
-
-
-def starting_noise(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Draw the noise that sampling started from.
-
-    Args:
-        seeds: One per image.
-        shape: Of an image's latents.
-
-    Returns:
-        Float32, [images, *shape]; of images drawn in bf16 or fp16 it differs by their rounding.
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-    return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])
 
 
 def residual(

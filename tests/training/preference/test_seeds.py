@@ -8,19 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tastemaker.backbones import SamplingBatch
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.parquet import read_table, write_table
 from tastemaker.storage.pool import Pool
-from tastemaker.training.batches import starting_noise
 from tastemaker.training.preference.trainer import PreferenceTrainer
 from trainings import train_config
 
 
 def trainer_of(model: Path, pairs: object, folder: Path, **options: object) -> PreferenceTrainer:
-    config = train_config(model, noise="kept", sample_posterior=False, cache="none", **options)
+    config = train_config(model, noise="kept", sample_posterior=False, **options)
     return PreferenceTrainer(model, pairs, config, output=folder)  # type: ignore[arg-type]
 
 
@@ -62,10 +60,3 @@ def test_images_that_no_seed_drew_are_refused(
     with pytest.raises(TastemakerError, match=r"was not drawn from noise.*noise=drawn"):
         trainer_of(tiny_model, copy, tmp_path / "b")
     assert not (tmp_path / "b").exists()
-
-
-def test_noise_is_that_of_sampling() -> None:
-    text = {"prompt_embeds": torch.zeros(2, 1)}
-    batch = SamplingBatch(text, text, [7, 2**62], num_inference_steps=1, guidance_scale=1.0)
-    noise = batch.noise((4, 8, 8), torch.device("cpu"))
-    assert starting_noise(torch.tensor([7, 2**62]), (4, 8, 8)).equal(noise)

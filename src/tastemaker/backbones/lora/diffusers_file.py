@@ -50,13 +50,10 @@ def _of_one_dialect(layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     if not any(key.endswith(".lora.down.weight") for key in layers):
         return layers
-    names = {".lora_A.weight": ".lora.down.weight", ".lora_B.weight": ".lora.up.weight"}
-    renamed = {}
-    for key, value in layers.items():
-        for peft, ours in names.items():
-            key = f"{key.removesuffix(peft)}{ours}" if key.endswith(peft) else key
-        renamed[key] = value
-    return renamed
+    return {
+        key.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."): value
+        for key, value in layers.items()
+    }
 
 
 def lora_metadata(module: Any, adapter: str) -> dict[str, Any]:

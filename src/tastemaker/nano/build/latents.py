@@ -58,7 +58,7 @@ class SceneBatches(Dataset[Batch]):
 
 
 def mistaken(scene: Scene, rng: Random) -> Scene:
-    """What a careless caption tells of a scene: the pair reversed, the other number or place.
+    """Return the scene that a careless caption describes: pair reversed, other number or place.
 
     Example:
         >>> mistaken(Scene(("dog", "tree"), relation="left"), Random(0)).concepts
