@@ -183,3 +183,11 @@ def test_the_demos_table_is_that_of_its_scores(seed: int) -> None:
     readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
     said = {0: f"{mean:.1f} points more, 95 % interval"}.get(seed, f"{mean:+.1f}")
     assert f"{said} [{low:.1f}, {high:.1f}]" in readme
+
+
+def test_the_tables_of_obedience_are_those_of_its_scores() -> None:
+    folder = BENCHMARKS / "obedience"
+    measure = load(folder / "measure.py")
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for table in measure.tables(read_table(measure.SCORES)).split("\n\n"):
+        assert table in page
