@@ -131,7 +131,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 SMALL = {
-    "generate": ["prompts.number=24", "num_candidates=2", "num_inference_steps=2"],
+    "generate": ["prompts.number=64", "num_candidates=4", "num_inference_steps=4"],
     "train": ["max_steps=2", "batch_size=2"],
     "evaluate": ["prompts.number=4", "num_inference_steps=2"],
 }
