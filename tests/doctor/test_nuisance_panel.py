@@ -122,6 +122,7 @@ def test_command_line_on_a_pool_and_on_a_run(
         (["{name: rank, of: [sharpness]}"], "is an ensemble"),
         (["sharpness", "--images", "1"], "--images is 1; give 2 or more"),
         (["sharpness", "."], "is not finished"),
+        (["sharpness", "evaluate.steps=4"], "demo: evaluate.steps"),
     ],
 )
 def test_mistakes_are_named(

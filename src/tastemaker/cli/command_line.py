@@ -137,7 +137,7 @@ PANEL = """\
 The nuisance panel: a scorer's win rate for pictures that were changed and made no better, on
   doctor --scorer NAME POOL     a pool's pictures; options: batch_size, device, dtype, plugins
   doctor --scorer NAME RUN      a picture of a run's base for each of its first prompts
-  doctor --scorer NAME          the same of the embedded model
+  doctor --scorer NAME          the same of the embedded model's run `demo`, with its options
 Status 1 if a change wins in clearly more than 52 %: docs/scorers.md."""
 CONFIG = "A start for a run of your own: tastemaker config demo > mine.yaml"
 PROFILE = "On random pictures, beside two yardsticks: docs/speed.md."

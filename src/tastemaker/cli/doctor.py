@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tastemaker.config import loading as config
 from tastemaker.config.sections import PanelConfig
+from tastemaker.core.errors import TastemakerError
 
 RUN = "demo"
 """Run whose base is drawn where neither a pool nor another run is given."""
@@ -14,6 +15,8 @@ RUN = "demo"
 
 def doctor_command(parsed: argparse.Namespace) -> int:
     """Versions, machine and every registered name; what a run needs; or what fools a scorer."""
+    if parsed.source is not None and "=" in parsed.source and not Path(parsed.source).exists():
+        parsed.source, parsed.overrides = None, [parsed.source, *parsed.overrides]
     if parsed.scorer is not None:
         return _panel(parsed)
     if parsed.source is not None:
@@ -21,6 +24,10 @@ def doctor_command(parsed: argparse.Namespace) -> int:
 
         print(memory.table(config.load(parsed.source, tuple(parsed.overrides))))
         return 0
+    if parsed.overrides:
+        raise TastemakerError(
+            f"doctor {parsed.overrides[0]}: an option belongs to a run; name the run before it."
+        )
     _list_everything()
     return 0
 

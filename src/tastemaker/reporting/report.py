@@ -14,7 +14,7 @@ from tastemaker.storage.files import atomic, write_text
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.run_dir import RunDir
 
-PACKAGE = Path(__file__).parents[1]
+REPORTING = Path(__file__).parent
 
 __all__ = ["report", "up_to_date"]
 
@@ -52,10 +52,10 @@ def report(config: ReportConfig, run: RunDir) -> Path:
 
 
 def up_to_date(run: RunDir) -> bool:
-    """Return whether a run's page is newer than all files of the run, and than the code."""
+    """Return whether a run's page is newer than all files of the run, and than its own code."""
     if not run.report_html.is_file():
         return False
     written = run.report_html.stat().st_mtime_ns
-    code = (file for suffix in ("py", "html", "css") for file in PACKAGE.rglob(f"*.{suffix}"))
+    code = (file for suffix in ("py", "html", "css") for file in REPORTING.rglob(f"*.{suffix}"))
     sources = (*files_below(run.folder), *code)
     return all(file.stat().st_mtime_ns <= written for file in sources)
