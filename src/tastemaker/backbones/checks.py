@@ -10,7 +10,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.compilation import check_compile
 from tastemaker.backbones.loading import backbone_class
 from tastemaker.backbones.parts import student, variant_of
-from tastemaker.backbones.places import INDEX, read_part, resolve, root_of
+from tastemaker.backbones.places import INDEX, adapter_chain, read_part, resolve, root_of
 from tastemaker.backbones.schedulers import set_scheduler
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.errors import TastemakerError
@@ -131,18 +131,23 @@ def _check_memory(config: SamplingConfig, backbone: Backbone, shape: Sequence[in
         )
 
 
-def student_warning(model: str) -> str | None:
+def student_warning(model: str | Backbone) -> str | None:
     """Return a warning for training a model that was distilled to a few steps.
 
     Args:
-        model: As of `check_model`.
+        model: As of `check_model`, or a loaded pipeline's backbone.
 
     Returns:
         A sentence; None without a sign of distillation.
     """
-    root = root_of(model)
-    place = resolve(root)
-    sign = student(root, place, read_part(place, INDEX), backbone_class(root))
+    if isinstance(model, Backbone):
+        root, configs = model.name, (model.pipeline.config, model.denoiser.config)
+        sign = student([root], *configs, type(model))
+    else:
+        adapters, root = adapter_chain(model)
+        place, family = resolve(root), backbone_class(root)
+        config = read_part(place, f"{family.part}/config.json")
+        sign = student([root, *map(str, adapters)], read_part(place, INDEX), config, family)
     if sign is None:
         return None
     return (

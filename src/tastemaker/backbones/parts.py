@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,25 +105,29 @@ def latent_units(place: str) -> tuple[Any, ...]:
     return tuple(str(config.get(name, usual.get(name))) for name in names)
 
 
-def student(model: str, place: str, index: Mapping[str, Any], family: type[Family]) -> str | None:
+def student(
+    names: Iterable[str],
+    index: Mapping[str, Any],
+    config: Mapping[str, Any],
+    family: type[Family],
+) -> str | None:
     """Return the sign by which a model is known to be distilled to a few steps.
 
     Args:
-        model: Its name in the configuration.
-        place: Pipeline folder or hub id.
-        index: Its model_index.json.
-        family: The family of its class.
+        names: Of the pipeline and of the LoRAs on it: hub ids or folders.
+        index: The pipeline's model_index.json.
+        config: The denoiser's config.json.
+        family: The family of the pipeline's class.
 
     Returns:
         The sign; None where there is none.
     """
-    config = read_part(place, f"{family.part}/config.json")
     scheduler = str((index.get("scheduler") or ["", ""])[1])
     sign = family.distilled(config)
     if sign or scheduler in ("LCMScheduler", "TCDScheduler"):
         return sign or scheduler
-    names = [model, *(str(each.get("_name_or_path", "")) for each in (index, config))]
-    found = (STUDENTS.search(Path(name).name) for name in names)
+    given = (*names, *(str(each.get("_name_or_path", "")) for each in (index, config)))
+    found = (STUDENTS.search(Path(name).name) for name in given)
     return next((match.group() for match in found if match), None)
 
 

@@ -38,7 +38,7 @@ from tastemaker.storage.kept import SCORES
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.parquet import write_table
 from tastemaker.storage.pool import Pool
-from tastemaker.storage.trained_prompts import number_trained_on, shared_warning
+from tastemaker.storage.trained_prompts import prompts_trained_on, shared_warning
 
 if TYPE_CHECKING:
     from tastemaker.sampling.loading import PolicyLoader
@@ -124,11 +124,12 @@ def _checked_prompts(
     for model in models.values():
         index_of(root_of(str(model)))
     prompts = load_prompts(config.prompts)
-    shared = number_trained_on(prompts, models.values())
+    shared = prompts_trained_on(prompts, models.values())
     check_measures(config, len(prompts))
-    if warning := shared_warning(shared or 0, len(prompts)):
+    number = None if shared is None else len(shared)
+    if warning := shared_warning(number or 0, len(prompts), shared or ()):
         tqdm.write(f"warning: {warning}")
-    return prompts, shared
+    return prompts, number
 
 
 def _add_switches(result: dict[str, Any], config: EvaluateConfig) -> None:

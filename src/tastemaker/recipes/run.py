@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from tastemaker import backbones
 from tastemaker.config import loading as configuration
-from tastemaker.config.choices import Choice
 from tastemaker.config.datasets import ImagesConfig, ImportConfig
 from tastemaker.config.runs import RunConfig
-from tastemaker.config.sections import ReportConfig, Section, sections_of
+from tastemaker.config.sections import ReportConfig, sections_of
 from tastemaker.config.training import OptimisationConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import agree, environment, from_main_process
 from tastemaker.core.registry import RECIPES
-from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading
+from tastemaker.recipes.warnings import imported_sizes, model_warnings, prompts_warning
 from tastemaker.reporting.report import report, up_to_date
 from tastemaker.storage.run_dir import RunDir
-from tastemaker.storage.trained_prompts import shared_prompts, shared_warning
 from tastemaker.training.checks import check_training
+from tastemaker.training.warnings import warn
 
 
 def run(config: RunConfig) -> RunDir:
@@ -50,9 +46,9 @@ def run(config: RunConfig) -> RunDir:
         check(config)
     else:
         check_run(config)
-    judged, trained = read_prompts(config)
-    if warning := shared_warning(len(shared_prompts(judged, trained)), len(judged)):
-        tqdm.write(f"warning: {warning}")
+        for warning in model_warnings(config):
+            warn(warning)
+    warn(prompts_warning(config))
     with folder.claimed(text, environment):
         RECIPES.entry(config.recipe)(config, folder)
         if not from_main_process(lambda: up_to_date(folder)):
@@ -76,39 +72,9 @@ def check_run(config: RunConfig) -> None:
             if isinstance(section, OptimisationConfig):
                 check_training(section)
             elif isinstance(section, ImportConfig | ImagesConfig) and path != "held_out":
-                backbones.check_model(config.model, _sizes(section))
+                backbones.check_model(config.model, imported_sizes(section))
         except TastemakerError as error:
             raise TastemakerError(f"{path}: {error}") from None
-
-
-def _sizes(section: ImportConfig | ImagesConfig) -> list[tuple[int, int]]:
-    """Heights and widths that an import scales to; none where images keep their own."""
-    if section.resolution is not None:
-        return [(section.resolution, section.resolution)]
-    return [(height, width) for width, height in section.buckets]
-
-
-def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
-    """Load the prompt sets of a run.
-
-    Args:
-        config: The run.
-
-    Returns:
-        The prompts of the evaluation, and those of all other sections; captions of images that the
-        run imports are not known yet.
-    """
-    others = config.model_copy(update={"evaluate": None})
-    return load_prompts(config.evaluate.prompts), list(_prompts(others))
-
-
-def _prompts(section: Section) -> Iterator[str]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if name == "prompts" and isinstance(value, Choice):
-            yield from load_prompts(value)
-        elif isinstance(value, Section):
-            yield from _prompts(value)
 
 
 def report_again(run: RunDir) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tastemaker.storage.files import atomic, read_record
@@ -34,23 +34,23 @@ def write_trained_prompts(folder: Path, prompts: Iterable[str], before: Iterable
         file.write("\n  ]\n}\n")
 
 
-def number_trained_on(prompts: Iterable[str], models: Iterable[str | Path]) -> int | None:
-    """Count the prompts that models were trained on, whatever their case, spaces and full stop.
+def prompts_trained_on(prompts: Iterable[str], models: Iterable[str | Path]) -> list[str] | None:
+    """Find the prompts that models were trained on, whatever their case, spaces and full stop.
 
     Args:
         prompts: Prompts of an evaluation.
         models: What it judges.
 
     Returns:
-        How many any of the models was trained on; None where no model's prompts are known.
+        Those that any of the models was trained on; None where no model's prompts are known.
     """
     known = [hashes for model in models if (hashes := _read(Path(model))) is not None]
     trained = set().union(*known)
-    return sum(_hashed(prompt) in trained for prompt in prompts) if known else None
+    return [prompt for prompt in prompts if _hashed(prompt) in trained] if known else None
 
 
 def shared_prompts(judged: Iterable[str], trained: Iterable[str]) -> list[str]:
-    """Find the prompts to judge on that are trained on, compared as `number_trained_on` does.
+    """Find the prompts to judge on that are trained on, compared as `prompts_trained_on` does.
 
     Args:
         judged: Prompts of an evaluation.
@@ -67,21 +67,28 @@ def shared_prompts(judged: Iterable[str], trained: Iterable[str]) -> list[str]:
     return [prompt for prompt in judged if normalized_prompt(prompt) in seen]
 
 
-def shared_warning(shared: int, total: int) -> str | None:
+def shared_warning(shared: int, total: int, named: Sequence[str] = ()) -> str | None:
     """Say that prompts of an evaluation are trained on.
 
     Args:
         shared: How many are.
         total: How many there are.
+        named: Those that are, where they are known; the first three are quoted.
 
     Returns:
         A sentence with the remedy; None where none is shared.
+
+    Example:
+        >>> print(shared_warning(4, 9, ["a", "b", "c", "d"]))  # doctest: +ELLIPSIS
+        4 of 9 prompts of the evaluation are trained on ('a', 'b', 'c', ...), so that ...
     """
     if not shared:
         return None
+    quoted = ", ".join([*map(repr, named[:3]), *["..."] * (len(named) > 3)])
     return (
-        f"{shared} of {total} prompts of the evaluation are trained on, so that its results say"
-        " little of new prompts; name others in evaluate.prompts."
+        f"{shared} of {total} prompts of the evaluation are trained on"
+        f"{f' ({quoted})' if quoted else ''}, so that its results say little"
+        " of new prompts; name others in evaluate.prompts."
     )
 
 

@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
-from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, load_backbone, student_warning, wrap_pipeline
 from tastemaker.backbones.lora.adapters import adapted, trainable
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.hardware import is_main_process, processes, torch_device
+from tastemaker.core.hardware import processes, torch_device
+from tastemaker.training.warnings import warn
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 FSDP2 = Path(__file__).parent / "fsdp2.yaml"
@@ -110,9 +110,7 @@ def load_policy(config: OptimisationConfig, *, whole: bool = False) -> Backbone:
         config: Model, device and precision of frozen weights.
         whole: All weights train: they stay in fp32.
     """
-    warning = student_warning(config.model)
-    if warning and is_main_process():
-        tqdm.write(f"warning: {warning}")
+    warn(student_warning(config.model))
     dtype = "fp32" if whole else config.dtype
     return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
 
@@ -129,6 +127,7 @@ def own_policy(model: Any) -> Backbone:
             "the pipeline carries a LoRA; take it off with pipeline.unload_lora_weights(), or make"
             " it part of the weights with pipeline.fuse_lora() before that."
         )
+    warn(student_warning(backbone))
     return backbone
 
 

@@ -14,7 +14,7 @@ from tastemaker.config.choices import Choice
 from tastemaker.core.errors import TastemakerError
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.storage.trained_prompts import (
-    number_trained_on,
+    prompts_trained_on,
     shared_prompts,
     write_trained_prompts,
 )
@@ -165,8 +165,8 @@ def test_a_model_knows_the_prompts_of_all_its_trainings(tmp_path: Path) -> None:
     write_trained_prompts(first, ["a cat", "a dog"], ["nano"])
     write_trained_prompts(second, ["A pig."], [str(first)])
     judged = ["a cat", "a pig", "a hen"]
-    assert number_trained_on(judged, [first]) == 1
-    assert number_trained_on(judged, [tmp_path / "unknown", second]) == 2
-    assert number_trained_on(["a hen"], [second]) == 0
-    assert number_trained_on(judged, [tmp_path / "unknown"]) is None
+    assert prompts_trained_on(judged, [first]) == ["a cat"]
+    assert prompts_trained_on(judged, [tmp_path / "unknown", second]) == ["a cat", "a pig"]
+    assert prompts_trained_on(["a hen"], [second]) == []
+    assert prompts_trained_on(judged, [tmp_path / "unknown"]) is None
     assert "cat" not in (second / "trained_prompts.json").read_text()

@@ -23,6 +23,7 @@ from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 from tastemaker.training.batches import NoisyBatch, noisy_batch, pair_index
 from tastemaker.training.encoding import encode
+from tastemaker.training.warnings import warn_of_sizes
 
 
 class SubjectImages:
@@ -123,6 +124,7 @@ def encode_subject(
     """
     size = config.resolution or min(backbone.sides)
     shape = backbone.latent_shape(size, size)
+    warn_of_sizes(backbone, [shape])
     for file in files:
         _warn_of_enlarging(file, size)
     encoded = encode(SubjectImages(config, files, size), backbone, folder, text_trains=text_trains)

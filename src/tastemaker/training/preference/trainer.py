@@ -54,6 +54,7 @@ from tastemaker.training.preference.terms import build_credit, build_losses, tim
 from tastemaker.training.preference.validation import ValidationSheets
 from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.trainer import Trainer
+from tastemaker.training.warnings import warn_of_sizes
 
 
 class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
@@ -109,6 +110,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.losses = build_losses(config)
         self.credit = build_credit(config, self.backbone)
         shapes = self.data.latents.shapes
+        warn_of_sizes(self.backbone, shapes)
         densities = timestep_densities(config, self.backbone, self.credit, shapes)
         with self.accelerator.main_process_first():
             self.fixed = fixed_draws(config, self.data, densities, kept)
@@ -134,10 +136,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
                 loss or gradient is not finite.
         """
         config = self.config
-        inputs = {
-            "pairs": self.data.fingerprint,
-            "model": fingerprint(self.backbone.denoiser.state_dict()),
-        }
+        weights = fingerprint(self.backbone.denoiser.state_dict())
+        inputs = {"pairs": self.data.fingerprint, "model": weights}
         settings = {**config.identity(), "inputs": inputs}
         artifact = Artifact(self.output, "train", settings, config.rising)
         with artifact.claimed() as unfinished:
