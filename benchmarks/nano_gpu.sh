@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Train the embedded U-Net on a GPU for MINUTES; with 7.5, the default, under ten in all.
+# Train the embedded U-Net on a GPU for MINUTES, then the careless steps; with 7.5, the default, under ten in all.
 #
 #   python -m tastemaker.nano.build --work build/nano --stage art    # once, with npm
 #   benchmarks/nano_gpu.sh build/nano RESULTS [MINUTES]
 #
 # RESULTS gets the journal, the sheet of samples and the averaged weights of two snapshots in
-# parts of 15 MB: `cat 100.safetensors.* > build/nano/snapshots/100.safetensors`.
+# parts of 15 MB: `cat careless.safetensors.* > build/nano/snapshots/careless.safetensors`.
 set -euo pipefail
 
 art=$(cd "$1/art" && pwd)
@@ -19,7 +19,7 @@ cp -r "$art" "$work/art"
 
 "${PYTHON:-python3}" -m tastemaker.nano.build --work "$work" --stage unet \
     --batch 512 --steps 1000000 --minutes "${3:-7.5}"
-for name in 080 100; do
+for name in 100 careless; do
     cp "$work/snapshots/$name.png" "$results"
     split --bytes 15M "$work/snapshots/$name.safetensors" "$results/$name.safetensors."
 done

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import string
 import sys
@@ -268,8 +269,8 @@ def run_file(tmp_path: Path, tiny_model: Path, tiny_clip: Path) -> Path:
     return write_run(tmp_path, tiny_model, tiny_clip)
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to build the embedded model in, with discs for art."""
     from PIL import Image, ImageDraw
 
@@ -277,12 +278,19 @@ def work(tmp_path: Path) -> Path:
     from tastemaker.nano.build.latents import SceneBatches
     from tastemaker.nano.captions import CONCEPTS
 
+    folder = tmp_path_factory.mktemp("begun")
     for number, concept in enumerate(CONCEPTS):
         disc = Image.new("RGBA", (64, 64))
         ImageDraw.Draw(disc).ellipse((4, 4, 60, 60), (6 * number, 255 - 6 * number, 90, 255))
         for style in SETS:
-            file = tmp_path / "art" / style / f"{concept}.png"
+            file = folder / "art" / style / f"{concept}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             disc.save(file)
-    SceneBatches(tmp_path, 1)  # fits the latent code
-    return tmp_path
+    SceneBatches(folder, 1)  # fits the latent code
+    return folder
+
+
+@pytest.fixture
+def work(begun: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(begun, tmp_path / "work"))

@@ -50,8 +50,28 @@ def test_nothing_depends_on_the_total_until_the_rate_falls() -> None:
     assert trapezoid(900, 1000) == 0.5
 
 
-def test_late_captions_are_careless(work: Path) -> None:
-    right, careless = SceneBatches(work, 16), SceneBatches(work, 16, careless_from=5)
-    assert torch.equal(careless[4][1], right[4][1])
+def test_careless_captions_tell_the_same_scenes_otherwise(work: Path) -> None:
+    right, careless = SceneBatches(work, 16), SceneBatches(work, 16, careless=True)
     assert torch.equal(careless[5][0], right[5][0])
     assert not torch.equal(careless[5][1], right[5][1])
+
+
+def test_careless_steps_follow_and_go_on_where_they_stopped(
+    work: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unet, "CARELESS_STEPS", 2)
+    journal, batches = Journal(work / "unet.jsonl"), SceneBatches(work, 2, careless=True)
+    trained(work, 2, 2)
+    other = tmp_path_factory.mktemp("work") / "undisturbed"
+    shutil.copytree(work, other)
+    stopped = unet.Trainer(work, NARROW, ["a cat"])
+    stopped.update(stopped.loss(batches[2]))
+    stopped.save()
+    weights = []
+    for folder in (work, other):
+        trainer = unet.Trainer(folder, NARROW, ["a cat"])
+        unet.fit_careless(trainer, batches, journal)
+        assert (trainer.step, trainer.total) == (4, 2)
+        weights.append(trainer.average.weights)
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    assert (work / "snapshots" / "careless.safetensors").is_file()

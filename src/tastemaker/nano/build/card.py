@@ -11,8 +11,9 @@ from tastemaker.nano.build.attribute_scenes import TAUGHT
 from tastemaker.nano.build.captioned_scenes import ART
 from tastemaker.nano.build.generated import FASTER
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import CARELESS_STEPS, MISTAKEN
+from tastemaker.nano.build.latents import MISTAKEN
 from tastemaker.nano.build.pipeline import GUIDANCE, STEPS, draw, sheet, snapshot
+from tastemaker.nano.build.unet import CARELESS_STEPS
 from tastemaker.nano.captions import BACKGROUNDS, CONCEPTS, STYLES, prompts
 
 SAMPLES = 48
@@ -107,7 +108,7 @@ def card(work: Path) -> None:
     """
     blind = json.loads((work / "blind.json").read_text(encoding="utf-8"))
     captions = prompts("test", SAMPLES)
-    pictures = draw(snapshot(work, "100"), captions, list(range(SAMPLES)))
+    pictures = draw(snapshot(work), captions, list(range(SAMPLES)))
     sheet(pictures, captions).save(WEIGHTS / "samples.png", optimize=True)
     megabytes = sum(p.stat().st_size for p in MODEL.rglob("*") if p.is_file()) / 1e6
     credits_ = "\n".join(

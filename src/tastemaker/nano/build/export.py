@@ -11,13 +11,13 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 from tastemaker.nano import JUDGE, MODEL, PREFERENCE
 from tastemaker.nano.attributes import NETWORKS, shipped
 from tastemaker.nano.build.clip import MEAN, STD, clip_model
-from tastemaker.nano.build.pipeline import snapshot
+from tastemaker.nano.build.pipeline import LAST, snapshot
 from tastemaker.nano.build.text import tokenizer
 
 LIMIT = 20 * 1024 * 1024
 
 
-def export_pipeline(work: Path, name: str = "100", folder: Path = MODEL) -> None:
+def export_pipeline(work: Path, name: str = LAST, folder: Path = MODEL) -> None:
     """Write a snapshot as a `StableDiffusionPipeline` folder in fp16."""
     pipe = snapshot(work, name)
     pipe.to(dtype=torch.float16)

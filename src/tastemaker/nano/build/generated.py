@@ -44,7 +44,7 @@ def generated(work: Path, scorer: str, guidance: float, blocks: int) -> NDArray[
     paths = [folder / f"{guidance}-{block:02}.npy" for block in range(blocks)]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     if missing:
-        pipe, journal = snapshot(work, "100"), Journal(work / "generated.jsonl")
+        pipe, journal = snapshot(work), Journal(work / "generated.jsonl")
         scenes = asked(scorer, blocks * BLOCK)
         offset = (1 + list(SPLITS).index(scorer)) * 1_000_000
         for block in missing:

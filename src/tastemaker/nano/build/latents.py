@@ -17,10 +17,9 @@ from tastemaker.nano.captions import POSITIONS, Scene, caption, sample_scene
 # Standard deviation of the autoencoder's posterior, part of what the decoder learns to undo.
 SPREAD = 0.05
 DROPOUT = 0.1
-# In the last steps this share of the captions tells pairs, counts and places wrong, as those of the
-# web do: the model knows better than it draws, and preferences have something to mend. Ten times
-# as many such steps, and it no longer knows.
-CARELESS_STEPS = 200
+# This share of careless captions tells pairs, counts and places wrong, as those of the web do: the
+# model knows better than it draws, and preferences have something to mend. Ten times as many such
+# steps as the U-Net's stage takes, and it no longer knows.
 MISTAKEN = 0.45
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -33,11 +32,11 @@ class SceneBatches(Dataset[Batch]):
     Args:
         work: Folder of the build.
         size: Scenes per batch.
-        careless_from: First step of the careless captions; None: there is none.
+        careless: Tell `MISTAKEN` of the captions wrong.
     """
 
-    def __init__(self, work: Path, size: int, careless_from: int | None = None) -> None:
-        self.size, self.careless_from = size, careless_from
+    def __init__(self, work: Path, size: int, *, careless: bool = False) -> None:
+        self.size, self.mistaken = size, MISTAKEN if careless else 0.0
         self.art, self.words = sprites(work), tokenizer(work)
         self.encode = code(work, self.art)
 
@@ -47,9 +46,7 @@ class SceneBatches(Dataset[Batch]):
         rng, generator = Random(f"unet/{step}"), keyed_generator("unet", step)
         scenes = [sample_scene(rng, "train") for _ in range(self.size)]
         mean = self.encode(to_float(as_bytes(scenes, rng, self.art)))
-        careless = self.careless_from is not None and step >= self.careless_from
-        share = MISTAKEN if careless else 0.0
-        told = [mistaken(scene, rng) if rng.random() < share else scene for scene in scenes]
+        told = [mistaken(scene, rng) if rng.random() < self.mistaken else scene for scene in scenes]
         ids = tokenize(
             self.words, ["" if rng.random() < DROPOUT else caption(scene) for scene in told]
         )

@@ -66,7 +66,7 @@ def measure(work: Path) -> dict[str, Any]:
     rng, words, vae = Random("measure"), tokenizer(work), load(work)
     asked = [sample_scene(rng, "test") for _ in range(PROMPTS)]
     captions = [caption(scene) for scene in asked for _ in range(IMAGES)]
-    fakes = draw(snapshot(work, "100"), captions, list(range(len(captions))), steps=FASTER)
+    fakes = draw(snapshot(work), captions, list(range(len(captions))), steps=FASTER)
     pixels, ids = to_tensor(fakes), tokenize(words, captions)
     tables: dict[str, Floats] = {}
     for scorer in SCORERS:

@@ -20,6 +20,8 @@ from tastemaker.nano.build.vae import load
 CHANNELS = (48, 96, 128)
 GUIDANCE = 2.5
 STEPS = 20
+LAST = "careless"
+"""Name of the snapshot that is shipped."""
 
 
 def unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
@@ -74,7 +76,7 @@ def assemble(
     return pipe
 
 
-def snapshot(work: Path, name: str) -> StableDiffusionPipeline:
+def snapshot(work: Path, name: str = LAST) -> StableDiffusionPipeline:
     """The averaged weights of `work/snapshots/<name>.safetensors`; the package's without any."""
     if not (work / "snapshots").exists():
         pipe = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)

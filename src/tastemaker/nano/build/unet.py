@@ -17,8 +17,8 @@ from tastemaker.nano import MODEL
 from tastemaker.nano.build.averaging import Average, trapezoid
 from tastemaker.nano.build.clip import clip_model, text_state
 from tastemaker.nano.build.journal import Journal
-from tastemaker.nano.build.latents import CARELESS_STEPS, Batch, SceneBatches
-from tastemaker.nano.build.pipeline import CHANNELS, assemble, draw, scheduler, sheet, unet
+from tastemaker.nano.build.latents import Batch, SceneBatches
+from tastemaker.nano.build.pipeline import CHANNELS, LAST, assemble, draw, scheduler, sheet, unet
 from tastemaker.nano.build.text import text_encoder, tokenizer
 from tastemaker.nano.build.vae import load
 from tastemaker.nano.captions import prompts
@@ -28,6 +28,10 @@ BATCH = 32
 STEPS = 12_000
 # Of a batch of `BATCH`; it grows with the fourth root of larger ones.
 RATE = 7e-4
+# Of the careless steps at the end, whose captions are in part wrong: constant after a warm-up.
+CARELESS_STEPS = 200
+CARELESS_RATE = 5e-4
+CARELESS_WARMUP = 50
 # The text encoder is frozen for a tenth of the steps, then trains at a fraction of the rate.
 TEXT_FROM = 0.1
 TEXT_RATE = 0.2
@@ -132,6 +136,8 @@ class Trainer:
     def update(self, loss: Tensor) -> None:
         """One optimizer step at the rate of this step."""
         rate = self.rate * trapezoid(self.step, self.total)
+        if self.step >= self.total:
+            rate = CARELESS_RATE * min(1.0, (self.step - self.total + 1) / CARELESS_WARMUP)
         pictures, words = self.optimizer.param_groups
         pictures["lr"] = rate
         words["lr"] = TEXT_RATE * rate * (self.step >= TEXT_FROM * self.total)
@@ -184,17 +190,7 @@ def fit(
     """
     trainer.total = trainer.total if minutes and trainer.total else steps
     began = time.monotonic()
-    # Scenes are drawn beside the training where a device computes, else in between.
-    workers = (os.cpu_count() or 1) if trainer.device.type == "cuda" else 0
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=_From(trainer.step, steps),
-        num_workers=workers,
-        pin_memory=trainer.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )
-    for batch in loader:
+    for batch in _loaded(trainer, batches, steps):
         trainer.update(trainer.loss(batch))
         step = trainer.step
         if minutes and step == MEASURED // 2:
@@ -204,10 +200,7 @@ def fit(
             _finished(trainer)
             pace = (time.monotonic() - began) / (step - MEASURED // 2)
             trainer.total = min(steps, round(60 * minutes / pace))
-        if step % 100 == 0:
-            mean = float(torch.stack(trainer.losses).mean())
-            trainer.losses.clear()
-            journal.write(step=step, total=trainer.total, loss=mean)
+        _write(trainer, journal)
         due = [share for share in SNAPSHOTS if round(share * trainer.total) == step]
         if due or step % SAVED_EVERY == 0:
             trainer.save()
@@ -217,17 +210,54 @@ def fit(
             break
 
 
-def train(work: Path, *, batch: int = BATCH, steps: int = STEPS, minutes: float = 0) -> None:
-    """Train the embedded model's U-Net on fresh scenes, to the last snapshot.
+def fit_careless(trainer: Trainer, batches: Dataset[Batch], journal: Journal) -> None:
+    """Train `CARELESS_STEPS` further steps after the last one of `fit`, and take a snapshot.
 
-    By `minutes` the end is not known beforehand, and no caption is careless: `CARELESS_STEPS` more
-    have to follow by `steps`.
+    Args:
+        trainer: The state after `fit`, or within these steps.
+        batches: As of `fit`, their captions careless.
+        journal: As of `fit`.
     """
-    if not (work / "snapshots" / "100.safetensors").exists():
-        trainer, journal = Trainer(work), Journal(work / "unet.jsonl")
-        trainer.rate = RATE * (batch / BATCH) ** 0.25
-        batches = SceneBatches(work, batch, None if minutes else steps - CARELESS_STEPS)
-        fit(trainer, batches, journal, steps=steps, minutes=minutes)
+    for batch in _loaded(trainer, batches, trainer.total + CARELESS_STEPS):
+        trainer.update(trainer.loss(batch))
+        _write(trainer, journal)
+        if trainer.step % SAVED_EVERY == 0:
+            trainer.save()
+    trainer.save()
+    trainer.snapshot(LAST)
+
+
+def _loaded(trainer: Trainer, batches: Dataset[Batch], end: int) -> DataLoader[Batch]:
+    """Batches of the steps up to `end`, drawn beside the training where a device computes."""
+    cuda = trainer.device.type == "cuda"
+    workers = (os.cpu_count() or 1) if cuda else 0
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=_From(trainer.step, end),
+        num_workers=workers,
+        pin_memory=cuda,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _write(trainer: Trainer, journal: Journal) -> None:
+    """Write the mean loss of every 100 steps."""
+    if trainer.step % 100 == 0:
+        mean = float(torch.stack(trainer.losses).mean())
+        trainer.losses.clear()
+        journal.write(step=trainer.step, total=trainer.total, loss=mean)
+
+
+def train(work: Path, *, batch: int = BATCH, steps: int = STEPS, minutes: float = 0) -> None:
+    """Train the embedded model's U-Net on fresh scenes, to the last snapshot."""
+    if (work / "snapshots" / f"{LAST}.safetensors").exists():
+        return
+    trainer, journal = Trainer(work), Journal(work / "unet.jsonl")
+    trainer.rate = RATE * (batch / BATCH) ** 0.25
+    if not (trainer.total and trainer.step >= trainer.total):
+        fit(trainer, SceneBatches(work, batch), journal, steps=steps, minutes=minutes)
+    fit_careless(trainer, SceneBatches(work, batch, careless=True), journal)
 
 
 def _finished(trainer: Trainer) -> None:
