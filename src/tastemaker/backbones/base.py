@@ -17,7 +17,7 @@ from tastemaker.backbones.family import Family
 from tastemaker.backbones.gradient_sampling import Step, guided_step
 from tastemaker.backbones.lora.switches import OUTSIDE, adapters_off
 from tastemaker.backbones.precision import keep_in_fp32
-from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
+from tastemaker.backbones.sampling_batch import SamplingBatch, sampled
 from tastemaker.backbones.tokens import PROMPTS_AT_ONCE, TEXT, limit_tokenizers, token_ids
 from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
@@ -37,6 +37,7 @@ class Backbone(Family):
         vae: The autoencoder, in the units that the denoiser sees.
         attached: Folder of the LoRA on top of the weights; None without one.
         text_range: Timesteps [low, high) at which a text encoder's LoRA acts; None for all.
+        lan: Sample with latents normalised to those without the LoRA.
     """
 
     last: ClassVar[str]
@@ -57,6 +58,7 @@ class Backbone(Family):
         self.name = name
         self.pipeline = pipeline
         self.text_range: tuple[int, int] | None = None
+        self.lan = False
         self.attached: Path | None = None
         self.vae = Autoencoder(name, pipeline.vae)
         limit_tokenizers(pipeline)
@@ -154,7 +156,7 @@ class Backbone(Family):
             return stack([self._encode(list(part)) for part in batched(prompts, PROMPTS_AT_ONCE)])
 
         embeddings = encoded()
-        if self.text_range is not None:
+        if self.text_range is not None or self.lan:
             with adapters_off(self.text_encoders):
                 outside = encoded()
             embeddings |= {f"{OUTSIDE}{name}": value for name, value in outside.items()}
@@ -233,12 +235,8 @@ class Backbone(Family):
         """
         shape = self.latent_shape(height, width)
         first = int(self.grid(batch.num_inference_steps, shape).timesteps[0])
-        latents: torch.Tensor = self.pipeline(
-            **pipeline_arguments(self, batch, first),
-            height=shape[1] * self.pipeline.vae_scale_factor,
-            width=shape[2] * self.pipeline.vae_scale_factor,
-        ).images
-        return require_finite(self.name, latents)
+        height, width = (side * self.pipeline.vae_scale_factor for side in shape[1:])
+        return sampled(self, self.pipeline, batch, first, height=height, width=width)
 
     def step(self, denoiser: torch.nn.Module, scheduler: Any, batch: SamplingBatch) -> Step:
         """Return the guided step of a scheduler of `deterministic_grid`."""

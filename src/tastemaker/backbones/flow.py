@@ -20,8 +20,7 @@ from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.family import Configs
 from tastemaker.backbones.gradient_sampling import Step, guided_step
-from tastemaker.backbones.lora.switches import OUTSIDE
-from tastemaker.backbones.sampling_batch import SamplingBatch, require_finite
+from tastemaker.backbones.sampling_batch import SamplingBatch, ranged, require_finite
 from tastemaker.backbones.schedulers import FLOW
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
@@ -101,7 +100,7 @@ class FlowBackbone(Backbone):
         inside, outside = (
             self.step(self.denoiser, euler, replace(batch, conditioning=given, negative=without))
             for given, without in zip(
-                _ranged(batch.conditioning), _ranged(batch.negative), strict=True
+                ranged(batch.conditioning), ranged(batch.negative), strict=True
             )
         )
         low, high = self.text_range or (0, self.num_timesteps)
@@ -243,12 +242,3 @@ class Euler:
         place = int((self.timesteps - timestep).abs().argmin())
         stride = float(self.sigmas[place + 1] - self.sigmas[place])
         return (latents + stride * velocity,)
-
-
-def _ranged(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
-    """Embeddings inside and outside a text encoder's range of timesteps."""
-    inside = {key: value for key, value in conditioning.items() if OUTSIDE not in key}
-    outside = {
-        key.removeprefix(OUTSIDE): value for key, value in conditioning.items() if OUTSIDE in key
-    }
-    return inside, outside or inside

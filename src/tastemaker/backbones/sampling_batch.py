@@ -10,7 +10,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from tastemaker.backbones.conditioning import Conditioning, select
-from tastemaker.backbones.lora.switches import OUTSIDE, text_range_arguments
+from tastemaker.backbones.latent_normalization import LatentNormalization
+from tastemaker.backbones.lora.switches import OUTSIDE, adapters_off, text_range_arguments
 from tastemaker.core.errors import TastemakerError
 
 if TYPE_CHECKING:
@@ -101,12 +102,9 @@ def pipeline_arguments(backbone: Backbone, batch: SamplingBatch, first: int) -> 
     embeddings = dict(batch.conditioning)
     if backbone.takes_negative:
         embeddings |= {f"negative_{key}": value for key, value in batch.negative.items()}
-    inside = {key: value for key, value in embeddings.items() if OUTSIDE not in key}
+    inside, outside = ranged(embeddings)
     prompts: dict[str, Any] = inside
-    if backbone.text_range is not None:
-        outside = {
-            key.replace(OUTSIDE, ""): each for key, each in embeddings.items() if OUTSIDE in key
-        }
+    if backbone.text_range is not None and outside is not inside:
         prompts = text_range_arguments(
             backbone.pipeline, inside, outside, backbone.text_range, first, guided=batch.guided
         )
@@ -117,6 +115,53 @@ def pipeline_arguments(backbone: Backbone, batch: SamplingBatch, first: int) -> 
         "guidance_scale": batch.guidance_scale,
         "output_type": "latent",
     }
+
+
+def ranged(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
+    """Return the embeddings inside a text encoder's range of timesteps, and those outside of it.
+
+    Args:
+        conditioning: Embeddings of prompts.
+
+    Returns:
+        Both under the same names; twice the first where the text encoder's LoRA acts everywhere.
+    """
+    inside = {key: value for key, value in conditioning.items() if OUTSIDE not in key}
+    outside = {
+        key.replace(OUTSIDE, ""): value for key, value in conditioning.items() if OUTSIDE in key
+    }
+    return inside, outside or inside
+
+
+def sampled(
+    backbone: Backbone, pipeline: Any, batch: SamplingBatch, first: int, **options: Any
+) -> torch.Tensor:
+    """Sample latents by a pipeline's call; with `backbone.lan` normalised to those of the base.
+
+    Args:
+        backbone: The model.
+        pipeline: Its own, or another on the same networks.
+        batch: The images.
+        first: The first timestep that will be denoised.
+        **options: Further arguments of the call.
+
+    Returns:
+        The pipeline's latents.
+
+    Raises:
+        TastemakerError: They are not finite.
+    """
+    arguments = pipeline_arguments(backbone, batch, first) | options
+    if backbone.lan:
+        lan = LatentNormalization()
+        base = replace(
+            batch, conditioning=ranged(batch.conditioning)[1], negative=ranged(batch.negative)[1]
+        )
+        with adapters_off([backbone.denoiser]):
+            recording = pipeline_arguments(backbone, base, first) | options
+            pipeline(**recording, callback_on_step_end=lan.record)
+        arguments |= lan.after(**arguments)
+    return require_finite(backbone.name, pipeline(**arguments).images)
 
 
 def require_finite(name: str, latents: torch.Tensor) -> torch.Tensor:

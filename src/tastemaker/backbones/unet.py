@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.conditioning import Conditioning
 from tastemaker.backbones.family import Configs
-from tastemaker.backbones.sampling_batch import SamplingBatch, pipeline_arguments, require_finite
+from tastemaker.backbones.sampling_batch import SamplingBatch, sampled
 from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.noise_schedule import NoiseSchedule
@@ -101,13 +101,15 @@ class UNetBackbone(Backbone):
         again.scheduler.set_timesteps(steps)
         grid = again.scheduler.timesteps[:: again.scheduler.order].double()
         first = int((grid - timestep).abs().argmin())
-        redrawn: torch.Tensor = again(
+        return sampled(
+            self,
+            again,
+            batch,
+            int(grid[first]),
             image=latents.to(self.device, self.denoiser.dtype),
             # The pipeline takes `int(strength * steps)` steps.
             strength=min((steps - first + 0.5) / steps, 1.0),
-            **pipeline_arguments(self, batch, int(grid[first])),
-        ).images
-        return require_finite(self.name, redrawn)
+        )
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

@@ -89,6 +89,11 @@ class AdapterConfig(Section):
         description="Timesteps [low, high) of Stable Diffusion's schedule where the text encoder's"
         " acts, by noise level for other models; null: all.",
     )
+    lan: bool = Field(
+        False,
+        description="Normalise each step's latents to the channel means and deviations of a sample"
+        " without the LoRA, against drifting colours; twice the time.",
+    )
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> AdapterConfig:
@@ -112,6 +117,8 @@ class AdapterConfig(Section):
         if self.text_range is not None:
             low, high = self.text_range
             said.append(f"the text encoder's at timesteps {low} to {high - 1}")
+        if self.lan:
+            said.append("with the base's channel statistics")
         return f"its LoRA {', '.join(said)}" if said else ""
 
 
@@ -181,6 +188,12 @@ class ReconstructConfig(DrawConfig):
         description="One candidate per image and timestep of Stable Diffusion's schedule; for other"
         " models its noise level. 0: the image itself; 999: a sample from noise.",
     )
+
+    @model_validator(mode="after")
+    def _adapter_samples(self) -> ReconstructConfig:
+        if self.adapter.lan:
+            raise ValueError("adapter.lan is for samples from noise; leave it out")
+        return self
 
 
 class BlendConfig(Section):

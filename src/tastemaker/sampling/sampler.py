@@ -138,6 +138,8 @@ class PoolSampler:
         self.negative = self.backbone.encode_negative(config.negative_prompt)
         # Pools of one model and seed that were drawn otherwise are other candidates.
         self.how = self.config.model_dump(mode="json", include=HOW)
+        if not self.config.adapter.lan:  # candidates keep the ids that they had before the option
+            del self.how["adapter"]["lan"]
 
     def fill(self, rows: Rows, items: Sequence[Item]) -> Iterator[int]:
         """Add the rows that a shard lacks, batch by batch; yields the images of each."""

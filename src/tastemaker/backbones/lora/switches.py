@@ -84,8 +84,8 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
 
     Args:
         backbone: The model.
-        config: Scale, blocks and the text encoder's range of timesteps. With a range, prompts
-            encoded from then on carry two embeddings.
+        config: Scale, blocks and the text encoder's range of timesteps. With a range, or with
+            `lan`, prompts encoded from then on carry two embeddings.
 
     Raises:
         TastemakerError: Without a LoRA, or the family has no such blocks or range.
@@ -98,7 +98,7 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
         return
     switch_lora(backbone.pipeline, POLICY, scale=config.scale, blocks=config.blocks)
     on_text = any(map(has_adapter, backbone.text_encoders))
-    backbone.text_range = None
+    backbone.text_range, backbone.lan = None, config.lan
     if on_text and config.text_range is not None:
         if not backbone.takes_text_range:
             raise TastemakerError(

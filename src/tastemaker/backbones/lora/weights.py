@@ -153,14 +153,15 @@ def fuse_policy(backbone: Backbone, replaced: Replaced | None = None) -> None:
     """Add the denoiser's LoRA, as it acts, to weights in float32: sampling without adapters.
 
     In half precision it stays beside the weights, where a sum is rounded to them most of a small
-    update would be lost. So do those of text encoders, which act once per prompt.
+    update would be lost. So do those of text encoders, which act once per prompt, and any with
+    LAN, which samples without it too.
 
     Args:
         backbone: The model.
         replaced: Gets the weights' values before.
     """
     denoiser = backbone.denoiser
-    if has_adapter(denoiser) and denoiser.dtype == torch.float32:
+    if has_adapter(denoiser) and denoiser.dtype == torch.float32 and not backbone.lan:
         layers = dict(adapter_layers(denoiser, POLICY))
         denoiser.unload_lora()
         fuse(denoiser, layers, replaced)
@@ -179,6 +180,7 @@ def remove_loras(backbone: Backbone, replaced: Replaced) -> None:
             weight.copy_(value)
     replaced.clear()
     backbone.attached = backbone.text_range = None
+    backbone.lan = False
 
 
 def load_lora(module: Any, adapter: str, layers: Mapping[str, Layer], folder: Path) -> None:
