@@ -94,6 +94,11 @@ class AdapterConfig(Section):
         description="Normalise each step's latents to the channel means and deviations of a sample"
         " without the LoRA, against drifting colours; twice the time.",
     )
+    negative: Annotated[str | None, Names("lora")] = Field(
+        None,
+        description="Folder of a LoRA of the same base, trained with train.swapped=true, that acts"
+        " in guidance's unconditional branch alone; null: none.",
+    )
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> AdapterConfig:
@@ -119,7 +124,10 @@ class AdapterConfig(Section):
             said.append(f"the text encoder's at timesteps {low} to {high - 1}")
         if self.lan:
             said.append("with the base's channel statistics")
-        return f"its LoRA {', '.join(said)}" if said else ""
+        own = [f"its LoRA {', '.join(said)}"] if said else []
+        if self.negative is not None:
+            own.append(f"{self.negative} in guidance's unconditional branch")
+        return ", ".join(own)
 
 
 class SamplingConfig(Section):

@@ -212,6 +212,11 @@ class TrainConfig(OptimisationConfig):
         description="Noise on the images of a pair: drawn anew, one for both; or each image's own,"
         " that it was sampled from (pools of `generate`).",
     )
+    swapped: bool = Field(
+        False,
+        description="Exchange the sides of the pairs: a negative-preference LoRA, for"
+        " `adapter.negative` in sampling.",
+    )
     reference_draws: int | None = Field(
         None,
         ge=1,

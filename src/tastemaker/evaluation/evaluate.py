@@ -209,11 +209,13 @@ def _drawn(
 def _artifact(
     config: EvaluateConfig, name: str, model: str, prompts: list[str], folder: Path
 ) -> Artifact:
-    from tastemaker.backbones import model_identity
+    from tastemaker.backbones import adapter_identity, model_identity
 
     around = {*MACHINE, "base", "adapters", *MEASURING}
     settings = config.model_dump(mode="json", exclude=around)
     inputs = {"model": model_identity(model), "prompts": prompts}
+    if config.adapter.negative is not None:
+        inputs["negative"] = adapter_identity(config.adapter.negative)
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})
 
 

@@ -100,10 +100,12 @@ def _planned(config: GenerateConfig) -> tuple[dict[str, Any], Plan, int]:
 
 def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, Any]) -> Artifact:
     """Return the artifact of a sampled pool; a pool of real images counts as an input."""
-    from tastemaker.backbones import model_identity
+    from tastemaker.backbones import adapter_identity, model_identity
 
     settings = config.model_dump(mode="json", exclude={*MACHINE, "items"})
     inputs = {"model": model_identity(config.model), **inputs}
+    if config.adapter.negative is not None:
+        inputs["negative"] = adapter_identity(config.adapter.negative)
     return Artifact(output, command, {**settings, "inputs": inputs})
 
 

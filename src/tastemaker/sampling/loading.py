@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.compilation import compile_blocks
 from tastemaker.backbones.loading import add_adapters, load_backbone
+from tastemaker.backbones.lora.negative import add_negative
 from tastemaker.backbones.lora.switches import switch_policy
 from tastemaker.backbones.lora.weights import Replaced, fuse_policy, remove_loras
 from tastemaker.backbones.places import TOKEN_FILE, adapter_chain, root_of
@@ -19,8 +22,7 @@ def load_policy(config: SamplingConfig, model: str) -> Backbone:
         model: Name, hub id or folder.
     """
     backbone = _load(config, model)
-    switch_policy(backbone, config.adapter)
-    fuse_policy(backbone)
+    _switch(config, backbone)
     if config.torch_compile:
         compile_blocks(backbone.denoiser)
     return backbone
@@ -48,7 +50,7 @@ class PolicyLoader:
             model: Name, hub id or folder.
         """
         base = (root_of(model), config.device, config.dtype, config.scheduler, config.torch_compile)
-        drawn = (*base, model, config.adapter)
+        drawn = (*base, model, config.adapter, _guided(config))
         if self.backbone is None or drawn != self.drawn:
             self._turn(config, model, base)
         self.drawn = drawn
@@ -67,14 +69,26 @@ class PolicyLoader:
             self.backbone = _load(config, root_of(model))
         remove_loras(self.backbone, self.replaced)
         add_adapters(self.backbone, model, replaced=self.replaced)
-        switch_policy(self.backbone, config.adapter)
-        fuse_policy(self.backbone, self.replaced)
+        _switch(config, self.backbone, self.replaced)
 
 
 def _load(config: SamplingConfig, model: str) -> Backbone:
     return load_backbone(
         model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
     )
+
+
+def _switch(config: SamplingConfig, backbone: Backbone, replaced: Replaced | None = None) -> None:
+    """Set where LoRAs act: the model's own, and that of guidance's unconditional branch."""
+    switch_policy(backbone, config.adapter)
+    fuse_policy(backbone, replaced)
+    if config.adapter.negative is not None and _guided(config):
+        add_negative(backbone, Path(config.adapter.negative))
+
+
+def _guided(config: SamplingConfig) -> bool:
+    """True if there is an unconditional branch, as with the default of every family."""
+    return config.guidance_scale is None or config.guidance_scale > 1
 
 
 def _has_word(model: str) -> bool:

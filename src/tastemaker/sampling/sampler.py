@@ -137,9 +137,9 @@ class PoolSampler:
         self.keep_latents, self.latents = keep_latents, draw
         self.negative = self.backbone.encode_negative(config.negative_prompt)
         # Pools of one model and seed that were drawn otherwise are other candidates.
-        self.how = self.config.model_dump(mode="json", include=HOW)
-        if not self.config.adapter.lan:  # candidates keep the ids that they had before the option
-            del self.how["adapter"]["lan"]
+        # Candidates keep the ids that they had before these options.
+        off = {name for name in ("lan", "negative") if not getattr(config.adapter, name)}
+        self.how = self.config.model_dump(mode="json", include=HOW, exclude={"adapter": off})
 
     def fill(self, rows: Rows, items: Sequence[Item]) -> Iterator[int]:
         """Add the rows that a shard lacks, batch by batch; yields the images of each."""

@@ -91,7 +91,7 @@ def switch_policy(backbone: Backbone, config: AdapterConfig) -> None:
         TastemakerError: Without a LoRA, or the family has no such blocks or range.
     """
     if not any(map(has_adapter, (backbone.denoiser, *backbone.text_encoders))):
-        if config.words:
+        if config != AdapterConfig(negative=config.negative):
             raise TastemakerError(
                 f"adapter: {backbone.name} has no LoRA that could be switched; leave adapter out."
             )

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
 
 
-def attach_lora(backbone: Backbone, folder: Path) -> None:
-    """Put a saved LoRA on a model, under the name `POLICY`.
+def attach_lora(backbone: Backbone, folder: Path, adapter: str = POLICY) -> None:
+    """Put a saved LoRA on a model.
 
     Args:
         backbone: The model.
         folder: Folder of a LoRA in diffusers' form.
+        adapter: Name that it gets.
 
     Raises:
         TastemakerError: It belongs to another family, or to a network of other sizes.
@@ -47,7 +48,7 @@ def attach_lora(backbone: Backbone, folder: Path) -> None:
     try:
         pipeline.load_lora_weights(
             str(folder),
-            adapter_name=POLICY,
+            adapter_name=adapter,
             # On `meta` the LoRA's own numbers are kept, which is what it is loaded there for.
             low_cpu_mem_usage=backbone.device.type == "meta",
         )
@@ -58,12 +59,13 @@ def attach_lora(backbone: Backbone, folder: Path) -> None:
             f"the LoRA in {folder} does not fit {misfit} {first} Load it on the model that it was"
             " trained on."
         ) from error
-    if not any(POLICY in names for names in pipeline.get_list_adapters().values()):
+    if not any(adapter in names for names in pipeline.get_list_adapters().values()):
         raise TastemakerError(
             f"the LoRA in {folder} adapts nothing of {misfit} it belongs to another family. Load it"
             " on the model that it was trained on."
         )
-    backbone.attached = folder
+    if adapter == POLICY:
+        backbone.attached = folder
 
 
 def attached_layers(backbone: Backbone) -> Layers:
@@ -174,6 +176,7 @@ def remove_loras(backbone: Backbone, replaced: Replaced) -> None:
         backbone: The model.
         replaced: The weights that LoRAs were added to, and their values before; is emptied.
     """
+    vars(backbone.denoiser).pop("forward", None)  # of a negative-preference LoRA
     backbone.pipeline.unload_lora_weights()
     with torch.no_grad():
         for weight, value in replaced.items():

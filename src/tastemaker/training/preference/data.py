@@ -89,6 +89,10 @@ class PairBatches:
         """
         data, config = self.data, self.config
         images = data.images(pairs)
+        seeds = None if self.seeds is None else self.seeds[pairs].T.reshape(-1)
+        if config.swapped:
+            images = images.roll(len(pairs))
+            seeds = None if seeds is None else seeds.roll(len(pairs))
         dropped = dropped_prompts(draws, config.proportion_empty_prompts, config.seed)
         rows = data.prompts(pairs) * ~dropped  # the empty prompt's row is the first
         conditioning, tokens = data.text(torch.cat([rows, rows]))
@@ -102,7 +106,7 @@ class PairBatches:
             tokens,
             sample_posterior=config.sample_posterior,
             densities=self.densities,
-            seeds=None if self.seeds is None else self.seeds[pairs].T.reshape(-1),
+            seeds=seeds,
         )
         return PairBatch(**vars(batch), score_gap=moved(data.gaps(pairs), self.device))
 
