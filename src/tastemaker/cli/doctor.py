@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tastemaker.config import loading as config
+from tastemaker.config.alternatives import NOISES, REFERENCES
 from tastemaker.config.sections import PanelConfig
 from tastemaker.core.errors import TastemakerError
 
@@ -46,6 +47,10 @@ def _list_everything() -> None:
         print(f"\nregistered as {table.kind}:")
         for name in table.names():
             print(f"  {name}: {table.describe(name)}")
+    for key, alternatives in (("reference", REFERENCES), ("noise", NOISES)):
+        print(f"\nalternatives of train.{key}:")
+        for name, line in alternatives.items():
+            print(f"  {name}: {line}")
 
 
 def _panel(parsed: argparse.Namespace) -> int:

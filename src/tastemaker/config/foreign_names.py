@@ -15,6 +15,7 @@ FOREIGN = {
     "beta": "loss.beta",
     "loss_type": "loss",
     "ref_model": "reference",
+    "sync_ref_model": "reference",
     "bf16": "dtype",
     "fp16": "dtype",
     "torch_dtype": "dtype",

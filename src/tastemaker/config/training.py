@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tastemaker.config.alternatives import Noise, Reference
 from tastemaker.config.choices import Choice, CreditChoice, ExtraLoss, Loss, PixelScorer, Prompts
+from tastemaker.config.preference import CurriculumConfig, GuardConfig, StatisticsConfig
 from tastemaker.config.sections import Device, Model, Section
 from tastemaker.core.hardware import number_of_processes
 from tastemaker.core.values import MACHINE, Compile, Names, Precision
@@ -49,33 +51,6 @@ class TextLoraConfig(LoraConfig):
     )
 
 
-class StatisticsConfig(Section):
-    """Statistics matching: keeps the channels' means (colours) of the policy in place."""
-
-    weight: float = Field(
-        1e4, ge=0, description="Factor on the term; small models need more, e.g. 1e6."
-    )
-    estimate: Literal["step", "x0"] = Field(
-        "step", description="Compare after one denoising step, or the one-step estimate of x_0."
-    )
-    moments: tuple[Literal["mean", "std"], ...] = Field(
-        ("mean",), min_length=1, description="Moments over the pixels of each latent channel."
-    )
-    target: Literal["reference", "data"] = Field(
-        "reference", description="Whose moments: the reference's estimate, or the chosen image's."
-    )
-    norm: Literal["squared", "absolute"] = Field("squared", description="Of the differences.")
-
-
-class CurriculumConfig(Section):
-    """Easy pairs first: those with the widest gap of scores."""
-
-    chunks: int = Field(6, ge=1, description="Parts of the pairs, in order of falling gap.")
-    steps_per_chunk: int = Field(
-        500, ge=1, description="Optimizer steps until the next part is added."
-    )
-
-
 class ValidationConfig(Section):
     """Images of fixed prompts and seeds, drawn while training goes on."""
 
@@ -91,20 +66,6 @@ class ValidationConfig(Section):
         if self.steps and not self.prompts:
             raise ValueError("validation.steps is set, but validation.prompts is empty; name some")
         return self
-
-
-class GuardConfig(Section):
-    """Against the known divergence: the margin grows while both errors grow."""
-
-    chosen_penalty: float = Field(
-        0.0, ge=0, description="Inside the sigmoid: this times the growth of the chosen error."
-    )
-    safeguard: float | None = Field(
-        None, ge=0, lt=1, description="Scale the rejected gradient, with this slack; off: null."
-    )
-    max_gradient: float | None = Field(
-        None, gt=0, description="Stop where the gradient norm before clipping exceeds this."
-    )
 
 
 class OptimisationConfig(Section):
@@ -202,12 +163,19 @@ class TrainConfig(OptimisationConfig):
     start: Annotated[str | None, Names("lora")] = Field(
         None, description="Folder of a trained LoRA of the same base, to be carried on."
     )
-    reference: Literal["adapters_off", "frozen_copy", "frozen_adapter"] = Field(
+    reference: Reference = Field(
         "adapters_off",
         description="Where reference errors come from: the base below the adapters; a copy of what"
-        " training starts from (full training needs it); a frozen copy of the adapter in `start`.",
+        " training starts from (full training needs it); a frozen copy of the adapter in `start`;"
+        " synced: follows the policy.",
     )
-    noise: Literal["drawn", "kept"] = Field(
+    ref_model_mixup_alpha: float = Field(
+        0.6, gt=0, le=1, description="reference=synced: the policy's share; 1 - decay of an EMA."
+    )
+    ref_model_sync_steps: int = Field(
+        512, ge=1, description="reference=synced: optimizer steps between updates; 1: an EMA."
+    )
+    noise: Noise = Field(
         "drawn",
         description="Noise on the images of a pair: drawn anew, one for both; or each image's own,"
         " that it was sampled from (pools of `generate`).",
@@ -260,6 +228,11 @@ class TrainConfig(OptimisationConfig):
                 "statistics.target=reference needs the reference's whole prediction, of which"
                 " reference_draws keeps the errors alone; set statistics.target=data, or leave"
                 " reference_draws out"
+            )
+        if self.reference_draws and self.reference == "synced":
+            raise ValueError(
+                "reference=synced changes while training, and reference_draws computes its errors"
+                " once; leave reference_draws out"
             )
         if self.method == "frozen" and self.text_lora is None:
             raise ValueError("method=frozen leaves nothing to train; give text_lora")

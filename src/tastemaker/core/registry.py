@@ -26,6 +26,15 @@ from tastemaker.core.values import Options, shown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
+MEASURED = "measured on the embedded model"
+"""Evidence: a comparison in `benchmarks/` has a row of it."""
+
+BY_HAND = "tested against numbers worked out by hand"
+"""Evidence: its formula is tested, its effect on images was not measured."""
+
+UNTESTED = "untested at size"
+"""Evidence: it runs on small models."""
+
 
 class Table:
     """A table of named entries of one kind, filled by a decorator.
@@ -41,13 +50,18 @@ class Table:
         self._modules = modules
         self._loaded = False
         self._entries: dict[str, Callable[..., Any]] = {}
+        self._sources: dict[str, str] = {}
         self._added: set[str] = set()
 
-    def register(self, name: str) -> Callable[[Entry], Entry]:
+    def register(
+        self, name: str, *, paper: str = "", evidence: str = ""
+    ) -> Callable[[Entry], Entry]:
         """Enter the decorated function or class under a name.
 
         Args:
             name: The name used in YAML and on the command line.
+            paper: Publication that it follows, for `doctor`.
+            evidence: One of `MEASURED`, `BY_HAND`, `UNTESTED`, for `doctor`.
 
         Returns:
             A decorator that returns its argument unchanged.
@@ -61,6 +75,7 @@ class Table:
             if held is not None and _origin(held) != _origin(entry):
                 raise TastemakerError(f"{self.kind} {name!r} is registered twice; rename one.")
             self._entries[name] = entry
+            self._sources[name] = "; ".join(each for each in (paper, evidence) if each)
             return entry
 
         return enter
@@ -150,8 +165,10 @@ class Table:
         return functools.partial(self.entry(name), **self.validate(name, options))
 
     def describe(self, name: str) -> str:
-        """Return the first line of an entry's docstring, then its options with their defaults."""
+        """Return an entry's docstring's first line, paper and evidence, then its options."""
         text = (inspect.getdoc(self.entry(name)) or "").partition("\n")[0]
+        if source := self._sources.get(name):
+            text += f" [{source}]"
         options = []
         for key, field in self.schema(name).model_fields.items():
             default = "required" if field.is_required() else repr(field.default)

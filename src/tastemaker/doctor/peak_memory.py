@@ -67,7 +67,8 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     """The larger of two: encoding with all networks, and a step with what trains alone."""
     backbone = _loaded(config, config.method)
     # A LoRA that is carried on, and its frozen copy, are the size of one that begins.
-    alone = "frozen_copy" if config.reference == "frozen_copy" else "adapters_off"
+    copied = config.method == "full" or config.reference == "frozen_copy"
+    alone = "frozen_copy" if copied else "adapters_off"
     config = config.model_copy(update={"start": None, "reference": alone})
     images = 2 * config.batch_size
     with torch.device("meta"):

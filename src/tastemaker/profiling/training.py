@@ -20,6 +20,7 @@ from tastemaker.doctor.live_bytes import module_bytes
 from tastemaker.profiling.flops import flops, matmul_rate
 from tastemaker.profiling.timing import PartTimer, interleaved, peak_bytes, ratios, spread
 from tastemaker.profiling.yardsticks import Floor, PlainStep
+from tastemaker.training.preference.objective import FrozenCopy
 from tastemaker.training.preference.trainer import PreferenceTrainer
 
 MARKED = 2
@@ -181,7 +182,7 @@ def _spare_bytes(trainer: PreferenceTrainer) -> int:
 def _parts(trainer: PreferenceTrainer, device: torch.device) -> dict[str, float]:
     timer = PartTimer(device)
     networks = [trainer.policy, *trainer.text_encoders]
-    if trainer.config.reference == "frozen_copy":
+    if isinstance(trainer.reference, FrozenCopy):
         networks += [trainer.reference.denoiser, *trainer.reference.text_encoders]
     with contextlib.ExitStack() as stack:
         for network in networks:

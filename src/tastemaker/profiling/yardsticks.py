@@ -13,6 +13,7 @@ from tastemaker.backbones.lora.adapters import adapted
 from tastemaker.profiling.timing import PartTimer
 from tastemaker.storage.images import to_pixels
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
+from tastemaker.training.preference.objective import FrozenCopy
 from tastemaker.training.preference.trainer import PreferenceTrainer
 
 
@@ -122,7 +123,7 @@ class PlainStep:
     def _reference(self, batch: NoisyBatch) -> torch.Tensor:
         trainer = self.trainer
         # A copy is gone once fixed draws are known; the policy takes the same time.
-        if trainer.config.reference == "frozen_copy" and trainer.fixed is None:
+        if isinstance(trainer.reference, FrozenCopy) and trainer.fixed is None:
             other = trainer.reference
             return self._errors(other.denoiser, batch, other.text_encoders)
         networks: list[Any] = adapted(self.backbone)

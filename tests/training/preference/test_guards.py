@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.losses import DenoisingErrors
+from tastemaker.losses import DenoisingErrors, penalised
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.preference.diagnostics import DivergenceWatch
 from tastemaker.training.preference.guards import safe_share, scale_gradient
-from tastemaker.training.preference.objective import credited, penalised
+from tastemaker.training.preference.objective import credited
 
 
 @given(st.integers(0, 10**6), st.floats(0, 0.9), st.floats(-1, 3))
@@ -31,6 +31,16 @@ def test_branches_that_do_not_meet_are_left_whole() -> None:
     assert safe_share(chosen, rejected, 0.5).item() == 1
     assert safe_share(chosen, -chosen, 0.5).item() == 1
     assert safe_share(chosen, 4 * chosen, 0.0).item() == 0.25
+
+
+def test_published_safeguard_has_one_share_per_batch() -> None:
+    # Per pair 1 / 4 and all of it; together (1 + 1) / (4 + 0).
+    chosen = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    rejected = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+    assert safe_share(chosen, rejected, 0.0).tolist() == [0.25, 1]
+    assert safe_share(chosen, rejected, 0.0, "batch").tolist() == [0.5, 0.5]
+    assert safe_share(chosen, rejected, 0.5, "batch").tolist() == [0.25, 0.25]
+    assert safe_share(chosen, -rejected, 0.5, "batch").tolist() == [1, 1]
 
 
 def test_scaled_gradient_keeps_the_value() -> None:

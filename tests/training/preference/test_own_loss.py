@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.losses import DenoisingErrors, dpo
-from tastemaker.training.preference.objective import weighted_sum
-from tastemaker.training.preference.terms import build_losses
+from tastemaker.training.preference.objective import Losses
 from tastemaker.training.preference.train import train
 from trainings import rows, train_config
 
@@ -52,8 +51,8 @@ def surprise(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def values(tmp_path: Path, loss: Any) -> list[float]:
-    terms = build_losses(train_config(tmp_path, loss=loss))
-    result: list[float] = weighted_sum(terms, ERRORS, ERRORS, GAP, 0.0).tolist()
+    losses = Losses(train_config(tmp_path, loss=loss))
+    result: list[float] = losses.weighted_sum(ERRORS, ERRORS, (GAP, GAP), GAP).tolist()
     return result
 
 

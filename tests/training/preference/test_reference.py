@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from tastemaker.backbones.places import LORA_FILE
+from tastemaker.config.alternatives import NOISES, REFERENCES, Noise, Reference
 from tastemaker.config.training import TrainConfig
 from tastemaker.training.preference.train import train
 from trainings import rows, train_config
@@ -19,7 +24,7 @@ def combinations() -> list[Any]:
     found = []
     for method, reference, text, start in itertools.product(
         ("lora", "full", "frozen"),
-        ("adapters_off", "frozen_copy", "frozen_adapter"),
+        get_args(Reference),
         (None, {"r": 2}),
         (None, "denoiser", "both"),
     ):
@@ -72,3 +77,61 @@ def test_the_margin_starts_at_zero(
     assert row["rewards/margins"] == 0
     assert row["errors/chosen"] == row["errors/rejected"] == 0
     assert row["loss"] == pytest.approx(math.log(2), rel=1e-6)
+
+
+def parts(folder: Path, step: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights and reference of a checkpoint, in one order."""
+    tensors = load_file(folder / "checkpoints" / f"step-{step:06d}.safetensors")
+    return {
+        kind: {
+            name.removeprefix(f"{kind}."): tensors[name]
+            for name in sorted(tensors)
+            if name.startswith(f"{kind}.")
+        }
+        for kind in ("weights", "reference")
+    }
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_synced_reference_follows_the_policy(
+    pairs: Path, tiny_model: Path, tmp_path: Path, method: str
+) -> None:
+    options = {"method": method, "reference": "synced", "max_steps": 3, "save_steps": 1}
+    config = train_config(tiny_model, **options, ref_model_mixup_alpha=0.25, ref_model_sync_steps=1)
+    folder = train(config, pairs, tmp_path / "ema")
+    before, after = parts(folder, 2), parts(folder, 3)
+    for name, value in after["reference"].items():
+        expected = 0.75 * before["reference"][name] + 0.25 * after["weights"][name]
+        assert torch.allclose(value, expected, atol=1e-7), name
+    again = shutil.copytree(folder, tmp_path / "again")
+    for file in ("done.json", "checkpoints/step-000003.safetensors"):
+        (again / file).unlink()
+    train(config, pairs, again)
+    last = "checkpoints/step-000003.safetensors"
+    for file in ("metrics.jsonl", last):
+        assert (again / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_a_reference_may_be_renewed_every_few_steps(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = {"reference": "synced", "ref_model_mixup_alpha": 1.0, "ref_model_sync_steps": 2}
+    folder = train(train_config(tiny_model, save_steps=1, **options), pairs, tmp_path / "out")
+    second, third = parts(folder, 2), parts(folder, 3)
+    for name, value in second["weights"].items():
+        assert torch.equal(second["reference"][name], value)
+        assert torch.equal(third["reference"][name], value)
+    # The policy is the reference again when the third step begins.
+    assert [row["rewards/margins"] == 0 for row in rows(folder)] == [True, False, True]
+    exported = load_file(folder / LORA_FILE)
+    assert len(exported) == len(third["weights"]), "the reference is no part of the LoRA"
+
+
+def test_fixed_draws_need_a_reference_that_stays(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="reference=synced changes while training"):
+        train_config(tiny_model, reference="synced", reference_draws=1)
+
+
+def test_every_alternative_is_described() -> None:
+    assert tuple(REFERENCES) == get_args(Reference)
+    assert tuple(NOISES) == get_args(Noise)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from tastemaker.config.training import StatisticsConfig
+from tastemaker.config.preference import StatisticsConfig
 from tastemaker.core.noise_schedule import NoiseSchedule
 from tastemaker.training.preference.statistics import estimate_of, statistics_term
 

@@ -407,6 +407,7 @@ def test_unknown_tracker_is_named(pairs: Path, tiny_model: Path, tmp_path: Path)
         {"credit": "discounted"},
         {"credit": {"name": "window", "low": 200, "high": 700}},
         {"guards": {"safeguard": 0.1, "chosen_penalty": 10}},
+        {"guards": {"safeguard": 0.1, "safeguard_over": "batch"}},
         {"proportion_empty_prompts": 0.5, "text_lora": {"r": 2}},
     ],
     ids=str,

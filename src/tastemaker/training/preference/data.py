@@ -18,7 +18,8 @@ from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import NoisyBatch, bucketed_indices, moved, noisy_batch
-from tastemaker.training.encoding import kept_below
+from tastemaker.training.encoding import encode, encodings_key, kept_below
+from tastemaker.training.preference.pairs import open_pairs
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,23 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
         Curriculum-DPO, arXiv 2405.13637.
     """
     return -(-pairs * min(1 + step // every, chunks) // chunks)
+
+
+def encoded_pairs(
+    pairs: Any, config: TrainConfig, backbone: Backbone, kept: Path | None
+) -> Encoded:
+    """Encode a training's pairs.
+
+    Args:
+        pairs: As a trainer takes them.
+        config: Of the training.
+        backbone: The model with its encoders.
+        kept: Folder of encodings, for later trainings too; None keeps them in memory.
+    """
+    posterior = config.sample_posterior
+    folder = kept and kept / encodings_key(backbone, config.model, posterior)
+    text = config.text_lora is not None
+    return encode(open_pairs(pairs), backbone, folder, posterior=posterior, text_trains=text)
 
 
 def kept_in(pairs: Any, output: Path) -> Path | None:

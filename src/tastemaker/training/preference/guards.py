@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
 def safe_share(
-    chosen_residual: torch.Tensor, rejected_residual: torch.Tensor, slack: float
+    chosen_residual: torch.Tensor,
+    rejected_residual: torch.Tensor,
+    slack: float,
+    over: Literal["pair", "batch"] = "pair",
 ) -> torch.Tensor:
     """Largest share of the rejected branch's gradient that lets the chosen error not rise.
 
@@ -22,20 +27,23 @@ def safe_share(
     Args:
         chosen_residual: Prediction minus target of the chosen images, shape [pairs, ...].
         rejected_residual: The same of the rejected images.
-        slack: In [0, 1): how much of the chosen branch's own fall must be left.
+        slack: In [0, 1): how much of the chosen branch's own fall must be left; the paper's mu.
+        over: Of each pair by itself; or one share for all, with products summed over the batch as
+            published, which depends on how a step is cut into batches.
 
     Returns:
         Shares in [0, 1], shape [pairs], without graph.
 
     References:
-        Diffusion-SDPO, arXiv 2511.03317; this is its condition in output space, derived by us.
+        Diffusion-SDPO, arXiv 2511.03317, equations 15 to 17 (`over="batch"`); the same condition
+        per pair is ours.
     """
     chosen = chosen_residual.detach().flatten(1)
     rejected = rejected_residual.detach().flatten(1)
-    aligned = (chosen * rejected).sum(1)
-    limit = (
-        (1 - slack) * chosen.square().sum(1) / aligned.clamp(min=torch.finfo(aligned.dtype).tiny)
-    )
+    power, aligned = chosen.square().sum(1), (chosen * rejected).sum(1)
+    if over == "batch":
+        power, aligned = (each.sum().expand_as(each) for each in (power, aligned))
+    limit = (1 - slack) * power / aligned.clamp(min=torch.finfo(aligned.dtype).tiny)
     return torch.where(aligned > 0, limit.clamp(max=1.0), torch.ones_like(limit))
 
 

@@ -10,13 +10,15 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import ADAPTER, adapted
+from tastemaker.config.preference import GuardConfig
+from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
-from tastemaker.losses import DenoisingErrors
+from tastemaker.losses import DenoisingErrors, penalised
 from tastemaker.training.batches import NoisyBatch, mean_square, residual
 from tastemaker.training.preference.credit import Credit
 from tastemaker.training.preference.data import PairBatch
 from tastemaker.training.preference.guards import safe_share, scale_gradient
-from tastemaker.training.preference.terms import Term
+from tastemaker.training.preference.terms import build_losses
 
 
 class Reference:
@@ -104,14 +106,14 @@ def residuals_of(
 
 
 def errors_of(
-    policy: torch.Tensor, reference: torch.Tensor, safeguard: float | None = None
+    policy: torch.Tensor, reference: torch.Tensor, guards: GuardConfig | None = None
 ) -> DenoisingErrors:
     """Square and average residuals, one value per image.
 
     Args:
         policy: Residuals of the policy, from `residuals_of`.
         reference: Residuals of the reference, or its errors.
-        safeguard: Slack of `guards.safe_share` on the rejected gradient; None leaves it whole.
+        guards: With the safeguard on the rejected gradient; None leaves it whole.
 
     Returns:
         The four errors of every pair; only the policy's carry a graph.
@@ -120,8 +122,9 @@ def errors_of(
     reference_chosen, reference_rejected = errors.chunk(2)
     chosen, rejected = policy.chunk(2)
     policy_chosen, policy_rejected = mean_square(chosen), mean_square(rejected)
-    if safeguard is not None:
-        policy_rejected = scale_gradient(policy_rejected, safe_share(chosen, rejected, safeguard))
+    if guards is not None and guards.safeguard is not None:
+        share = safe_share(chosen, rejected, guards.safeguard, guards.safeguard_over)
+        policy_rejected = scale_gradient(policy_rejected, share)
     return DenoisingErrors(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
 
 
@@ -142,64 +145,77 @@ def credited(errors: DenoisingErrors, credit: Credit, timesteps: torch.Tensor) -
     return DenoisingErrors(*(scale * errors.stack() + correction))
 
 
-def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
-    """The margin, less a penalty on a chosen error that has grown: DPO-Positive.
-
-    `margin - penalty * max(0, pol_c - ref_c)`: the chosen image's log-ratio, where it is negative.
+class Losses:
+    """The configured losses, and the state that some of them need.
 
     Args:
-        errors: With their credit, so that the penalty is the same estimate of a log-ratio as the
-            margin, in the same units.
-        penalty: 0 for the plain margin; 10 kept a curriculum on real images from collapsing.
-
-    Returns:
-        Margins, shape [pairs].
-
-    References:
-        Pal et al., Smaug: DPO-Positive, arXiv 2402.13228, equation 3.
-    """
-    growth = torch.relu(errors.policy_chosen - errors.reference_chosen)
-    return errors.margin - penalty * growth
-
-
-def weighted_sum(
-    terms: Sequence[Term],
-    errors: DenoisingErrors,
-    seen: DenoisingErrors,
-    score_gap: torch.Tensor,
-    penalty: float,
-) -> torch.Tensor:
-    """Add up the configured losses, each on what its parameters name.
-
-    Errors with their credit are estimates of log-ratios of whole images; a loss of the chosen error
-    alone is a regression at this timestep, and sees the error as it is.
-
-    Args:
-        terms: From `build_losses`.
-        errors: Errors as the network made them.
-        seen: The errors with their credit.
-        score_gap: Of each pair, shape [pairs].
-        penalty: Of `penalised`, on the margin.
-
-    Returns:
-        Losses, shape [pairs].
+        config: Of the training.
 
     Raises:
-        TastemakerError: A loss returns another shape.
+        TastemakerError: A loss takes something that a step does not have.
     """
-    inputs = {
-        "errors": seen,
-        "margin": penalised(seen, penalty),
-        "chosen_error": errors.policy_chosen,
-        "score_gap": score_gap,
-    }
-    values = []
-    for term in terms:
-        value = term.loss(*(inputs[name] for name in term.inputs))
-        if value.shape != score_gap.shape:
-            raise TastemakerError(
-                f"loss {term.name!r} returned shape {list(value.shape)} for {len(score_gap)} pairs;"
-                " it must return one value per pair, and reduce nothing."
-            )
-        values.append(term.weight * value)
-    return torch.stack(values).sum(0)
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.terms = build_losses(config)
+        self.penalty = config.guards.chosen_penalty
+        self.needs = {name for term in self.terms for name in term.inputs}
+        self.mean_gain = torch.zeros(())
+
+    def weighted_sum(
+        self,
+        errors: DenoisingErrors,
+        seen: DenoisingErrors,
+        residuals: tuple[torch.Tensor, torch.Tensor],
+        score_gap: torch.Tensor,
+    ) -> torch.Tensor:
+        """Add up the losses of a batch, each on what its parameters name.
+
+        Errors with their credit are estimates of log-ratios of whole images; a loss of the chosen
+        error alone is a regression at this timestep, and sees the error as it is.
+
+        Args:
+            errors: Errors as the network made them.
+            seen: The errors with their credit.
+            residuals: From `residuals_of`.
+            score_gap: Of each pair, shape [pairs].
+
+        Returns:
+            Losses, shape [pairs].
+
+        Raises:
+            TastemakerError: A loss returns another shape.
+        """
+        inputs = {
+            "errors": seen,
+            "margin": penalised(seen, self.penalty),
+            "chosen_error": errors.policy_chosen,
+            "score_gap": score_gap,
+            "plain_errors": errors,
+            "mean_gain": self.mean_gain.to(score_gap.device).expand_as(score_gap),
+        }
+        if "chosen_shift" in self.needs:
+            policy, reference = (each.chunk(2)[0] for each in residuals)
+            inputs["chosen_shift"] = mean_square(policy - reference)
+        values = []
+        for term in self.terms:
+            value = term.loss(*(inputs[name] for name in term.inputs))
+            if value.shape != score_gap.shape:
+                raise TastemakerError(
+                    f"loss {term.name!r} returned shape {list(value.shape)} for"
+                    f" {len(score_gap)} pairs; it must return one value per pair, and reduce"
+                    " nothing."
+                )
+            values.append(term.weight * value)
+        return torch.stack(values).sum(0)
+
+    def update(self, gains: torch.Tensor) -> None:
+        """Take the mean of a step's `ref - pol`, of both images of all pairs of all processes."""
+        self.mean_gain = gains.float().mean()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what the next step needs of this one; empty for most losses."""
+        return {"mean_gain": self.mean_gain} if "mean_gain" in self.needs else {}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore `state`."""
+        self.mean_gain = state.get("mean_gain", self.mean_gain)

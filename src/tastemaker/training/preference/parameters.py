@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tastemaker.backbones.places import LORA_FILE
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.fsdp import split_like
+from tastemaker.training.optimization import TEXT
 from tastemaker.training.preference.objective import FrozenCopy, Reference
 
 
@@ -61,10 +62,10 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
             load_adapter(backbone, Path(config.start), name)
     text_encoders = backbone.text_encoders if config.text_lora is not None else []
     # Only now, with `start` loaded: a copy is of the networks that training starts from.
-    if config.reference == "frozen_copy":
+    if config.reference == "frozen_copy" or (config.reference, config.method) == ("synced", "full"):
         reference: Reference = FrozenCopy(backbone, text_encoders)
     else:
-        reference = Reference(backbone, START if config.reference == "frozen_adapter" else None)
+        reference = Reference(backbone, None if config.reference == "adapters_off" else START)
     for network in (denoiser, *text_encoders):
         network.train()
     if config.gradient_checkpointing:
@@ -73,7 +74,8 @@ def make_trainable(config: TrainConfig, backbone: Backbone) -> Reference:
 
 
 def _adapter_names(config: TrainConfig) -> tuple[str, ...]:
-    return (START, ADAPTER) if config.reference == "frozen_adapter" else (ADAPTER,)
+    second = config.reference in ("frozen_adapter", "synced")
+    return (START, ADAPTER) if second else (ADAPTER,)
 
 
 def _add_adapters(config: TrainConfig, network: Any, lora: LoraConfig, part: str = "") -> None:
@@ -84,21 +86,32 @@ def _add_adapters(config: TrainConfig, network: Any, lora: LoraConfig, part: str
 
 
 class Ema:
-    """Exponential moving average of the weights that train.
+    """Exponential moving average of the weights that train; of a LoRA, of each of its factors.
 
     Args:
         weights: Parameters by name.
-        decay: Share of the old average kept at an update.
+        decay: Share of the old average kept at an update; 0 copies the weights.
+        averages: Tensors to keep it in, by the same names; None makes copies of the weights.
+        every: Optimizer steps between updates.
     """
 
-    def __init__(self, weights: Mapping[str, torch.nn.Parameter], decay: float) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, torch.nn.Parameter],
+        decay: float,
+        averages: Mapping[str, torch.Tensor] | None = None,
+        *,
+        every: int = 1,
+    ) -> None:
         self.weights = weights
         self.decay = decay
-        self.averages = {name: value.detach().clone() for name, value in weights.items()}
+        self.every = every
+        copies = averages or {name: value.detach().clone() for name, value in weights.items()}
+        self.averages = dict(copies)
 
-    def update(self) -> None:
-        """Mix the weights in."""
-        for name, average in self.averages.items():
+    def update(self, step: int) -> None:
+        """Mix the weights in, if an update is due after so many optimizer steps."""
+        for name, average in self.averages.items() if step % self.every == 0 else ():
             average.lerp_(self.weights[name].detach(), 1 - self.decay)
 
     def apply(self) -> None:
@@ -114,3 +127,37 @@ class Ema:
         """Restore `state`, of whole tensors."""
         for name, average in self.averages.items():
             average.copy_(split_like(state[name], average))
+
+
+def averages(
+    config: TrainConfig, weights: Mapping[str, torch.nn.Parameter], reference: Reference
+) -> dict[str, Ema]:
+    """Return the averages of the policy that a training keeps, by name.
+
+    Args:
+        config: Whether the trained model is averaged, and how the reference follows.
+        weights: Parameters that train, by name.
+        reference: Of the loss.
+
+    Returns:
+        `ema` for the trained model; `reference` where it follows the policy, in weights of its own.
+    """
+    found = {"ema": Ema(weights, config.ema_decay)} if config.ema_decay else {}
+    if config.reference == "synced":
+        own = _weights_of(reference, weights)
+        decay, every = 1 - config.ref_model_mixup_alpha, config.ref_model_sync_steps
+        found["reference"] = Ema(weights, decay, own, every=every)
+    return found
+
+
+def _weights_of(reference: Reference, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The reference's weights by the policy's names: other adapters, or a copy of everything."""
+    networks = {"": reference.denoiser}
+    if any(name.startswith(TEXT) for name in names):  # otherwise they may be released
+        networks |= {f"{TEXT}{i}.": each for i, each in enumerate(reference.text_encoders)}
+    own = {
+        prefix + name: parameter.detach()
+        for prefix, network in networks.items()
+        for name, parameter in network.named_parameters()
+    }
+    return {name: own[name.replace(f".{ADAPTER}.", f".{START}.")] for name in names}

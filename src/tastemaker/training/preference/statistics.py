@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from tastemaker.config.training import StatisticsConfig
+from tastemaker.config.preference import StatisticsConfig
 from tastemaker.core.noise_schedule import Linear, NoiseSchedule
 from tastemaker.training.batches import NoisyBatch
 from tastemaker.training.preference.step_arrays import at_timesteps, beside

@@ -14,7 +14,10 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import CREDITS, LOSSES
 from tastemaker.training.preference.credit import Credit
 
-INPUTS = ("errors", "margin", "chosen_error", "score_gap")
+INPUTS = (
+    *("errors", "margin", "chosen_error", "score_gap"),
+    *("plain_errors", "chosen_shift", "mean_gain"),
+)
 """Names of a loss's parameters, options aside."""
 
 
@@ -57,6 +60,11 @@ def build_losses(config: TrainConfig) -> list[Term]:
             raise TastemakerError(
                 f"loss {choice.name!r} takes {', '.join(other) or 'no errors'}; name its parameters"
                 f" from {', '.join(INPUTS)}, and put its options after `*`."
+            )
+        if "chosen_shift" in inputs and config.reference_draws:
+            raise TastemakerError(
+                f"loss {choice.name!r} needs the reference's whole prediction, of which"
+                " reference_draws keeps the errors alone; leave reference_draws out."
             )
         terms.append(Term(choice.name, weight, inputs, LOSSES.bind(choice.name, choice.options)))
     return terms

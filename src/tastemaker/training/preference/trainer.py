@@ -17,12 +17,10 @@ from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere
 from tastemaker.storage.artifact import Artifact
-from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.trained_prompts import write_trained_prompts
 from tastemaker.training.batches import BatchLoss, mean_square
 from tastemaker.training.checkpoint import last_good
-from tastemaker.training.encoding import encode, encodings_key
 from tastemaker.training.fsdp import join, split
 from tastemaker.training.optimization import (
     load_policy,
@@ -30,7 +28,13 @@ from tastemaker.training.optimization import (
     text_rates,
     trainable_parameters,
 )
-from tastemaker.training.preference.data import PairBatch, PairBatches, fingerprint, kept_in
+from tastemaker.training.preference.data import (
+    PairBatch,
+    PairBatches,
+    encoded_pairs,
+    fingerprint,
+    kept_in,
+)
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
     DivergenceWatch,
@@ -40,17 +44,17 @@ from tastemaker.training.preference.diagnostics import (
 from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws
 from tastemaker.training.preference.objective import (
     FrozenCopy,
+    Losses,
     credited,
     errors_of,
     residuals_of,
-    weighted_sum,
 )
 from tastemaker.training.preference.pairs import open_pairs
-from tastemaker.training.preference.parameters import Ema, add_text_adapters, make_trainable
+from tastemaker.training.preference.parameters import add_text_adapters, averages, make_trainable
 from tastemaker.training.preference.seeds import starting_seeds
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
-from tastemaker.training.preference.terms import build_credit, build_losses, timestep_densities
+from tastemaker.training.preference.terms import build_credit, timestep_densities
 from tastemaker.training.preference.validation import ValidationSheets
 from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.trainer import Trainer
@@ -101,13 +105,14 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.pairs = pairs
         seeds = starting_seeds(pairs) if config.noise == "kept" else None
         kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
-        self.data = self._cache(kept)
-        self.sheets = self._sheets()
+        self.data = encoded_pairs(pairs, config, self.backbone, kept)
+        sheets = (config.validation, self.backbone, self.output / "validation", config.seed)
+        self.sheets = ValidationSheets(*sheets) if config.validation.steps else None
         if self.sheets is None and not self.given:
             self.backbone.release_encoders(keep_text=config.text_lora is not None)
         self.backbone.prepare_training(config.dtype)
         self.reference = make_trainable(config, self.backbone)
-        self.losses = build_losses(config)
+        self.losses = Losses(config)
         self.credit = build_credit(config, self.backbone)
         shapes = self.data.latents.shapes
         warn_of_sizes(self.backbone, shapes)
@@ -148,19 +153,6 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
                 artifact.finish(steps=config.max_steps)
         return self.output
 
-    def _cache(self, kept: Path | None) -> Encoded:
-        config, posterior = self.config, self.config.sample_posterior
-        folder = kept and kept / encodings_key(self.backbone, config.model, posterior)
-        text = config.text_lora is not None
-        pairs = open_pairs(self.pairs)
-        return encode(pairs, self.backbone, folder, posterior=posterior, text_trains=text)
-
-    def _sheets(self) -> ValidationSheets | None:
-        if not (sheets := self.config.validation).steps:
-            return None
-        folder = self.output / "validation"
-        return ValidationSheets(sheets, self.backbone, folder, self.config.seed)
-
     def _prepare(self) -> None:
         config, backbone = self.config, self.backbone
         text = backbone.text_encoders if config.text_lora is not None else []
@@ -171,10 +163,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
             split(self.accelerator, each)
         for each in (backbone.denoiser, *copies) if config.torch_compile else ():
             compile_blocks(each, dynamic=len(self.data.latents.shapes) > 1)
-        self.state.extras["credit"] = self.credit
-        self.ema = Ema(self.state.weights, config.ema_decay) if config.ema_decay else None
-        if self.ema is not None:
-            self.state.extras["ema"] = self.ema
+        self.averages = averages(config, self.state.weights, self.reference)
+        self.state.extras |= {"credit": self.credit, "losses": self.losses, **self.averages}
 
     def begin(self) -> None:
         """Restore the newest checkpoint; open diary and tracker."""
@@ -236,16 +226,16 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
             residuals = residuals_of(
                 backbone, self.policy, self.reference, batch, self.text_encoders
             )
-        errors = errors_of(*residuals, config.guards.safeguard)
+        errors = errors_of(*residuals, config.guards)
         timesteps = batch.timesteps[: len(batch.score_gap)]
         seen = credited(errors, self.credit, timesteps)
-        penalty = config.guards.chosen_penalty
-        losses = weighted_sum(self.losses, errors, seen, batch.score_gap, penalty)
+        losses = self.losses.weighted_sum(errors, seen, residuals, batch.score_gap)
         if config.statistics is not None:
             losses = losses + matching(config.statistics, self.estimate, batch, *residuals)
         observed = observe(errors, seen, losses, self.beta)
         metrics = step_metrics(errors, seen, observed, self.beta)
-        details = (timesteps, errors.stack().detach(), observed)
+        gains = torch.stack([seen.chosen_gain, seen.rejected_gain]).detach()
+        details = (timesteps, errors.stack().detach(), observed, gains)
         return BatchLoss(losses.mean(), metrics, details)
 
     def check(self, step: int, row: dict[str, float]) -> None:
@@ -263,9 +253,13 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
 
         After use: the corrections of a step are made by the steps before it.
         """
-        if self.ema is not None:
-            self.ema.update()
-        timesteps, errors, observed = (torch.cat(each, -1) for each in zip(*details, strict=True))
+        for each in self.averages.values():
+            each.update(self.done + 1)
+        timesteps, errors, observed, gains = (
+            torch.cat(each, -1) for each in zip(*details, strict=True)
+        )
+        if self.losses.state():
+            self.losses.update(self._gathered(gains))
         if not self.credit.neutral:
             self.credit.update(self._gathered(errors), self._gathered(timesteps))
         if self.diary is not None:
@@ -307,8 +301,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         # Not `end_training`: it would take the process group from the commands that follow.
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        if self.ema is not None:
-            self.ema.apply()
+        if "ema" in self.averages:
+            self.averages["ema"].apply()
         join(self.backbone.denoiser, keep=self.main)
         if not self.main:
             return

@@ -1,8 +1,7 @@
-"""Losses: pure functions with one value per pair, nothing reduced.
+"""Denoising errors of pairs, and losses on their margin.
 
-A loss names its inputs by its parameters: `errors` (all four `DenoisingErrors`), `margin` (short
-for `errors.margin`), `chosen_error` (the policy's on the chosen image, without a credit scheme's
-scale), `score_gap` (of the pair's scores). Keyword-only parameters are its options.
+With `z = 0.5 * beta * margin` throughout. All are in units of mean squared error, so that `beta` is
+independent of the resolution.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tastemaker.core.lazy_torch import F, torch
-from tastemaker.core.registry import LOSSES
+from tastemaker.core.registry import BY_HAND, LOSSES, MEASURED
 
 Beta = Annotated[
     float, Field(gt=0, description="Strength of the pull to the reference; 500 to 10000.")
@@ -71,7 +70,7 @@ class DenoisingErrors:
         )
 
 
-@LOSSES.register("dpo")
+@LOSSES.register("dpo", paper="arXiv 2311.12908", evidence=MEASURED)
 def dpo(
     margin: torch.Tensor, *, beta: Beta = 5000.0, label_smoothing: Smoothing = 0.0
 ) -> torch.Tensor:
@@ -103,7 +102,7 @@ def dpo(
     return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
 
 
-@LOSSES.register("ipo")
+@LOSSES.register("ipo", paper="arXiv 2310.12036", evidence=BY_HAND)
 def ipo(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     """IPO: a squared distance to a target margin, which a margin can also overshoot.
 
@@ -129,7 +128,7 @@ def ipo(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     return (0.5 * beta * margin - 0.5).square()
 
 
-@LOSSES.register("hinge")
+@LOSSES.register("hinge", paper="arXiv 2305.10425", evidence=BY_HAND)
 def hinge(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     """Hinge: nothing more is learned from a pair once its margin is wide enough.
 
@@ -152,7 +151,7 @@ def hinge(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     return torch.relu(1 - 0.5 * beta * margin)
 
 
-@LOSSES.register("robust")
+@LOSSES.register("robust", paper="arXiv 2403.00409", evidence=BY_HAND)
 def robust(
     margin: torch.Tensor, *, beta: Beta = 5000.0, label_smoothing: Smoothing = 0.1
 ) -> torch.Tensor:
@@ -182,19 +181,23 @@ def robust(
     return weighted / (1 - 2 * label_smoothing)
 
 
-@LOSSES.register("sft")
-def sft(chosen_error: torch.Tensor) -> torch.Tensor:
-    """Supervised fine-tuning on the chosen image: its denoising error, the rejected one unused.
+def penalised(errors: DenoisingErrors, penalty: float) -> torch.Tensor:
+    """The margin, less a penalty on a chosen error that has grown: DPO-Positive.
 
-    As a baseline, or with a small weight beside a pairwise loss as an anchor.
+    `margin - penalty * max(0, pol_c - ref_c)`: the chosen image's log-ratio, where it is negative.
 
     Args:
-        chosen_error: The policy's errors on the chosen images, shape [pairs].
+        errors: With their credit, so that the penalty is the same estimate of a log-ratio as the
+            margin, in the same units.
+        penalty: 0 for the plain margin; 10 kept a curriculum on real images from collapsing.
 
     Returns:
-        The same values.
+        Margins, shape [pairs].
+
+    References:
+        Pal et al., Smaug: DPO-Positive, arXiv 2402.13228, equation 3.
     """
-    return chosen_error
+    return errors.margin - penalty * torch.relu(-errors.chosen_gain)
 
 
 def from_diffusers_beta(beta: float) -> float:
