@@ -18,6 +18,7 @@ from tastemaker.core.registry import SCORERS
 from tastemaker.metrics.features import check_features, feature_network
 from tastemaker.metrics.frechet import frechet_distance
 from tastemaker.metrics.kernel_distance import kernel_distance
+from tastemaker.metrics.networks import features_identity
 from tastemaker.scorers.availability import refuse_missing
 from tastemaker.scorers.clip import ClipScorer
 
@@ -117,7 +118,7 @@ class TestTorchScript:
 class TestInception:
     def test_without_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-        with pytest.raises(TastemakerError, match="pip install torch-fidelity"):
+        with pytest.raises(TastemakerError, match=r"pip install .tastemaker\[inception\]"):
             feature_network("inception")
 
     @pytest.fixture
@@ -126,13 +127,21 @@ class TestInception:
         module = ModuleType(MODULE)
 
         class FeatureExtractorInceptionV3(nn.Module):
-            def __init__(self, name: str, features_list: list[str]) -> None:
+            def __init__(
+                self,
+                name: str,
+                features_list: list[str],
+                feature_extractor_weights_path: str | None = None,
+            ) -> None:
                 super().__init__()
                 assert features_list == ["2048"]
+                self.added = 0
+                if feature_extractor_weights_path is not None:
+                    self.added = torch.load(feature_extractor_weights_path)["added"]
 
             def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
                 assert pixels.dtype == torch.uint8
-                return (pixels.flatten(1).float(),)
+                return (pixels.flatten(1).float() + self.added,)
 
         module.FeatureExtractorInceptionV3 = FeatureExtractorInceptionV3  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
@@ -146,10 +155,27 @@ class TestInception:
         expected = torch.from_numpy(np.array(every)).permute(2, 0, 1).flatten()[None].double()
         assert torch.equal(features([every]), expected)
 
+    def test_weights_of_a_file(self, fidelity: ModuleType, tmp_path: Path) -> None:
+        file = tmp_path / "weights.pth"
+        torch.save({"added": 3}, file)
+        label, features = feature_network(f"inception:{file}")
+        assert label == "Inception pool3"
+        black = Image.new("RGB", (1, 1))
+        assert features([black]).tolist() == [[3, 3, 3]]
+        first = features_identity(f"inception:{file}")
+        assert first.label == label
+        torch.save({"added": 4}, file)
+        assert features_identity(f"inception:{file}") != first
+        file.write_bytes(b"torn")
+        with pytest.raises(TastemakerError, match="does not hold torch-fidelity's weights"):
+            feature_network(f"inception:{file}")
+        with pytest.raises(TastemakerError, match="does not exist"):
+            features_identity(f"inception:{tmp_path}/gone.pth")
+
     def test_weights_out_of_reach(
         self, fidelity: ModuleType, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fetch(*arguments: object) -> None:
+        def fetch(*arguments: object, **options: object) -> None:
             raise OSError("no route to host")
 
         monkeypatch.setattr(fidelity, "FeatureExtractorInceptionV3", fetch)

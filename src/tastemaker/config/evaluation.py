@@ -56,7 +56,7 @@ class EvaluateConfig(SamplingConfig):
     features: Annotated[tuple[str, ...], Names("features")] = Field(
         (),
         description="Features for distances to real images and diversity: a scorer, CLIP, file,"
-        " inception.",
+        " inception, inception:FILE (its weights).",
     )
     metrics: tuple[Metric, ...] = Field(
         (Choice(name="kernel"), Choice(name="frechet")),

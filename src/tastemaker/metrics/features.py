@@ -18,7 +18,13 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import torch_device
 from tastemaker.core.registry import SCORERS
 from tastemaker.metrics.frechet import feature_batches, one_matrix
-from tastemaker.metrics.networks import INCEPTION, INCEPTION_LABEL, is_torchscript
+from tastemaker.metrics.networks import (
+    INCEPTION,
+    INCEPTION_LABEL,
+    inception_file,
+    is_inception,
+    is_torchscript,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ def feature_network(
     | name or path | features | label |
     |---|---|---|
     | `inception` | the 2048 of Inception's `pool3` by torch-fidelity | `Inception pool3` |
+    | `inception:FILE` | the same, with torch-fidelity's weights from a file | `Inception pool3` |
     | a scorer in CLIP form, by name | its image embedding | the name |
     | a TorchScript file | its output | `torchscript:` and the file's name |
     | folder or hub id of a `CLIPModel` | its image embedding | `clip:` and the folder's name |
@@ -94,8 +101,9 @@ def feature_network(
         raise TastemakerError(f"batch_size is {batch_size}; it must be 1 or more.")
     where = torch_device(device)
     path = Path(name_or_path).expanduser()
-    if name_or_path == INCEPTION:
-        return FeatureNetwork(INCEPTION_LABEL, _of_pixels(_inception(), where, batch_size))
+    if is_inception(name_or_path):
+        network = _inception(name_or_path)
+        return FeatureNetwork(INCEPTION_LABEL, _of_pixels(network, where, batch_size))
     if is_torchscript(path):
         return FeatureNetwork(
             f"torchscript:{path.stem}", _of_pixels(_torchscript(path), where, batch_size)
@@ -120,8 +128,8 @@ def check_features(name_or_path: str, look_for: Callable[[str], None]) -> None:
         TastemakerError: The network does not exist, or its scorer has no features.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path == INCEPTION:
-        _inception()
+    if is_inception(name_or_path):
+        _inception(name_or_path)
     elif is_torchscript(path):
         _torchscript(path)
     elif name_or_path in SCORERS:
@@ -141,7 +149,7 @@ def classifier_network(name_or_path: str) -> nn.Module:
     """Load a classifier from pixels in [0, 1], [n, 3, height, width], to logits.
 
     Args:
-        name_or_path: `inception`, or a TorchScript file.
+        name_or_path: `inception`, `inception:FILE`, or a TorchScript file.
 
     Returns:
         The network.
@@ -149,8 +157,8 @@ def classifier_network(name_or_path: str) -> nn.Module:
     Raises:
         TastemakerError: The network does not exist, or it cannot be loaded.
     """
-    if name_or_path == INCEPTION:
-        return _inception("logits_unbiased")
+    if is_inception(name_or_path):
+        return _inception(name_or_path, "logits_unbiased")
     return _torchscript(Path(name_or_path).expanduser())
 
 
@@ -233,18 +241,28 @@ class _Inception(nn.Module):
         return features
 
 
-def _inception(layer: str = "2048") -> nn.Module:
+def _inception(name: str, layer: str = "2048") -> nn.Module:
+    file = inception_file(name)
     try:
         fidelity = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError:
         raise TastemakerError(
-            "'inception' needs the package torch-fidelity: pip install torch-fidelity, or name"
+            "'inception' needs the extra 'inception': pip install 'tastemaker[inception]', or name"
             " another network, which gives no FID and no Inception Score."
         ) from None
     try:
-        return _Inception(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", [layer]))
+        network = fidelity.FeatureExtractorInceptionV3(
+            "inception-v3-compat", [layer], feature_extractor_weights_path=file and str(file)
+        )
+        return _Inception(network)
     except OSError as error:  # an URL that cannot be reached is one
         raise TastemakerError(
             f"the weights of Inception cannot be fetched ({error}); put torch-fidelity's file"
-            f" (weights-inception-2015-12-05-*.pth) into {torch.hub.get_dir()}/checkpoints."
+            f" (weights-inception-2015-12-05-*.pth) into {torch.hub.get_dir()}/checkpoints, or"
+            " name it: inception:FILE."
+        ) from error
+    except Exception as error:  # whatever torch stumbles over in a file of something else
+        raise TastemakerError(
+            f"{name!r} does not hold torch-fidelity's weights of Inception ({error}); download"
+            " weights-inception-2015-12-05-*.pth again."
         ) from error

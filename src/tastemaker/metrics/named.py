@@ -21,6 +21,7 @@ from tastemaker.metrics.networks import (
     INCEPTION_LABEL,
     Network,
     classifier_identity,
+    is_inception,
 )
 
 if TYPE_CHECKING:
@@ -235,7 +236,10 @@ def inception_score(
     classifier: Annotated[
         str,
         Names("classifier"),
-        Field(description="inception, or a TorchScript file from pixels in [0, 1] to logits."),
+        Field(
+            description="inception, inception:FILE (its weights), or a TorchScript file from pixels"
+            " in [0, 1] to logits."
+        ),
     ] = INCEPTION,
     splits: Annotated[int, Field(ge=1, description="Parts that are scored apart.")] = 10,
 ) -> dict[str, dict[str, Any]]:
@@ -260,7 +264,7 @@ def inception_score(
     load = partial(classifier_batches, classifier, images.device, images.batch_size)
     score = logits_score(images.rows(network, load), splits, images.seed)
     entry = {
-        "name": "Inception Score" if classifier == INCEPTION else "classifier score",
+        "name": "Inception Score" if is_inception(classifier) else "classifier score",
         "value": score.mean,
         "stderr": score.std / splits**0.5 if splits > 1 else None,
         "std": score.std,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tastemaker.config.choices import ScorerChoice
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.registry import SCORERS
+from tastemaker.scorers.checkpoints import weights_file
 from tastemaker.scorers.inputs import scorer_inputs
 
 INCEPTION = "inception"
@@ -40,8 +41,8 @@ def features_identity(name_or_path: str) -> Network:
         TastemakerError: A file does not exist or cannot be read.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path == INCEPTION:
-        return Network(INCEPTION_LABEL, {})
+    if is_inception(name_or_path):
+        return Network(INCEPTION_LABEL, _inception_inputs(name_or_path))
     if is_torchscript(path):
         return _of_file(path)
     if name_or_path in SCORERS:
@@ -53,7 +54,7 @@ def classifier_identity(name_or_path: str) -> Network:
     """Identify the network of `classifier_network`.
 
     Args:
-        name_or_path: `inception`, or a TorchScript file.
+        name_or_path: `inception`, `inception:FILE`, or a TorchScript file.
 
     Returns:
         Its label, and what its logits depend on.
@@ -61,9 +62,33 @@ def classifier_identity(name_or_path: str) -> Network:
     Raises:
         TastemakerError: The file does not exist or cannot be read.
     """
-    if name_or_path == INCEPTION:
-        return Network("Inception", {})
+    if is_inception(name_or_path):
+        return Network("Inception", _inception_inputs(name_or_path))
     return _of_file(Path(name_or_path).expanduser())
+
+
+def is_inception(name_or_path: str) -> bool:
+    """Return whether a name means Inception, with its usual weights or with those of a file."""
+    return name_or_path.partition(":")[0] == INCEPTION
+
+
+def inception_file(name_or_path: str) -> Path | None:
+    """Return the file of weights of `inception:FILE`; None for `inception`.
+
+    Args:
+        name_or_path: A name of which `is_inception` is true; the file is a path, or
+            `owner/name/file` on the hub.
+
+    Raises:
+        TastemakerError: The file is not here and cannot be fetched.
+    """
+    file = name_or_path.partition(":")[2]
+    return weights_file(file) if file else None
+
+
+def _inception_inputs(name_or_path: str) -> dict[str, Any]:
+    file = inception_file(name_or_path)
+    return {} if file is None else {"content": file_content(file)}
 
 
 def is_torchscript(path: Path) -> bool:

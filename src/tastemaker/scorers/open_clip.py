@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -65,14 +66,44 @@ def clip_model(weights: Mapping[str, torch.Tensor], source: str) -> Any:
     """
     from transformers import CLIPModel
 
-    try:
+    with _lacking(source):
         config = _configuration(weights)
+    renamed = dict(pair for key in weights for pair in _renamed(key, weights[key]))
+    return filled(CLIPModel, config, renamed, source)
+
+
+def text_tower(weights: Mapping[str, torch.Tensor], source: str) -> Any:
+    """Make the text tower of one of OpenAI's CLIPs, whose activation is QuickGELU.
+
+    Args:
+        weights: State dict in the names of OpenAI's and open_clip's `CLIP`.
+        source: Where it comes from, for the message.
+
+    Returns:
+        transformers' text model in float32, not trainable; `text_projection` is not part of it.
+
+    Raises:
+        TastemakerError: The weights are not those of a CLIP.
+    """
+    from transformers import AutoModelForTextEncoding, CLIPTextConfig
+
+    with _lacking(source):
+        config = CLIPTextConfig(**_text_options(weights), hidden_act="quick_gelu")
+    with torch.device("meta"):
+        kind = type(AutoModelForTextEncoding.from_config(config))
+    renamed = dict(pair for key in weights for pair in _renamed(key, weights[key]))
+    own = {key: each for key, each in renamed.items() if key.startswith("text_model.")}
+    return filled(kind, config, own, source)
+
+
+@contextlib.contextmanager
+def _lacking(source: str) -> Iterator[None]:
+    try:
+        yield
     except KeyError as error:
         raise TastemakerError(
             f"weights of {source!r} are not a CLIP in open_clip's form: they lack {error}."
         ) from None
-    renamed = dict(pair for key in weights for pair in _renamed(key, weights[key]))
-    return filled(CLIPModel, config, renamed, source)
 
 
 def _renamed(key: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -98,7 +129,6 @@ def _configuration(weights: Mapping[str, torch.Tensor]) -> Any:
 
     width, _, patch, _ = weights["visual.conv1.weight"].shape
     patches = len(weights["visual.positional_embedding"]) - 1
-    vocabulary, text_width = weights["token_embedding.weight"].shape
     return CLIPConfig(
         projection_dim=weights["visual.proj"].shape[1],
         vision_config={
@@ -110,19 +140,23 @@ def _configuration(weights: Mapping[str, torch.Tensor]) -> Any:
             "image_size": patch * math.isqrt(patches),
             "hidden_act": "gelu",
         },
-        text_config={
-            "hidden_size": text_width,
-            "intermediate_size": len(weights["transformer.resblocks.0.mlp.c_fc.weight"]),
-            "num_hidden_layers": _depth(weights, ""),
-            "num_attention_heads": max(1, text_width // TEXT_HEAD),
-            "max_position_embeddings": len(weights["positional_embedding"]),
-            "vocab_size": vocabulary,
-            "bos_token_id": vocabulary - 2,
-            "eos_token_id": vocabulary - 1,  # the last one; where it first stands is what is pooled
-            "pad_token_id": vocabulary - 1,
-            "hidden_act": "gelu",
-        },
+        text_config=_text_options(weights) | {"hidden_act": "gelu"},
     )
+
+
+def _text_options(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    vocabulary, width = weights["token_embedding.weight"].shape
+    return {
+        "hidden_size": width,
+        "intermediate_size": len(weights["transformer.resblocks.0.mlp.c_fc.weight"]),
+        "num_hidden_layers": _depth(weights, ""),
+        "num_attention_heads": max(1, width // TEXT_HEAD),
+        "max_position_embeddings": len(weights["positional_embedding"]),
+        "vocab_size": vocabulary,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,  # the last one; where it first stands is what is pooled
+        "pad_token_id": vocabulary - 1,
+    }
 
 
 def _depth(weights: Mapping[str, torch.Tensor], tower: str) -> int:

@@ -12,6 +12,9 @@ from tastemaker.core.lazy_torch import F, np, torch
 LONGEST = 16
 """Longer side of a picture that is cropped after scaling, in shorter sides."""
 
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of CLIP's training pictures, red, green and blue."""
+
 
 def processed(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:
     """Prepare pictures by a transformers image processor.

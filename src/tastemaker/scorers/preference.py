@@ -14,10 +14,7 @@ from tastemaker.core.values import Weights
 from tastemaker.scorers.checkpoints import is_file, read_weights
 from tastemaker.scorers.clip import ClipForm, ClipScorer, clip_network, load_tokenizer
 from tastemaker.scorers.open_clip import clip_model
-from tastemaker.scorers.pixels import normalised, padded, unit_pixels
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of CLIP's training pictures, red, green and blue."""
+from tastemaker.scorers.pixels import MEAN, STD, normalised, padded, unit_pixels
 
 
 @SCORERS.register("pickscore")

@@ -12,7 +12,8 @@ from tastemaker.core.errors import TastemakerError
 from tastemaker.core.lazy_torch import np, torch
 from tastemaker.core.registry import SCORERS
 from tastemaker.core.values import Weights
-from tastemaker.scorers.clip import ClipScorer
+from tastemaker.scorers.checkpoints import is_file
+from tastemaker.scorers.clip import ClipForm, ClipScorer
 from tastemaker.scorers.embedding import EmbeddingScorer
 
 WORDS = {
@@ -20,21 +21,27 @@ WORDS = {
     "sharpness": ("Sharp photo.", "Blurry photo."),
 }
 
+TOKENIZER = "openai/clip-vit-base-patch32"
+"""Of all of OpenAI's CLIPs."""
+
 
 @SCORERS.register("clip_iqa")
-class ClipIQA(EmbeddingScorer[ClipScorer]):
+class ClipIQA(EmbeddingScorer[ClipForm]):
     """CLIP-IQA: the probability that a picture is the first of two opposite texts.
 
     `score = softmax(s cos(image, text_1), s cos(image, text_2))_1`, `s = exp(logit_scale)`, in
     [0, 1]; 0.5 where the texts fit equally well. "quality" and "sharpness" are what HG-DPO calls
     CI-Q and CI-S. The prompt of a picture does not enter.
 
-    Scores of one model and one pair of texts compare, no others. Published values come from a
-    ResNet-50 CLIP without its positional embedding, at the picture's own size; here the picture is
-    resized and cropped as the model's image processor says.
+    Scores of one model and one pair of texts compare, no others. Published values come from
+    OpenAI's ResNet-50 CLIP without its positional embedding, at the picture's own size; `model` is
+    a file then, `timm/resnet50_clip.openai/open_clip_model.safetensors`. A `CLIPModel` sees the
+    picture resized and cropped as its image processor says.
 
     Args:
-        model: Hub id or folder of a `CLIPModel` with tokenizer and image processor.
+        model: Hub id or folder of a `CLIPModel` with tokenizer and image processor; or the weights
+            of a ResNet CLIP, a path or `owner/name/file`.
+        tokenizer: Of the file; a `CLIPModel` has its own.
         words: Which of the paper's pairs of texts: "quality" or "sharpness".
         pair: Two texts of your own, the good one first, in place of `words`.
 
@@ -49,12 +56,21 @@ class ClipIQA(EmbeddingScorer[ClipScorer]):
     def __init__(
         self,
         *,
-        model: Annotated[str, Weights(), Field(description="Hub id or folder of a CLIPModel.")],
+        model: Annotated[
+            str,
+            Weights(),
+            Field(description="Hub id or folder of a CLIPModel, or a ResNet CLIP's file."),
+        ],
         words: Annotated[
             Literal["quality", "sharpness"], Field(description="Pair of opposite texts.")
         ] = "quality",
         pair: Annotated[
             tuple[str, str] | None, Field(description="Own texts, good one first; null: words.")
+        ] = None,
+        tokenizer: Annotated[
+            str | None,
+            Weights(tokenizer=True),
+            Field(description=f"CLIP's tokenizer, for a file; null: {TOKENIZER}."),
         ] = None,
     ) -> None:
         self.texts = WORDS[words] if pair is None else pair
@@ -62,7 +78,12 @@ class ClipIQA(EmbeddingScorer[ClipScorer]):
             raise TastemakerError(
                 f"clip_iqa compares two texts, and both are {self.texts[0]!r}; give opposites."
             )
-        super().__init__(ClipScorer(model=model))
+        if is_file(model):
+            from tastemaker.scorers.resnet_clip import ResNetClip
+
+            super().__init__(ResNetClip(model, tokenizer or TOKENIZER))
+        else:
+            super().__init__(ClipScorer(model=model))
 
     def _scored(self, embeddings: torch.Tensor) -> torch.Tensor:
         cosines = embeddings @ self.encoder.text_features(self.texts).T
