@@ -4,19 +4,21 @@
 
 DIR is the folder of a build of the embedded model (`make nano`), which holds the art. The pictures
 are committed, so that the comparison itself needs no art. Three show the subject large, three small
-at places of their own, each on another background: so that neither size, place nor background is
-learned as part of the subject. Fluent Emoji by Microsoft Corporation, MIT, as those of the package.
+at places of their own, each on another background, and captions say so: neither size, place nor
+background is learned as part of the subject. Fluent Emoji by Microsoft Corporation, MIT, as those
+of the package.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from tastemaker.nano.build.art import sprites
 from tastemaker.nano.build.scenes import render
 from tastemaker.nano.build.subjects import STYLE
-from tastemaker.nano.captions import Scene
-from tastemaker.storage.files import atomic
+from tastemaker.nano.captions import Scene, caption
+from tastemaker.storage.files import atomic, write_text
 
 FOLDER = Path(__file__).parent / "subjects"
 TUNED = ("fish",)
@@ -32,6 +34,8 @@ VIEWS = (
     ("green", "small", "right"),
 )
 """Background, size and place of each photograph."""
+NAMED = frozenset(("size", "position", "background"))
+"""By its caption; the style is the subject's own."""
 
 
 def main() -> None:
@@ -45,6 +49,10 @@ def main() -> None:
             picture = render(scene, Random(f"benchmark/{name}/{number}"), art)
             with atomic(FOLDER / name / f"{number}.png") as temporary:
                 picture.save(temporary, format="PNG", optimize=True)
+            told = caption(replace(scene, named=("size", "position", "background"))).replace(
+                f"{size} {name}", f"{size} {{}}"
+            )
+            write_text(FOLDER / name / f"{number}.txt", f"{told}\n")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.reading import read_bytes, say_counts
+from tastemaker.core.reading import read_bytes, read_text, say_counts
 from tastemaker.core.registry import SUBJECTS
+from tastemaker.core.templates import SLOT, filled
 from tastemaker.datasets.listing import SUFFIXES
 from tastemaker.storage.photographs import Decoded, read_photograph
 
@@ -46,9 +47,39 @@ def photograph_files(folder: str) -> list[Path]:
             f"{folder!r} holds no photograph (looked for {', '.join(sorted(SUFFIXES))}); put those"
             " of the subject into it."
         )
-    others = len(held) - len(files)
+    captions = [file for file in held if file in {caption_file(each) for each in files}]
+    others = len(held) - len(files) - len(captions)
     say_counts(folder, len(files), len(held), (others, "hidden, folders or of another kind"))
     return files
+
+
+def caption_file(photograph: Path) -> Path:
+    """Return the file that a photograph's own caption is read from, as kohya's trainers do."""
+    return photograph.with_suffix(".txt")
+
+
+def captioned(photograph: Path, prompt: str, subject: str) -> str:
+    """Return the prompt of a photograph.
+
+    Args:
+        photograph: Beside it, perhaps, a text file of its name: its own caption.
+        prompt: Without one.
+        subject: Phrase that a caption names, or has a slot `{}` for.
+
+    Raises:
+        TastemakerError: A caption does not name the subject.
+    """
+    if not (file := caption_file(photograph)).is_file():
+        return prompt
+    caption = " ".join(read_text(file).split())
+    if SLOT in caption:
+        return filled(caption, subject)
+    if subject not in caption:
+        raise TastemakerError(
+            f"caption {str(file)!r} does not name the subject; write {SLOT} or {subject!r} where it"
+            " belongs, or remove the file."
+        )
+    return caption
 
 
 def photographs(folder: str) -> list[Image.Image]:

@@ -243,6 +243,18 @@ class TestPrior:
             found = batch.conditioning["prompt_embeds"][row : row + 1]
             torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
+    def test_a_photograph_may_have_a_caption(self, config: Config, backbone: Backbone) -> None:
+        given = config()
+        files = sorted(Path(given.photographs).glob("*.png"))
+        files[0].with_suffix(".txt").write_text("a red {}\n on grass\n")
+        files[2].with_suffix(".txt").write_text("two of sks dog")
+        encoded = data_of(given, backbone).encoded
+        found = encoded.text(encoded.prompts(torch.arange(3)))[0]["prompt_embeds"]
+        prompts = ["a red sks dog on grass", given.instance_prompt, "two of sks dog"]
+        for row, prompt in enumerate(prompts):
+            wanted = backbone.encode_prompts([prompt])["prompt_embeds"]
+            torch.testing.assert_close(found[row : row + 1], wanted, rtol=1e-6, atol=1e-6)
+
     def test_text_encoders_that_train_read_the_same(
         self, config: Config, backbone: Backbone, class_images: Path
     ) -> None:
@@ -550,6 +562,15 @@ class TestBadInput:
         assert "b.jpg" in message
         assert "repair it or remove it" in message
         # The folder is not claimed: with mended photographs the same command works.
+        assert not (tmp_path / "out").exists()
+
+    def test_a_caption_without_the_subject(self, refuses: Refuses, tmp_path: Path) -> None:
+        (tmp_path / "told").mkdir()
+        for number in range(2):
+            photograph(number).save(tmp_path / "told" / f"{number}.png")
+        (tmp_path / "told" / "1.txt").write_text("a dog")
+        message = refuses(f"photographs={tmp_path / 'told'}")
+        assert "1.txt' does not name the subject; write {} or 'sks dog'" in message
         assert not (tmp_path / "out").exists()
 
     def test_one_photograph(self, refuses: Refuses, tmp_path: Path) -> None:

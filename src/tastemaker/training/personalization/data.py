@@ -16,7 +16,7 @@ from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_generator
-from tastemaker.datasets.subjects import photograph
+from tastemaker.datasets.subjects import captioned, photograph
 from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.images import encode_png, square
 from tastemaker.storage.parquet import read_table
@@ -27,7 +27,7 @@ from tastemaker.training.warnings import warn_of_sizes
 
 
 class SubjectImages:
-    """Examples of one image each: photographs under the instance prompt, then class images.
+    """Examples of one image each: photographs under their prompts, then class images.
 
     Args:
         config: Prompt, and the pool of class images.
@@ -36,19 +36,20 @@ class SubjectImages:
     """
 
     def __init__(self, config: PersonalizeConfig, files: Sequence[Path], size: int) -> None:
-        self.prompt, self.files, self.size = config.instance_prompt, files, size
+        self.files, self.size = files, size
+        self.prompts = [captioned(file, config.instance_prompt, config.subject) for file in files]
         self.shards = [] if config.prior is None else Pool(Path(config.prior.pool)).shards()
         self._table = functools.lru_cache(maxsize=1)(read_table)
 
     def identity(self) -> Any:
-        """Return prompt, size, and the contents of photographs and class images."""
+        """Return prompts, size, and the contents of photographs and class images."""
         files = [file_content(file) for file in (*self.files, *self.shards)]
-        return [self.prompt, self.size, len(self.files), files]
+        return [self.prompts, self.size, len(self.files), files]
 
     def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
         """Yield id and prompt of each image."""
         for source in range(len(self.files)):
-            yield (self.ids(source)[0],), self.prompt, 0.0
+            yield (self.ids(source)[0],), self.prompts[source], 0.0
         for shard in self.shards:
             for row in read_table(shard, ("candidate_id", "prompt")).to_pylist():
                 yield (row["candidate_id"],), row["prompt"], 0.0

@@ -10,7 +10,7 @@ from tastemaker.config.commands import takes_options
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
-from tastemaker.datasets.subjects import photograph_files, photographs
+from tastemaker.datasets.subjects import captioned, photograph_files, photographs
 from tastemaker.preflight import check
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.images import pixel_hash
@@ -22,8 +22,8 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     """Train a model on photographs of one subject, or go on from the newest checkpoint.
 
     The loss is the model's own denoising loss on the photographs under `config.instance_prompt`,
-    and with prior preservation on images of the class under theirs. Copies of a picture are named
-    and left out.
+    or under its own caption where `NAME.txt` lies beside `NAME.jpg`, and with prior preservation on
+    images of the class under theirs. Copies of a picture are named and left out.
 
     Args:
         config: Model, photographs, what the subject is called, what trains, and the optimizer.
@@ -45,6 +45,9 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     check(config)
     files = _usable(config)
     inputs: dict[str, Any] = {"photographs": {file.name: file_content(file) for file in files}}
+    prompts = {file.name: captioned(file, "", config.subject) for file in files}
+    if any(prompts.values()):
+        inputs["captions"] = prompts
     if config.prior is not None:
         inputs["prior"] = finished_key(Path(config.prior.pool))
 
