@@ -46,8 +46,9 @@ STEPS = 48
 """Optimizer steps of a row's training, in all its rounds together."""
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
 SETTINGS = (
-    "personalize.prompt=a {}",
     "personalize.batch_size=6",
+    "personalize.learning_rate=5e-4",
+    "personalize.lr_scheduler=cosine",
     f"personalize.lora={json.dumps({'r': 16, 'target_modules': LAYERS})}",
     "train.report_to=null",
 )

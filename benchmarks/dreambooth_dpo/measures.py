@@ -12,10 +12,12 @@ from PIL import Image
 from subjects import FOLDER, SUBJECTS, TUNED
 from torch import Tensor
 
+from tastemaker.backbones import load_backbone
 from tastemaker.datasets.subjects import photographs
 from tastemaker.nano.entries import nano_examiner
 from tastemaker.scorers.pixels import unit_pixels
 from tastemaker.scorers.similarity import ImageSimilarity, TextSimilarity, plain
+from tastemaker.storage.images import square, to_pixels
 
 CHOSEN_BY = ("IS", "TS")
 """Columns of the scorers that choose pairs and guidance."""
@@ -51,6 +53,17 @@ class EfficientNet:
         return F.normalize(maps.mean((2, 3)), dim=-1)
 
 
+def drawable(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Pass pictures through the VAE of `nano`.
+
+    They are then as sharp as a drawn one can be: else the blur of every drawn picture would have it
+    taken for another drawn one, whatever it shows.
+    """
+    backbone = load_backbone("nano", device="cpu")
+    mean, _ = backbone.vae.encode(to_pixels([square(image, 64) for image in images]))
+    return backbone.vae.decode_images(mean)
+
+
 class Measures:
     """Scores of one subject's images.
 
@@ -62,7 +75,7 @@ class Measures:
 
     def __init__(self, name: str, drawn: Sequence[Image.Image]) -> None:
         self.name, self.subject = name, f"sks {name}"
-        pictures = {each: photographs(str(FOLDER / each)) for each in (*TUNED, *SUBJECTS)}
+        pictures = {each: drawable(photographs(str(FOLDER / each))) for each in (*TUNED, *SUBJECTS)}
         self.features = EfficientNet()
         self.own = self.features(pictures.pop(name))
         self.others = self.features(
