@@ -76,7 +76,7 @@ def computed(
 
 LN2 = math.log(2)
 START = {
-    **dict.fromkeys(("dpo", "robust", "dpo_positive", "gap_scaled", "smpo"), LN2),
+    **dict.fromkeys(("dpo", "robust", "dpo_positive", "gap_scaled", "smpo", "d3po"), LN2),
     "dmpo": -LN2 - 0.5 * math.log(0.99 * 0.01),
     "dspo": 1.0,
     "hinge": 1.0,

@@ -18,32 +18,53 @@ Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 """Noisy latents, timestep and conditioning in, the network's prediction out."""
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""`x_t` and the timestep t in, `x` of the next timestep out."""
+"""`x_t` and the timestep t in, `x` of the next timestep or a prediction out."""
 
 
-def guided_step(predict: Predict, scheduler: Any, batch: SamplingBatch) -> Step:
-    """Make a sampler's step with classifier-free guidance.
+def guided_prediction(predict: Predict, batch: SamplingBatch) -> Step:
+    """Make a network's prediction with classifier-free guidance.
 
     `prediction = without + guidance_scale * (with - without)`, both from one forward pass. The
-    latents stay in float32 from step to step; the network sees them in the embeddings' precision.
+    network sees latents in the embeddings' precision.
 
     Args:
         predict: The network.
-        scheduler: A diffusers scheduler whose step is a function of prediction and latents alone.
         batch: The images; without guidance it costs half.
 
     Returns:
-        The step.
+        Function from latents and timestep, one for all or one per image, to the prediction in
+        float32.
     """
     guided, scale, dtype = batch.guided, batch.guidance_scale, batch.dtype
     both = stack([batch.negative, batch.conditioning]) if guided else batch.conditioning
 
+    def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        if not guided:
+            return predict(latents.to(dtype), timestep, both).float()
+        times = torch.cat([timestep] * 2) if timestep.dim() else timestep
+        without, given = predict(torch.cat([latents] * 2).to(dtype), times, both).float().chunk(2)
+        return without + scale * (given - without)
+
+    return prediction
+
+
+def guided_step(predict: Predict, scheduler: Any, batch: SamplingBatch) -> Step:
+    """Make a sampler's step with `guided_prediction`.
+
+    The latents stay in float32 from step to step.
+
+    Args:
+        predict: The network.
+        scheduler: A diffusers scheduler whose step is a function of prediction and latents alone.
+        batch: The images.
+
+    Returns:
+        The step.
+    """
+    guided = guided_prediction(predict, batch)
+
     def step(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        inputs = torch.cat([latents] * 2) if guided else latents
-        prediction = predict(inputs.to(dtype), timestep, both).float()
-        if guided:
-            without, given = prediction.chunk(2)
-            prediction = without + scale * (given - without)
+        prediction = guided(latents, timestep)
         after: torch.Tensor = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return after
 

@@ -20,10 +20,12 @@ REFERENCES: dict[Reference, str] = {
 }
 """Where the errors come from that the policy's are compared with."""
 
-Noise = Literal["drawn", "kept"]
+Noise = Literal["drawn", "kept", "trajectory"]
 
 NOISES: dict[Noise, str] = {
     "drawn": f"drawn anew, one for both images of a pair [arXiv 2311.12908; {MEASURED}]",
     "kept": f"each image's own, that it was sampled from [{UNTESTED}]",
+    "trajectory": "a step of each image's own trajectory, with its log-density"
+    f" [arXiv 2311.13231; {BY_HAND}]",
 }
 """Noise on the images of a pair."""

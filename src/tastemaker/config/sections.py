@@ -179,6 +179,19 @@ class GenerateConfig(DrawConfig):
         None, description="In place of prompts, a pool of real images: candidates for each caption."
     )
     num_candidates: int = Field(4, ge=1, description="Images per prompt (or per real image).")
+    trajectories: bool = Field(
+        False,
+        description="Sample by DDIM with eta 1, all candidates of a prompt from the same starting"
+        " noise, and keep the latents of every step, for train.noise=trajectory (D3PO).",
+    )
+
+    @model_validator(mode="after")
+    def _trajectories_are_of_ddim(self) -> GenerateConfig:
+        if self.trajectories and self.scheduler not in {None, "DDIMScheduler"}:
+            raise ValueError(f"trajectories are DDIM's, not {self.scheduler}'s; leave it out")
+        if self.trajectories and self.adapter.lan:
+            raise ValueError("trajectories are the model's own; leave adapter.lan out")
+        return self
 
     @model_validator(mode="after")
     def _has_prompts(self) -> GenerateConfig:

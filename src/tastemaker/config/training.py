@@ -177,8 +177,9 @@ class TrainConfig(OptimisationConfig):
     )
     noise: Noise = Field(
         "drawn",
-        description="Noise on the images of a pair: drawn anew, one for both; or each image's own,"
-        " that it was sampled from (pools of `generate`).",
+        description="Noise on the images of a pair: drawn anew, one for both; each image's own,"
+        " that it was sampled from (pools of `generate`); or that of a step of its trajectory"
+        " (generate.trajectories), whose Gaussian log-ratios the loss sees (D3PO).",
     )
     swapped: bool = Field(
         False,
@@ -233,6 +234,12 @@ class TrainConfig(OptimisationConfig):
             raise ValueError(
                 "reference=synced changes while training, and reference_draws computes its errors"
                 " once; leave reference_draws out"
+            )
+        other = (self.text_lora, self.statistics, self.proportion_empty_prompts or None)
+        if self.noise == "trajectory" and (other != (None,) * 3 or self.credit.name != "uniform"):
+            raise ValueError(
+                "noise=trajectory goes with credit=uniform, and without text_lora, statistics and"
+                " proportion_empty_prompts"
             )
         if self.method == "frozen" and self.text_lora is None:
             raise ValueError("method=frozen leaves nothing to train; give text_lora")

@@ -18,10 +18,11 @@ from tastemaker.losses.margins import (
     penalised,
     robust,
 )
-from tastemaker.losses.variants import dmpo, dpo_positive, gap_scaled, linear, smpo
+from tastemaker.losses.variants import d3po, dmpo, dpo_positive, gap_scaled, linear, smpo
 
 __all__ = [
     "DenoisingErrors",
+    "d3po",
     "dmpo",
     "dpo",
     "dpo_positive",

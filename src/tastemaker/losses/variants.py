@@ -208,3 +208,36 @@ def smpo(
     """
     certainty = torch.tanh(0.5 * score_gap / temperature)  # 2 p - 1
     return dpo(sensitivity * certainty * margin, beta=beta)
+
+
+@LOSSES.register("d3po", paper="arXiv 2311.13231", evidence=BY_HAND)
+def d3po(
+    errors: DenoisingErrors,
+    *,
+    beta: Annotated[float, Field(gt=0, description="Strength of the pull; 0.1 to 10.")] = 0.1,
+    clip: Annotated[
+        float, Field(gt=0, lt=1, description="Ratios are clipped to 1 +- this; 0.1.")
+    ] = 0.1,
+) -> torch.Tensor:
+    """D3PO: the sampling step of the chosen image was the better decision.
+
+    `loss = -logsigmoid(beta * (log r_c - log r_r))`, with the ratio of policy and reference
+    `r = clamp(exp(ref - pol), 1 - clip, 1 + clip)` of each image. Beyond the clip an image has no
+    gradient. For `train.noise=trajectory`, whose errors are negative log-densities.
+
+    Args:
+        errors: Negative log-densities of the sampled steps, averaged over a latent's elements.
+        beta: Of the paper's code.
+        clip: The same.
+
+    Returns:
+        Losses, shape [pairs]; ln 2 at `policy == reference`.
+
+    References:
+        Yang et al. (D3PO), arXiv 2311.13231.
+    """
+    low, high = math.log(1 - clip), math.log(1 + clip)
+    chosen, rejected = (
+        each.clamp(low, high) for each in (errors.chosen_gain, errors.rejected_gain)
+    )
+    return -F.logsigmoid(beta * (chosen - rejected))

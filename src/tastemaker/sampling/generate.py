@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tastemaker.config.commands import takes_options
 from tastemaker.config.sections import DrawConfig, GenerateConfig, ReconstructConfig
 from tastemaker.core.errors import TastemakerError
+from tastemaker.core.seeding import keyed_seed
 from tastemaker.core.values import MACHINE
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading, expect
@@ -46,7 +47,8 @@ def generate(config: GenerateConfig, output: Path) -> Path:
     artifact = _artifact(output, "generate", config, inputs)
     with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
-            _fill(artifact, config, planned, prompts=prompts)
+            draw = _trajectories(config) if config.trajectories else None
+            _fill(artifact, config, planned, draw=draw, prompts=prompts)
     return output
 
 
@@ -155,6 +157,19 @@ def _real(folder: Path) -> list[RealImage]:
             f"{folder} has no real image; import some: tastemaker import {folder} images=FOLDER."
         )
     return rows
+
+
+def _trajectories(config: GenerateConfig) -> Draw:
+    """Sample whole trajectories, those of a prompt from one starting noise."""
+    from tastemaker.backbones.trajectories import sample_trajectories
+
+    def draw(backbone: Backbone, items: Sequence[Item], batch: SamplingBatch) -> torch.Tensor:
+        height, width = items[0].size or (None, None)
+        starts = [keyed_seed(config.seed, "start", item.prompt) for item in items]
+        sides = {"height": config.height or height, "width": config.width or width}
+        return sample_trajectories(backbone, batch, starts, **sides)
+
+    return draw
 
 
 def _from_real(real: Pool) -> Draw:

@@ -37,7 +37,7 @@ HOW = {
 
 
 Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
-"""Function from items and their batch to final latents, one row per item."""
+"""Function from items and their batch to final latents, or whole trajectories, one row per item."""
 
 
 Rows = dict[Item, dict[str, Any]]
@@ -45,11 +45,12 @@ Rows = dict[Item, dict[str, Any]]
 
 
 class Drawn(NamedTuple):
-    """A sampled batch: its items, final latents and decoded pixels."""
+    """A sampled batch: its items, final latents, decoded pixels, and trajectories or None."""
 
     items: Sequence[Item]
     latents: torch.Tensor
     pixels: torch.Tensor
+    paths: torch.Tensor | None
 
 
 def sample_pool(
@@ -167,8 +168,10 @@ class PoolSampler:
             num_inference_steps=self.config.num_inference_steps,
             guidance_scale=self.scale,
         )
-        latents = self.latents(self.backbone, items, batch)
-        return Drawn(items, latents, self.backbone.vae.decode(latents))
+        latents, paths = self.latents(self.backbone, items, batch), None
+        if latents.dim() == 5:
+            latents, paths = latents[:, -1].float(), latents
+        return Drawn(items, latents, self.backbone.vae.decode(latents), paths)
 
     def _rows(self, drawn: Drawn) -> Rows:
         """Encode a batch's images, and make the rows of the pool."""
@@ -180,6 +183,10 @@ class PoolSampler:
             if self.keep_latents:
                 rows[item]["latents"] = latent.float().cpu().contiguous().numpy().tobytes()
                 rows[item]["latents_shape"] = list(latent.shape)
+            if drawn.paths is not None:
+                path = drawn.paths[len(rows) - 1].cpu().contiguous()
+                rows[item]["trajectory"] = path.numpy().tobytes()
+                rows[item]["trajectory_shape"] = list(path.shape)
         return rows
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REAL = "real"
 """The source of a candidate that is a photograph."""
 
-LISTS = ("latents_shape", "original_size", "crops_coords_top_left")
+LISTS = ("latents_shape", "trajectory_shape", "original_size", "crops_coords_top_left")
 """Columns of whole numbers that a pool may have: of latents, and of photographs."""
 
 
@@ -26,8 +26,9 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Build a shard whose pictures open as pictures in `datasets.load_dataset("parquet", ...)`.
 
     Args:
-        rows: One dict per candidate; `latents` and `latents_shape` in all or none, and so the sizes
-            of photographs, `original_size` and `crops_coords_top_left`.
+        rows: One dict per candidate; `latents` and `latents_shape` in all or none, and so
+            `trajectory` with its shape, and the sizes of photographs, `original_size` and
+            `crops_coords_top_left`.
 
     Returns:
         The table with the schema of candidates.
@@ -45,8 +46,9 @@ def candidate_table(rows: list[dict[str, Any]]) -> pa.Table:
         "model": pa.string(),
         "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     }
-    if rows and "latents" in rows[0]:
-        kinds["latents"] = pa.binary()
+    for name in ("latents", "trajectory"):
+        if rows and name in rows[0]:
+            kinds[name] = pa.binary()
     lists = [name for name in LISTS if rows and name in rows[0]]
     kinds |= {name: pa.list_(pa.int32()) for name in lists}
     features: dict[str, Any] = {
@@ -123,6 +125,13 @@ class Rows:
         assert table is not None
         rows: list[dict[str, Any]] = table.slice(place - int(self.starts[shard]), 1).to_pylist()
         return rows[0]
+
+
+def has_trajectories(pool: Pool) -> bool:
+    """Return whether a pool keeps the latents of every sampling step of its candidates."""
+    import pyarrow.parquet as pq
+
+    return "trajectory" in pq.read_schema(pool.shards()[0]).names
 
 
 def item_of(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from itertools import accumulate
 import torch
 
 from tastemaker.backbones import Backbone, Conditioning
-from tastemaker.backbones.sampling_batch import starting_noise
+from tastemaker.backbones.gradient_sampling import guided_prediction
+from tastemaker.backbones.sampling_batch import SamplingBatch, starting_noise
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.encodings import Latents
 
@@ -106,6 +107,8 @@ class NoisyBatch:
         target: What the prediction should be.
         conditioning: Prompt embeddings, one row per image.
         tokens: Input of the text encoders, one row per image, where they train.
+        guided: Embeddings and scale of guidance, where policy and reference predict with it.
+        weight: Factor on the residual, [images, 1, 1, 1]; None for 1.
     """
 
     noisy_latents: torch.Tensor
@@ -113,6 +116,8 @@ class NoisyBatch:
     target: torch.Tensor
     conditioning: Conditioning
     tokens: Conditioning | None = None
+    guided: SamplingBatch | None = None
+    weight: torch.Tensor | None = None
 
 
 def noisy_batch(
@@ -196,7 +201,7 @@ def residual(
     batch: NoisyBatch,
     text_encoders: Sequence[torch.nn.Module] = (),
 ) -> torch.Tensor:
-    """Prediction minus target of a denoiser, without guidance.
+    """Prediction minus target of a denoiser, without guidance unless the batch is `guided`.
 
     Args:
         backbone: Knows how to call the denoiser.
@@ -210,8 +215,13 @@ def residual(
     conditioning = batch.conditioning
     if batch.tokens is not None:
         conditioning = conditioning | backbone.embed(text_encoders, batch.tokens, conditioning)
-    prediction = backbone.predict(denoiser, batch.noisy_latents, batch.timesteps, conditioning)
-    return prediction.float() - batch.target.float()
+    if batch.guided is None:
+        prediction = backbone.predict(denoiser, batch.noisy_latents, batch.timesteps, conditioning)
+    else:
+        predict = guided_prediction(functools.partial(backbone.predict, denoiser), batch.guided)
+        prediction = predict(batch.noisy_latents, batch.timesteps)
+    residual = prediction.float() - batch.target.float()
+    return residual if batch.weight is None else batch.weight * residual
 
 
 def mean_square(residual: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.storage.candidates import Rows
+from tastemaker.storage.candidates import Rows, has_trajectories
 from tastemaker.storage.pairs import PairSet
 
 REMEDY = "set train.noise=drawn."
@@ -32,6 +32,11 @@ def starting_seeds(pairs: str | Path | PairSet | Sequence[Mapping[str, Any]]) ->
             f"train.noise=kept needs pairs of a pool, which keeps seeds; {REMEDY}"
         )
     pairs = pairs if isinstance(pairs, PairSet) else PairSet(Path(pairs))
+    for pool in filter(has_trajectories, pairs.pools()):
+        raise TastemakerError(
+            f"train.noise=kept: {pool.folder} has trajectories, of which seeds are those of the"
+            " steps; set train.noise=trajectory."
+        )
     pools = [Rows(pool, ("seed", "source")) for pool in pairs.pools()]
     ids = ((row["chosen_id"], row["rejected_id"]) for row in pairs.rows())
     return torch.tensor([[_seed(each, pools) for each in pair] for pair in ids])

@@ -28,13 +28,7 @@ from tastemaker.training.optimization import (
     text_rates,
     trainable_parameters,
 )
-from tastemaker.training.preference.data import (
-    PairBatch,
-    PairBatches,
-    encoded_pairs,
-    fingerprint,
-    kept_in,
-)
+from tastemaker.training.preference.data import PairBatch, encoded_pairs, fingerprint, kept_in
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
     DivergenceWatch,
@@ -42,6 +36,7 @@ from tastemaker.training.preference.diagnostics import (
     step_metrics,
 )
 from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws
+from tastemaker.training.preference.noise import batches_of, noise_source
 from tastemaker.training.preference.objective import (
     FrozenCopy,
     Losses,
@@ -51,7 +46,6 @@ from tastemaker.training.preference.objective import (
 )
 from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import add_text_adapters, averages, make_trainable
-from tastemaker.training.preference.seeds import starting_seeds
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
 from tastemaker.training.preference.terms import build_credit, timestep_densities
@@ -103,7 +97,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         add_text_adapters(config, self.backbone)
         self.given = given is not None
         self.pairs = pairs
-        seeds = starting_seeds(pairs) if config.noise == "kept" else None
+        noise = noise_source(config, pairs, self.backbone)
         kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
         self.data = encoded_pairs(pairs, config, self.backbone, kept)
         sheets = (config.validation, self.backbone, self.output / "validation", config.seed)
@@ -120,7 +114,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         with self.accelerator.main_process_first():
             self.fixed = fixed_draws(config, self.data, densities, kept)
         device, step = self.accelerator.device, self.samples_per_step
-        self.batches = PairBatches(self.data, self.backbone, device, config, step, densities, seeds)
+        self.batches = batches_of(noise, self.data, self.backbone, device, config, step, densities)
         move_arrays(self.credit, device)
         if config.statistics is not None:
             schedule = self.backbone.noise_schedule
