@@ -154,6 +154,12 @@ class TrainConfig(OptimisationConfig):
         " trained (logit-normal with its shift for flows, uniform for the others), or uniformly.",
     )
     guards: GuardConfig = Field(GuardConfig(), description="Guards against divergence.")
+    verdicts: Annotated[str | None, Names("column")] = Field(
+        None,
+        description="Train on single images of a scored pool, in place of pairs: column that tells"
+        " the desirable ones (loss kto).",
+    )
+    verdict_threshold: float = Field(0.5, description="Least score of a desirable image.")
     method: Literal["lora", "full", "frozen"] = Field(
         "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
     )
@@ -241,6 +247,15 @@ class TrainConfig(OptimisationConfig):
                 "noise=trajectory goes with credit=uniform, and without text_lora, statistics and"
                 " proportion_empty_prompts"
             )
+        if self.verdicts is not None:
+            if not {self.loss.name, *(each.name for each in self.extra_losses)} <= {"kto", "sft"}:
+                raise ValueError(
+                    "verdicts are on single images, which compare nothing; set loss=kto"
+                )
+            if self.reference_draws or self.curriculum or self.swapped or self.noise != "drawn":
+                raise ValueError(
+                    "verdicts take neither reference_draws, curriculum nor swapped, and noise=drawn"
+                )
         if self.method == "frozen" and self.text_lora is None:
             raise ValueError("method=frozen leaves nothing to train; give text_lora")
         if self.method == "full" and self.text_lora is not None:

@@ -19,7 +19,7 @@ from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.batches import NoisyBatch, bucketed_indices, moved, noisy_batch
 from tastemaker.training.encoding import encode, encodings_key, kept_below
-from tastemaker.training.preference.pairs import open_pairs
+from tastemaker.training.encoding_plan import Examples
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class PairBatches:
             The batch on the device.
         """
         data, config = self.data, self.config
-        images = data.images(pairs)
+        images, prompts, gaps = self.sides(pairs)
         seeds = None if self.seeds is None else self.seeds[pairs].T.reshape(-1)
         if config.swapped:
             images = images.roll(len(pairs))
             seeds = None if seeds is None else seeds.roll(len(pairs))
         dropped = dropped_prompts(draws, config.proportion_empty_prompts, config.seed)
-        rows = data.prompts(pairs) * ~dropped  # the empty prompt's row is the first
-        conditioning, tokens = data.text(torch.cat([rows, rows]))
+        rows = prompts * ~dropped.repeat(2)  # the empty prompt's row is the first
+        conditioning, tokens = data.text(rows)
         batch = noisy_batch(
             self.backbone,
             self.device,
@@ -109,7 +109,12 @@ class PairBatches:
             densities=self.densities,
             seeds=seeds,
         )
-        return PairBatch(**vars(batch), score_gap=moved(data.gaps(pairs), self.device))
+        return PairBatch(**vars(batch), score_gap=moved(gaps, self.device))
+
+    def sides(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return rows of images and prompts, the chosen ones first, and the pairs' score gaps."""
+        data = self.data
+        return data.images(pairs), data.prompts(pairs).repeat(2), data.gaps(pairs)
 
 
 def dropped_prompts(draws: Sequence[int], share: float, seed: int) -> torch.Tensor:
@@ -170,13 +175,13 @@ def available_pairs(pairs: int, step: int, *, chunks: int, every: int) -> int:
     return -(-pairs * min(1 + step // every, chunks) // chunks)
 
 
-def encoded_pairs(
-    pairs: Any, config: TrainConfig, backbone: Backbone, kept: Path | None
+def encoded_examples(
+    examples: Examples, config: TrainConfig, backbone: Backbone, kept: Path | None
 ) -> Encoded:
-    """Encode a training's pairs.
+    """Encode a training's examples.
 
     Args:
-        pairs: As a trainer takes them.
+        examples: Pairs, or single verdicts.
         config: Of the training.
         backbone: The model with its encoders.
         kept: Folder of encodings, for later trainings too; None keeps them in memory.
@@ -184,7 +189,7 @@ def encoded_pairs(
     posterior = config.sample_posterior
     folder = kept and kept / encodings_key(backbone, config.model, posterior)
     text = config.text_lora is not None
-    return encode(open_pairs(pairs), backbone, folder, posterior=posterior, text_trains=text)
+    return encode(examples, backbone, folder, posterior=posterior, text_trains=text)
 
 
 def kept_in(pairs: Any, output: Path) -> Path | None:

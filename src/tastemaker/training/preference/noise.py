@@ -19,6 +19,7 @@ from tastemaker.training.preference.trajectories import (
     TrajectoryBatches,
     read_trajectories,
 )
+from tastemaker.training.preference.verdicts import VerdictBatches
 
 Source = torch.Tensor | Trajectories | None
 """Seeds of each pair's images, their trajectories, or None for noise that is drawn anew."""
@@ -53,7 +54,7 @@ def batches_of(
     samples_per_step: int,
     densities: Sequence[torch.Tensor | None],
 ) -> PairBatches:
-    """Make the batches of a training on pairs.
+    """Make the batches of a training on pairs, or on single verdicts.
 
     Args:
         source: From `noise_source`.
@@ -67,4 +68,6 @@ def batches_of(
     common = (data, backbone, device, config, samples_per_step, densities)
     if isinstance(source, Trajectories):
         return TrajectoryBatches(*common, trajectories=source)
+    if config.verdicts is not None:
+        return VerdictBatches(*common)
     return PairBatches(*common, source)

@@ -22,26 +22,17 @@ if TYPE_CHECKING:
 SIDES = ("chosen", "rejected")
 
 
-class StoredPairs:
-    """Pairs of a folder, whose images are read from their pools.
+class PoolImages:
+    """Images that are read from shards of pools.
 
     Args:
-        pairs: The folder.
+        shards: Of all pools.
+        named: Where the images are named, for messages.
     """
 
-    def __init__(self, pairs: PairSet) -> None:
-        self.pairs = pairs
-        self.shards = [shard for pool in pairs.pools() for shard in pool.shards()]
+    def __init__(self, shards: Sequence[Path], named: str) -> None:
+        self.shards, self.named = shards, named
         self._table = functools.lru_cache(maxsize=1)(read_table)
-
-    def identity(self) -> Any:
-        """Return the contents of the pairs' file and of their pools' shards."""
-        return [file_content(file) for file in (self.pairs.file, *self.shards)]
-
-    def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
-        """Yield ids of the images, prompt and margin of each pair."""
-        for row in self.pairs.rows():
-            yield (row["chosen_id"], row["rejected_id"]), row["prompt"], row["margin"]
 
     def sources(self) -> int:
         """Return the number of shards of the pools."""
@@ -61,9 +52,31 @@ class StoredPairs:
     def absent(self, number: int, first: str) -> TastemakerError:
         """Return the error for images that no pool has."""
         return TastemakerError(
-            f"{number} images of {self.pairs.file} are in none of its pools (first: {first}); pair"
+            f"{number} images of {self.named} are in none of its pools (first: {first}); pair"
             " again, or restore the pool."
         )
+
+
+class StoredPairs(PoolImages):
+    """Pairs of a folder, whose images are read from their pools.
+
+    Args:
+        pairs: The folder.
+    """
+
+    def __init__(self, pairs: PairSet) -> None:
+        shards = [shard for pool in pairs.pools() for shard in pool.shards()]
+        super().__init__(shards, str(pairs.file))
+        self.pairs = pairs
+
+    def identity(self) -> Any:
+        """Return the contents of the pairs' file and of their pools' shards."""
+        return [file_content(file) for file in (self.pairs.file, *self.shards)]
+
+    def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
+        """Yield ids of the images, prompt and margin of each pair."""
+        for row in self.pairs.rows():
+            yield (row["chosen_id"], row["rejected_id"]), row["prompt"], row["margin"]
 
 
 class ImagePairs:

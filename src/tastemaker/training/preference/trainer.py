@@ -28,7 +28,7 @@ from tastemaker.training.optimization import (
     text_rates,
     trainable_parameters,
 )
-from tastemaker.training.preference.data import PairBatch, encoded_pairs, fingerprint, kept_in
+from tastemaker.training.preference.data import PairBatch, encoded_examples, fingerprint, kept_in
 from tastemaker.training.preference.diagnostics import (
     CreditDiary,
     DivergenceWatch,
@@ -44,12 +44,12 @@ from tastemaker.training.preference.objective import (
     errors_of,
     residuals_of,
 )
-from tastemaker.training.preference.pairs import open_pairs
 from tastemaker.training.preference.parameters import add_text_adapters, averages, make_trainable
 from tastemaker.training.preference.statistics import estimate_of, matching
 from tastemaker.training.preference.step_arrays import move_arrays
 from tastemaker.training.preference.terms import build_credit, timestep_densities
 from tastemaker.training.preference.validation import ValidationSheets
+from tastemaker.training.preference.verdicts import examples_of
 from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.trainer import Trainer
 from tastemaker.training.warnings import warn_of_sizes
@@ -96,10 +96,10 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.backbone = given or load_policy(config, whole=config.method == "full")
         add_text_adapters(config, self.backbone)
         self.given = given is not None
-        self.pairs = pairs
         noise = noise_source(config, pairs, self.backbone)
         kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
-        self.data = encoded_pairs(pairs, config, self.backbone, kept)
+        self.examples = examples_of(pairs, config)
+        self.data = encoded_examples(self.examples, config, self.backbone, kept)
         sheets = (config.validation, self.backbone, self.output / "validation", config.seed)
         self.sheets = ValidationSheets(*sheets) if config.validation.steps else None
         if self.sheets is None and not self.given:
@@ -142,7 +142,7 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         with artifact.claimed() as unfinished:
             if unfinished:
                 self.run()
-                prompts = (text for _, text, _ in open_pairs(self.pairs).rows() if text)
+                prompts = (text for _, text, _ in self.examples.rows() if text)
                 write_trained_prompts(self.output, prompts, [config.model])
                 artifact.finish(steps=config.max_steps)
         return self.output
