@@ -19,7 +19,8 @@ FOLDER = BENCHMARKS / "losses"
 
 def test_every_loss_has_a_row_that_trains() -> None:
     compare = load(FOLDER / "compare.py")
-    assert {row.loss for row in compare.ROWS.values()} == set(LOSSES.names())
+    others = {"d3po"}  # of trajectories, with errors of another kind
+    assert {row.loss for row in compare.ROWS.values()} == set(LOSSES.names()) - others
     for name, row in compare.ROWS.items():
         draws = None if name in compare.LIVE else 1
         for value in row.values:
@@ -36,7 +37,7 @@ def cell(
     """Two images per prompt, of one pool."""
     number = len(obeyed)
     who = {"row": row, "value": value, "pool": 0, "split": split, "guidance": scale}
-    scores = dict.fromkeys(("checker", "examiner", "judge"), [checker] * number)
+    scores = dict.fromkeys(("checker", "examiner", "judge"), [float(checker)] * number)
     columns = {name: [each] * number for name, each in who.items()}
     places = {"number": list(range(number)), "prompt": [i // 2 for i in range(number)]}
     return pa.table({**columns, **places, **scores, "obeyed": pa.array(obeyed, pa.int8())})
