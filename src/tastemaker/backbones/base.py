@@ -38,6 +38,8 @@ class Backbone(Family):
         attached: Folder of the LoRA on top of the weights; None without one.
         text_range: Timesteps [low, high) at which a text encoder's LoRA acts; None for all.
         lan: Sample with latents normalised to those without the LoRA.
+        staged_on: Device to which parts are read when they are needed, where the model began
+            without weights; None where all are there.
     """
 
     last: ClassVar[str]
@@ -60,6 +62,7 @@ class Backbone(Family):
         self.text_range: tuple[int, int] | None = None
         self.lan = False
         self.attached: Path | None = None
+        self.staged_on: torch.device | None = None
         self.vae = Autoencoder(name, pipeline.vae)
         limit_tokenizers(pipeline)
         pipeline.set_progress_bar_config(disable=True)
@@ -77,9 +80,9 @@ class Backbone(Family):
 
     @property
     def device(self) -> torch.device:
-        """Device of the denoiser."""
+        """Device of the denoiser, or that to which it will be read."""
         # diffusers' own properties walk through all modules: 7 ms of a batch on a small network.
-        return next(self.denoiser.parameters()).device
+        return self.staged_on or next(self.denoiser.parameters()).device
 
     @property
     def text_encoders(self) -> list[Any]:
@@ -293,20 +296,6 @@ class Backbone(Family):
         """Keep the last layer in fp32."""
         if dtype != "fp32":
             keep_in_fp32(getattr(self.denoiser, self.last))
-
-    def release_encoders(self, *, keep_text: bool = False) -> None:
-        """Drop VAE and text encoders from memory, once everything is cached.
-
-        Args:
-            keep_text: Keep the text encoders that may train.
-        """
-        self.pipeline.vae = None
-        del self.vae
-        for name in self.pipeline.components:
-            if name.startswith(TEXT) and not (keep_text and name in self.text_parts):
-                setattr(self.pipeline, name, None)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def save_pipeline(self, folder: Path) -> None:
         """Save the whole pipeline, readable by `from_pretrained`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def load_backbone(
     Raises:
         TastemakerError: The model is missing, broken, or of an unknown family.
     """
-    backbone: Backbone = _load_pipeline(root_of(model), device, dtype)
+    backbone: Backbone = _load_base(root_of(model), device, dtype)
     add_adapters(backbone, model, fused=fused)
     if scheduler:
         set_scheduler(backbone, scheduler)
@@ -66,7 +67,12 @@ def load_backbone(
 
 
 def add_adapters(
-    backbone: Backbone, model: str, *, fused: bool = False, replaced: Replaced | None = None
+    backbone: Backbone,
+    model: str,
+    *,
+    fused: bool = False,
+    replaced: Replaced | None = None,
+    parts: Collection[str] = (),
 ) -> None:
     """Put the LoRAs and learned words of a model on its loaded base.
 
@@ -75,6 +81,7 @@ def add_adapters(
         model: As of `load_backbone`.
         fused: Add the newest LoRA to the weights too.
         replaced: Gets the values of weights before LoRAs were added to them.
+        parts: Of the pipeline, to which adapters that are fused are restricted; none for all.
 
     Raises:
         TastemakerError: An adapter does not fit.
@@ -83,9 +90,12 @@ def add_adapters(
     loras = [folder for folder in folders if (folder / LORA_FILE).is_file()]
     top = loras.pop() if loras and loras[-1] == folders[-1] and not fused else None
     # Added up before they are rounded to the weights' precision.
-    fuse_layers(backbone, summed(read_layers(folder / LORA_FILE) for folder in loras), replaced)
+    layers = summed(read_layers(folder / LORA_FILE) for folder in loras)
+    others = {*backbone.adaptable_parts} - {*parts} if parts else ()
+    own = {path: each for path, each in layers.items() if path.partition(".")[0] not in others}
+    fuse_layers(backbone, own, replaced)
     for folder in folders:
-        if (folder / TOKEN_FILE).is_file():
+        if (folder / TOKEN_FILE).is_file() and backbone.text_parts[0] not in others:
             load_token(backbone, folder)
     if top is not None:
         attach_lora(backbone, top)
@@ -112,29 +122,43 @@ def wrap_pipeline(pipeline: Any) -> Backbone:
     return backbone
 
 
-def _load_pipeline(model: str, device: str, dtype: str) -> Any:
-    from diffusers import DiffusionPipeline
-
+def _load_base(model: str, device: str, dtype: str) -> Any:
     hide_bars()
-    place = resolve(model)
     kind = backbone_class(model)
     target = torch_device(device)
     check_dtype(target, dtype)
-    options: dict[str, Any] = {"dtype": torch_dtype(dtype), **left_out(place)}
+    pipeline = read_pipeline(model, kind, torch_dtype(dtype)).to(target)
+    if kind.part == "unet":
+        lay_out(pipeline.unet, target.type)
+    return kind(model, pipeline)
+
+
+def read_pipeline(model: str, family: Any, dtype: torch.dtype, **given: Any) -> Any:
+    """Read a pipeline on the CPU.
+
+    Args:
+        model: A registered name, a hub id or a pipeline folder.
+        family: Its class of backbone.
+        dtype: Precision of the weights.
+        **given: Parts that are not read, by name; None leaves one out.
+
+    Raises:
+        TastemakerError: The libraries cannot read it.
+    """
+    from diffusers import DiffusionPipeline
+
+    place = resolve(model)
+    options = {"dtype": dtype, **dict.fromkeys(family.left_out), **given}
     if Path(place).is_dir():
-        options["variant"] = variant_of(Path(place), kind)
+        options["variant"] = variant_of(Path(place), family)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            pipeline = DiffusionPipeline.from_pretrained(place, **options)
+            return DiffusionPipeline.from_pretrained(place, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the libraries stumble over in files of others
         raise unreadable(model, error) from error
-    pipeline.to(target)
-    if kind.part == "unet":
-        lay_out(pipeline.unet, target.type)
-    return kind(model, pipeline)
 
 
 def lay_out(unet: Any, device: str) -> None:

@@ -105,6 +105,11 @@ class PersonalizeConfig(OptimisationConfig):
         """The prompt of the photographs."""
         return filled(self.prompt, self.subject)
 
+    @property
+    def trains_text(self) -> bool:
+        """Whether text encoders train: adapters, all weights, or a new word."""
+        return self.train_text_encoder or self.text_lora is not None or self.token is not None
+
     @model_validator(mode="before")
     @classmethod
     def _rate_of_all_weights(cls, data: Any) -> Any:

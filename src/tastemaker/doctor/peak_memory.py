@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 
 from tastemaker.backbones import Backbone, Conditioning, SamplingBatch
 from tastemaker.backbones.gradient_sampling import guided_step, unroll
-from tastemaker.backbones.lora.adapters import add_lora, trainable
+from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.backbones.meta_device import load_skeleton
+from tastemaker.backbones.staged import keep_parts
+from tastemaker.backbones.tokens import TEXT
 from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
@@ -64,7 +66,7 @@ def sampling(path: str, config: Any) -> Need:
 
 
 def training(path: str, config: TrainConfig, size: Size) -> Need:
-    """The larger of two: encoding with all networks, and a step with what trains alone."""
+    """The largest of three: encoding images, encoding prompts, and a step with what trains."""
     backbone = _loaded(config, config.method)
     # A LoRA that is carried on, and its frozen copy, are the size of one that begins.
     copied = config.method == "full" or config.reference == "frozen_copy"
@@ -73,12 +75,14 @@ def training(path: str, config: TrainConfig, size: Size) -> Need:
     images = 2 * config.batch_size
     with torch.device("meta"):
         add_text_adapters(config, backbone)
-    encoding, conditioning = _encoding(backbone, images, size)
-    backbone.release_encoders(keep_text=config.text_lora is not None)
+    trains = backbone.text_parts if config.text_lora is not None else ()
+    stays = tuple(backbone.networks) if config.validation.steps else trains
+    encoding, conditioning = _encoding(backbone, images, size, stays)
+    keep_parts(backbone, (backbone.part, *stays))
     backbone.prepare_training(config.dtype)
     with torch.device("meta"):
         reference = make_trainable(config, backbone)
-    text = backbone.text_encoders if config.text_lora is not None else []
+    text = [getattr(backbone.pipeline, name) for name in trains]
     batch = _batch(backbone, images, size, conditioning, text_trains=bool(text))
     trained = trainable_parameters(backbone.denoiser, text)
     held = pipeline_bytes(backbone)
@@ -99,9 +103,10 @@ def personalisation(path: str, config: PersonalizeConfig) -> Need:
     size = (config.resolution, config.resolution)
     with torch.device("meta"):
         free_text(config, backbone)
-    text = [each for each in backbone.text_encoders if trainable(each)]
-    encoding, conditioning = _encoding(backbone, images, size)
-    backbone.release_encoders(keep_text=bool(text))
+    text = backbone.text_encoders if config.trains_text else []
+    stays = backbone.text_parts if text else ()
+    encoding, conditioning = _encoding(backbone, images, size, stays)
+    keep_parts(backbone, (backbone.part, *stays))
     backbone.prepare_training(config.dtype)
     with torch.device("meta"):
         free_denoiser(config, backbone)
@@ -167,14 +172,30 @@ def _dtype(backbone: Backbone) -> torch.dtype:
     return next(backbone.denoiser.parameters()).dtype
 
 
-def _encoding(backbone: Backbone, images: int, size: Size) -> tuple[int, Conditioning]:
-    """Bytes while prompts and images are encoded, and what the prompts became."""
-    with torch.device("meta"), LiveBytes() as live:
+def _encoding(
+    backbone: Backbone, images: int, size: Size, stays: Collection[str]
+) -> tuple[int, Conditioning]:
+    """Bytes while images or prompts are encoded, by turns, and what the prompts became.
+
+    Args:
+        backbone: The model.
+        images: Per batch of the training.
+        size: Of the images.
+        stays: Names of the networks that are in memory all the time.
+    """
+    with torch.device("meta"), LiveBytes() as text:
         conditioning = _embeddings(backbone, images, _dtype(backbone))
+    with torch.device("meta"), LiveBytes() as vae:
         scale = backbone.pipeline.vae_scale_factor
         height, width = (side * scale for side in backbone.latent_shape(*size)[1:])
         backbone.vae.encode(torch.empty(images_at_once(height * width), 3, height, width))
-    return pipeline_bytes(backbone) + live.peak, {k: v.detach() for k, v in conditioning.items()}
+    networks = backbone.networks
+    encoders = [name for name in networks if name.startswith(TEXT)]
+    peak = max(
+        live.peak + sum(module_bytes(networks[name]) for name in {*names, *stays})
+        for names, live in ((encoders, text), (("vae",), vae))
+    )
+    return peak, {name: value.detach() for name, value in conditioning.items()}
 
 
 def _batch(

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, encoder_identity, stack
-from tastemaker.backbones.tokens import PROMPTS_AT_ONCE
+from tastemaker.backbones.staged import in_memory
+from tastemaker.backbones.tokens import PROMPTS_AT_ONCE, TEXT
 from tastemaker.core.batching import batched, overlapped
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import everywhere, from_main_process, number_of_processes, processes
@@ -92,7 +93,7 @@ def encode(
 
     Args:
         examples: What to encode.
-        backbone: The model, with its encoders.
+        backbone: The model; one in stages reads its encoders for what is to be encoded alone.
         folder: Where encodings are kept; None keeps them in memory.
         posterior: Keep the deviation of the VAE's posterior too.
         text_trains: Whether text encoders train.
@@ -145,11 +146,17 @@ class _Encoder:
     posterior: bool
 
     def fill(self, folder: Path | None) -> tuple[Shards, Shards]:
-        """Make shards of images and of prompts."""
+        """Make shards of images and of prompts; the networks are there while they are needed."""
         images = Shards(folder, "images", self.index.images_per_shard)
         prompts = Shards(folder, "prompts", self.index.prompts_per_shard)
-        self._fill(images, self.index.image_counts(), self._images)
-        self._fill(prompts, self.index.prompt_counts(), self._prompts)
+        counts = _missing(images, self.index.image_counts())
+        read = ("vae",) if any(not self.index.layout(each).kept for each in counts) else ()
+        with in_memory(self.backbone, read):
+            self._fill(images, counts, self._images)
+        counts = _missing(prompts, self.index.prompt_counts())
+        encoders = [each for each in self.backbone.networks if each.startswith(TEXT)]
+        with in_memory(self.backbone, encoders if counts else ()):
+            self._fill(prompts, counts, self._prompts)
         return images, prompts
 
     def _fill(
@@ -158,13 +165,10 @@ class _Encoder:
         counts: dict[int, int],
         make: Callable[[int, int], Iterator[Tensors]],
     ) -> None:
-        own = counts if shards.folder is None else filter(_is_mine, counts)
-        todo = [shard for shard in own if not shards.whole(shard)]
-        if not todo:
+        if not counts:
             return
-        total = sum(counts[shard] for shard in todo)
-        with tqdm(total=total, desc="encode", unit=shards.kind) as bar:
-            for shard in todo:
+        with tqdm(total=sum(counts.values()), desc="encode", unit=shards.kind) as bar:
+            for shard in counts:
                 shards.fill(shard, functools.partial(make, shard), bar.update)
 
     def _images(self, shard: int, start: int) -> Iterator[Tensors]:
@@ -205,6 +209,12 @@ class _Encoder:
                 **{name: value.cpu() for name, value in embeddings},
                 **{f"{TOKENS}{name}": value for name, value in tokens},
             }
+
+
+def _missing(shards: Shards, counts: dict[int, int]) -> dict[int, int]:
+    """Rows of the shards that this process has to make, by shard."""
+    own = counts if shards.folder is None else filter(_is_mine, counts)
+    return {shard: counts[shard] for shard in own if not shards.whole(shard)}
 
 
 def _is_mine(shard: int) -> bool:

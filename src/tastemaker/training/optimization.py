@@ -14,6 +14,7 @@ from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
 from tastemaker.backbones import Backbone, load_backbone, student_warning, wrap_pipeline
 from tastemaker.backbones.lora.adapters import adapted, trainable
+from tastemaker.backbones.staged import load_staged
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.training import OptimisationConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
@@ -103,15 +104,20 @@ def refuse_engines(accelerator: Accelerator, *, shards: bool) -> None:
         )
 
 
-def load_policy(config: OptimisationConfig, *, whole: bool = False) -> Backbone:
+def load_policy(
+    config: OptimisationConfig, *, whole: bool = False, staged: bool = False
+) -> Backbone:
     """Load the model to train, the LoRAs that it has already among its weights.
 
     Args:
         config: Model, device and precision of frozen weights.
         whole: All weights train: they stay in fp32.
+        staged: Leave each part's weights until it is needed.
     """
     warn(student_warning(config.model))
     dtype = "fp32" if whole else config.dtype
+    if staged:
+        return load_staged(config.model, device=config.device, dtype=dtype)
     return load_backbone(config.model, device=config.device, dtype=dtype, fused=True)
 
 

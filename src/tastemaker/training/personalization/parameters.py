@@ -8,12 +8,13 @@ import torch
 
 from tastemaker.backbones import Backbone
 from tastemaker.backbones.lora.adapters import add_lora
+from tastemaker.backbones.staged import load_parts
 from tastemaker.backbones.textual_inversion import add_token
 from tastemaker.config.personalization import PersonalizeConfig
 
 
 def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Parameter]:
-    """Unfreeze or adapt the text encoders.
+    """Unfreeze or adapt the text encoders, where they train.
 
     Args:
         config: All weights, a LoRA, or a word of its own.
@@ -25,6 +26,9 @@ def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Pa
     Raises:
         TastemakerError: The word is known already, or no layer has a target's name.
     """
+    if not config.trains_text:
+        return []
+    load_parts(backbone, backbone.text_parts)
     for number, encoder in enumerate(backbone.text_encoders):
         encoder.requires_grad_(config.train_text_encoder)
         if config.text_lora is not None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tastemaker.backbones import compile_blocks
-from tastemaker.backbones.lora.adapters import trainable
 from tastemaker.backbones.places import name_base
+from tastemaker.backbones.staged import keep_parts
 from tastemaker.backbones.textual_inversion import save_token
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.training.batches import BatchLoss, NoisyBatch, mean_square, residual
@@ -38,9 +38,9 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
         self, config: PersonalizeConfig, photographs: Sequence[Path], output: Path
     ) -> None:
         super().__init__(config, output)
-        self.backbone = load_policy(config, whole=config.method == "full")
+        self.backbone = load_policy(config, whole=config.method == "full", staged=True)
         word = free_text(config, self.backbone)
-        text = [each for each in self.backbone.text_encoders if trainable(each)]
+        text = self.backbone.text_encoders if config.trains_text else []
         folder = None
         if config.prior is not None and config.cache == "disk":
             new_word = config.token and [config.identifier, config.token.model_dump()]
@@ -52,7 +52,7 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
         self.densities = [
             self.backbone.timestep_density(*shape[1:]) for shape in self.data.encoded.latents.shapes
         ]
-        self.backbone.release_encoders(keep_text=bool(text))
+        keep_parts(self.backbone, (self.backbone.part, *(self.backbone.text_parts if text else ())))
         self.backbone.prepare_training(config.dtype)
         free_denoiser(config, self.backbone)
         weights = trainable_parameters(self.backbone.denoiser, text)

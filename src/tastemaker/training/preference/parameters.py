@@ -13,6 +13,7 @@ from tastemaker.backbones.lora.adapters import ADAPTER, START, add_lora
 from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.backbones.lora.weights import load_adapter
 from tastemaker.backbones.places import LORA_FILE
+from tastemaker.backbones.staged import load_parts
 from tastemaker.config.training import LoraConfig, TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.fsdp import split_like
@@ -28,6 +29,7 @@ def add_text_adapters(config: TrainConfig, backbone: Backbone) -> None:
             train.
     """
     if config.text_lora is not None:
+        load_parts(backbone, backbone.text_parts)
         for number, encoder in enumerate(backbone.text_encoders):
             _add_adapters(config, encoder, config.text_lora, part=f"text_encoder_{number}")
     elif config.start is not None and any(

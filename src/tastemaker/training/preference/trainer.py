@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from tastemaker.backbones import compile_blocks
+from tastemaker.backbones.staged import keep_parts
 from tastemaker.config.loading import section_of
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
@@ -93,7 +94,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         name = str(model) if given is None else given.name
         config = section_of(TrainConfig, config, {"model": name, **options})
         super().__init__(config, Path(output), config.report_to)
-        self.backbone = given or load_policy(config, whole=config.method == "full")
+        whole, draws = config.method == "full", config.validation.steps > 0
+        self.backbone = given or load_policy(config, whole=whole, staged=not draws)
         add_text_adapters(config, self.backbone)
         self.given = given is not None
         noise = noise_source(config, pairs, self.backbone)
@@ -101,9 +103,10 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         self.examples = examples_of(pairs, config)
         self.data = encoded_examples(self.examples, config, self.backbone, kept)
         sheets = (config.validation, self.backbone, self.output / "validation", config.seed)
-        self.sheets = ValidationSheets(*sheets) if config.validation.steps else None
+        self.sheets = ValidationSheets(*sheets) if draws else None
         if self.sheets is None and not self.given:
-            self.backbone.release_encoders(keep_text=config.text_lora is not None)
+            text = self.backbone.text_parts if config.text_lora is not None else ()
+            keep_parts(self.backbone, (self.backbone.part, *text))
         self.backbone.prepare_training(config.dtype)
         self.reference = make_trainable(config, self.backbone)
         self.losses = Losses(config)
