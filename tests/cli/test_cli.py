@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tastemaker.cli.command_line import main
+from tastemaker.config.alternatives import NOISES, REFERENCES
 from tastemaker.storage.pool import Pool
 
 SAMPLING = ("num_inference_steps=2", "guidance_scale=2", "batch_size=4")
@@ -91,6 +92,8 @@ def test_doctor_lists_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for words in ("diffusion_dpo:", "best_worst:", "dpo:", "clip:", "torch", "beta (5000.0)"):
         assert words in text
+    for line in (*REFERENCES.items(), *NOISES.items()):
+        assert "  {}: {}".format(*line) in text
 
 
 def test_report_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from tastemaker.losses.margins import Beta, DenoisingErrors
 Weight = Annotated[float, Field(ge=0, description="Factor on the images of this label; 0 to 2.")]
 
 
-@LOSSES.register("sft", paper="supervised fine-tuning", evidence=MEASURED)
+@LOSSES.register("sft", evidence=MEASURED)
 def sft(chosen_error: torch.Tensor) -> torch.Tensor:
     """Supervised fine-tuning on the chosen image: its denoising error, the rejected one unused.
 
