@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tastemaker.backbones import Backbone
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hardware import is_main_process
+
+if TYPE_CHECKING:
+    from tastemaker.backbones import Backbone
 
 Sides = tuple[int, int]
 """Height and width in pixels."""
