@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.core.errors import TastemakerError
-from tastemaker.pairing.pair import best_worst, threshold, weighted
+from tastemaker.pairing.pair import best_worst, harmonic, threshold, weighted
 from tastemaker.pairing.picks import Dropped, Pick, checked
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.groups import Group, Groups
@@ -81,6 +81,23 @@ def test_zscores_count_in_spreads_of_the_pool() -> None:
     assert list(weighted(both, weights=weights, zscored=True)) == [Pick(1, 0, 5.0)]
     found = threshold(both, scorer="b", gap=1.5, zscored=True)
     assert list(found)[1:] == [Pick(2, 0, 2.0), Pick(2, 1, 2.0)]
+
+
+def test_harmonic_rewards_by_hand() -> None:
+    """s_I = .9, .5, .7 and s_T = .5, .7, .6 of cosines; at 1/2 their harmonic means."""
+    cosines = group([0.8, 0.0, 0.4], [0.0, 0.4, 0.2])
+    options = {"fidelity": "a", "prompt": "b"}
+    means = [2 / (1 / i + 1 / t) for i, t in ((0.9, 0.5), (0.5, 0.7), (0.7, 0.6))]
+    (pick,) = harmonic(cosines, **options, weight=0.5)
+    assert pick == Pick(2, 1, pytest.approx(means[2] - means[1]))
+    (pick,) = harmonic(cosines, **options, weight=0.0)
+    assert pick == Pick(1, 0, pytest.approx(0.2))
+    (pick,) = harmonic(cosines, **options, weight=1.0)
+    assert pick == Pick(0, 1, pytest.approx(0.4))
+    opposite = group([-1.0, 1.0], [1.0, -0.5])
+    assert list(harmonic(opposite, **options)) == [Pick(1, 0, pytest.approx(1 / (0.3 + 0.7 * 4)))]
+    with pytest.raises(TastemakerError, match="takes cosines"):
+        list(harmonic(group([20.0, 21.0], [0.0, 0.4]), **options))
 
 
 def test_a_score_that_never_differs_has_no_unit() -> None:

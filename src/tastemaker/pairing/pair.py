@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import PairConfig
+from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import RULES
 from tastemaker.core.values import Names
 from tastemaker.datasets.filters import prompt_reasons, words_key
@@ -112,6 +113,57 @@ def weighted(
         DreamBoothDPO, arXiv 2505.20975: `lambda * TS + (1 - lambda) * IS`.
     """
     yield from extremes(group.scored_by(weights, zscored=zscored))
+
+
+@RULES.register("harmonic")
+def harmonic(
+    group: Group,
+    *,
+    fidelity: Annotated[
+        str, Names("column"), Field(description="Scores of fidelity to the subject: cosines.")
+    ],
+    prompt: Annotated[
+        str, Names("column"), Field(description="Scores of fidelity to the prompt: cosines.")
+    ],
+    weight: Annotated[
+        float, Field(ge=0, le=1, description="The paper's lambda: share of the subject.")
+    ] = 0.3,
+) -> Iterator[Pick | Dropped]:
+    """Best against worst by the lambda-harmonic reward: one low score pulls it down.
+
+    `reward = 1 / (lambda / s_I + (1 - lambda) / s_T)`, `s = (1 + cos) / 2`.
+
+    Args:
+        group: One prompt's candidates.
+        fidelity: Column of cosines to the subject's photographs, such as `image_similarity`.
+        prompt: Column of cosines to the prompt, such as `text_similarity`.
+        weight: lambda; 0 is the prompt alone, 1 the subject alone.
+
+    Yields:
+        At most one pick.
+
+    Raises:
+        TastemakerError: A score is not a cosine.
+
+    References:
+        Miao et al. (RPO), arXiv 2407.12164; the map of cosines to [0, 1] and lambda = 0.3 are those
+        of its code, which takes ALIGN for both cosines.
+    """
+    columns = (group.scored_by(fidelity), group.scored_by(prompt))
+    if any(abs(cosine) > 1 + 1e-6 for column in columns for cosine in column):
+        raise TastemakerError(
+            f"rule harmonic takes cosines, and {fidelity!r} or {prompt!r} has a score beyond 1;"
+            " name columns of image_similarity and text_similarity."
+        )
+    yield from extremes([_harmonic(*each, weight) for each in zip(*columns, strict=True)])
+
+
+def _harmonic(image: float, text: float, weight: float) -> float:
+    parts = ((weight, (1 + image) / 2), (1 - weight, (1 + text) / 2))
+    held = [(share, score) for share, score in parts if share > 0]
+    if any(score <= 0 for _, score in held):
+        return 0.0  # the limit
+    return 1 / sum(share / score for share, score in held)
 
 
 @takes_options(PairConfig)

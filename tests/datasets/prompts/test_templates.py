@@ -319,3 +319,35 @@ def test_whatever_the_captions_templates_can_be_filled(caption: str, word: str) 
             " ".join(template.replace("{}", "sks cat").split()) for template in result.templates
         ]
         assert len(result.templates) + sum(result.left_out.values()) == 1
+
+
+class TestCaptionsBehindTemplates:
+    def of(self, file: Path, **options: Any) -> list[str]:
+        given = {"subject": "sks owl", "set": "live", "captions": str(file), **options}
+        return load_prompts(Choice(name="templates", **given))
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "captions.txt"
+        path.write_text("".join(f"Scene  {number}.\n" for number in range(80)) + "{x}\nScene 3\n")
+        return path
+
+    def test_two_rounds_of_a_thousand(self, file: Path) -> None:
+        rounds = [self.of(file, part=part, of=2) for part in (1, 2)]
+        assert [len(each) for each in rounds] == [1000, 1000]
+        templates = [filled(each, "sks owl") for each in load_templates("live")]
+        product = {f"{each}, Scene {number}" for each in templates for number in range(80)}
+        assert {*rounds[0], *rounds[1]} == product
+
+    def test_the_first_prompts_mix_both_and_stay(self, file: Path) -> None:
+        some, more = (self.of(file, number=number) for number in (100, 1500))
+        assert more[:100] == some
+        assert len({prompt.rpartition(", ")[0] for prompt in some}) == 25
+        assert len({prompt.rpartition(", ")[2] for prompt in some}) > 40
+        assert self.of(file, number=100, seed=1) != some
+
+    def test_captions_that_cannot_be(self, tmp_path: Path) -> None:
+        file = tmp_path / "captions.txt"
+        file.write_text("a {cat}\n")
+        with pytest.raises(TastemakerError, match="all captions have braces"):
+            self.of(file)

@@ -21,7 +21,7 @@ from tastemaker.core.reading import (
 from tastemaker.core.registry import PROMPTS
 from tastemaker.core.templates import filled, parts
 from tastemaker.datasets.prompts.dreambooth import Kind
-from tastemaker.datasets.prompts.template_sets import load_templates
+from tastemaker.datasets.prompts.template_sets import crossed, load_templates
 from tastemaker.storage.parquet import read_table
 
 
@@ -140,6 +140,15 @@ def imagenet_classes(
     return [f"A photo of {name}" for name in names.splitlines()[:number]]
 
 
+Captions = Annotated[
+    str | None,
+    Field(
+        description="File of captions (.txt, or COCO's .json), each put behind every template:"
+        " prompts by the thousand, in an order mixed by `seed`."
+    ),
+]
+
+
 @PROMPTS.register("templates")
 def filled_templates(
     *,
@@ -156,6 +165,7 @@ def filled_templates(
     words: Annotated[
         tuple[str, ...], Field(description="The class's names, to make templates of captions.")
     ] = (),
+    captions: Captions = None,
     part: Annotated[int, Field(ge=1, description="Part to take, from 1 to `of`.")] = 1,
     of: Annotated[int, Field(ge=1, description="Split into so many disjoint parts.")] = 1,
     seed: Annotated[int, Field(ge=0, description="Equal seeds give equal parts.")] = 0,
@@ -171,13 +181,14 @@ def filled_templates(
         set: `live` or `object`, 25 templates each; or a file as `load_templates` reads it.
         kind: List of DreamBooth's `prompts_and_classes.txt`, if `set` names that file.
         words: The class's names in the singular, if `set` names a file of captions.
+        captions: File of captions; every one is put behind every template, after a comma.
         part: Part of the split; no two parts share a prompt.
         of: Parts in the split; 1 for the whole set.
-        seed: Seed of the split.
+        seed: Seed of the split, and of the order of templates with captions.
         number: Take only the first so many of the part.
 
     Returns:
-        The prompts, in the order of their templates.
+        The prompts, in the order of their templates; with `captions` in the mixed one.
 
     Raises:
         TastemakerError: No such set or file, a template without the slot or with two, more parts
@@ -189,7 +200,9 @@ def filled_templates(
     """
     if part > of:
         raise TastemakerError(f"prompts.part={part} of prompts.of={of}: parts count from 1 to of.")
-    templates = parts(load_templates(set, kind, words), of, seed)[part - 1]
+    templates = load_templates(set, kind, words)
+    whole = crossed(templates, Path(captions), seed) if captions else templates
+    templates = parts(whole, of, seed)[part - 1]
     return [filled(template, subject) for template in templates[:number]]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tastemaker.core.errors import TastemakerError, nearest
 from tastemaker.core.reading import read_lines, say_counts
+from tastemaker.core.seeding import keyed_seed
 from tastemaker.core.templates import SLOT, as_template
 from tastemaker.datasets.prompts.captions import read_captions, rewritten
 from tastemaker.datasets.prompts.dreambooth import Kind, is_dreambooth, read_dreambooth
@@ -51,6 +52,32 @@ def load_templates(name: str, kind: Kind | None = None, words: Sequence[str] = (
     if kind:
         return list(dict.fromkeys(read_dreambooth(file).templates[kind]))
     return _of_captions(file, words) if words else _listed(file)
+
+
+def crossed(templates: Sequence[str], file: Path, seed: int) -> list[str]:
+    """Put every caption of a file behind every template: "a {} made of mud, two boats on a lake".
+
+    Args:
+        templates: Sentences with one slot.
+        file: Captions, as `read_captions` reads them; those with braces are left out.
+        seed: Of the order: templates and captions are mixed, so that the first n are of many.
+
+    Returns:
+        Unique templates, as many as templates times captions.
+
+    Raises:
+        TastemakerError: No captions in the file, or none without braces.
+    """
+    given = read_captions(file)
+    captions = dict.fromkeys(
+        " ".join(each.split()).rstrip(" .") for each in given if not {*"{}"} & {*each}
+    )
+    left_out = (len(given) - len(captions), "have braces or repeat an earlier caption")
+    if not captions:
+        raise TastemakerError(f"{file}: all captions have braces; give others.")
+    say_counts(str(file), len(captions), len(given), left_out)
+    product = [f"{template}, {caption}" for template in templates for caption in captions]
+    return sorted(product, key=lambda each: (keyed_seed(seed, "crossed", each), each))
 
 
 def _listed(file: Path) -> list[str]:
