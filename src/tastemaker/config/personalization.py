@@ -22,8 +22,11 @@ from tastemaker.core.values import Names
 TOKEN = "<[a-z0-9_-]+>"
 """A new word: in any other form, tokenizers would change it or find it inside other words."""
 
-FULL_LEARNING_RATE = 2e-6
-"""Of all weights in personalisation; adapters take far more."""
+LEARNING_RATES = {"full": 2e-6, "svdiff": 1e-3}
+"""By method, where no rate is given; the others take the section's default."""
+
+WHOLE = tuple(LEARNING_RATES)
+"""Methods that change the weights themselves: they load in fp32, and a whole pipeline is saved."""
 
 # Defaults of these fields depend on what is trained, and how: each section states its own.
 
@@ -69,8 +72,10 @@ class PersonalizeConfig(OptimisationConfig):
         description="Crop to a square of so many pixels; default: the model's own.",
     )
     prior: PriorConfig | None = Field(None, description="Prior preservation; off: null.")
-    method: Literal["lora", "full", "frozen"] = Field(
-        "lora", description="The denoiser's adapters train, or all its weights, or nothing of it."
+    method: Literal["lora", "full", "svdiff", "frozen"] = Field(
+        "lora",
+        description="The denoiser's adapters train, or all its weights, or their singular values,"
+        " or nothing of it.",
     )
     text_lora: TextLoraConfig | None = Field(
         None, description="Adapters on the text encoders, trained along; off: null."
@@ -91,7 +96,7 @@ class PersonalizeConfig(OptimisationConfig):
     learning_rate: float = Field(
         1e-4,
         gt=0,
-        description=f"Peak learning rate of AdamW; method=full: {FULL_LEARNING_RATE:g}.",
+        description="Peak learning rate of AdamW; method=full: 2e-06, svdiff: 0.001.",
     )
     save_steps: SaveSteps = 100
 
@@ -113,9 +118,9 @@ class PersonalizeConfig(OptimisationConfig):
     @model_validator(mode="before")
     @classmethod
     def _rate_of_all_weights(cls, data: Any) -> Any:
-        """All weights are trained at a rate of their own, unless one is given."""
-        if isinstance(data, dict) and data.get("method") == "full":
-            return {"learning_rate": FULL_LEARNING_RATE, **data}
+        """All weights, or their singular values, have a rate of their own unless one is given."""
+        if isinstance(data, dict) and (rate := LEARNING_RATES.get(str(data.get("method")))):
+            return {"learning_rate": rate, **data}
         return data
 
     @model_validator(mode="after")
@@ -137,7 +142,7 @@ class PersonalizeConfig(OptimisationConfig):
         adapts = self.text_lora is not None or self.token is not None
         if self.method == "frozen" and not adapts:
             raise ValueError("method=frozen leaves nothing to train; give text_lora or token")
-        if self.method == "full" and adapts:
+        if self.method in WHOLE and adapts:
             raise ValueError(
                 "text_lora and token go with method=lora or frozen; with method=full set"
                 " train_text_encoder=true"

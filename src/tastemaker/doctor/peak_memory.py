@@ -15,7 +15,7 @@ from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.backbones.staged import keep_parts
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.config.evaluation import EvaluateConfig
-from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.personalization import WHOLE, PersonalizeConfig
 from tastemaker.config.training import RewardTrainConfig, TrainConfig
 from tastemaker.core.hardware import torch_dtype
 from tastemaker.doctor.live_bytes import LiveBytes, module_bytes, pipeline_bytes
@@ -165,7 +165,7 @@ class _Sampler:
 
 
 def _loaded(config: Any, method: str) -> Backbone:
-    return load_skeleton(config.model, "fp32" if method == "full" else config.dtype)
+    return load_skeleton(config.model, "fp32" if method in WHOLE else config.dtype)
 
 
 def _dtype(backbone: Backbone) -> torch.dtype:

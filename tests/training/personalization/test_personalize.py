@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "word": {"method": "frozen", **WORD},
     "all": {**TEXT_LORA, **WORD},
     "full": {"method": "full", "learning_rate": 1e-3},
+    "svdiff": {"method": "svdiff", "learning_rate": 0.05},
     "full_text": {"method": "full", "train_text_encoder": True, "learning_rate": 1e-3},
 }
 
@@ -295,7 +296,7 @@ class TestPrior:
         assert second != without[1]["errors/photographs"]
 
 
-@pytest.mark.parametrize("kind", ["all", "full_text"])
+@pytest.mark.parametrize("kind", ["all", "full_text", "svdiff"])
 def test_killed_it_ends_as_undisturbed(
     config: Config,
     class_images: Path,

@@ -11,6 +11,7 @@ from tastemaker.backbones.lora.adapters import add_lora
 from tastemaker.backbones.staged import load_parts
 from tastemaker.backbones.textual_inversion import add_token
 from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.training.personalization.singular_values import train_singular_values
 
 
 def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Parameter]:
@@ -43,7 +44,7 @@ def free_text(config: PersonalizeConfig, backbone: Backbone) -> list[torch.nn.Pa
 
 
 def free_denoiser(config: PersonalizeConfig, backbone: Backbone) -> None:
-    """Put the LoRA on the denoiser, unfreeze all its weights, or freeze it.
+    """Put the LoRA on the denoiser, unfreeze its weights or singular values, or freeze it.
 
     Args:
         config: Method, adapters and gradient checkpointing.
@@ -56,6 +57,8 @@ def free_denoiser(config: PersonalizeConfig, backbone: Backbone) -> None:
     denoiser.requires_grad_(config.method == "full")
     if config.method == "lora":
         add_lora(denoiser, config.lora, config.seed)
+    if config.method == "svdiff":
+        train_singular_values(denoiser)
     denoiser.train()
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()

@@ -41,6 +41,7 @@ def personalize(config: PersonalizeConfig, output: Path) -> Path:
     References:
         Ruiz et al. (DreamBooth), arXiv 2208.12242: loss and prior preservation.
         Gal et al. (textual inversion), arXiv 2208.01618: `token`.
+        Han et al. (SVDiff), arXiv 2303.11305: `method=svdiff`.
     """
     check(config)
     files = _usable(config)

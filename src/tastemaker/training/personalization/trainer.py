@@ -9,13 +9,14 @@ from tastemaker.backbones import compile_blocks
 from tastemaker.backbones.places import name_base
 from tastemaker.backbones.staged import keep_parts
 from tastemaker.backbones.textual_inversion import save_token
-from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.personalization import WHOLE, PersonalizeConfig
 from tastemaker.training.batches import BatchLoss, NoisyBatch, mean_square, residual
 from tastemaker.training.encoding import encodings_key, kept_below
 from tastemaker.training.fsdp import join
 from tastemaker.training.optimization import load_policy, text_rates, trainable_parameters
 from tastemaker.training.personalization.data import encode_subject, subject_batch
 from tastemaker.training.personalization.parameters import free_denoiser, free_text
+from tastemaker.training.personalization.singular_values import keep_singular_values
 from tastemaker.training.saving import save_lora, save_whole
 from tastemaker.training.trainer import Trainer
 
@@ -38,7 +39,7 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
         self, config: PersonalizeConfig, photographs: Sequence[Path], output: Path
     ) -> None:
         super().__init__(config, output)
-        self.backbone = load_policy(config, whole=config.method == "full", staged=True)
+        self.backbone = load_policy(config, whole=config.method in WHOLE, staged=True)
         word = free_text(config, self.backbone)
         text = self.backbone.text_encoders if config.trains_text else []
         folder = None
@@ -93,7 +94,8 @@ class PersonalTrainer(Trainer[PersonalizeConfig, NoisyBatch]):
         join(self.backbone.denoiser, keep=self.main)
         if not self.main:
             return
-        if config.method == "full":
+        if config.method in WHOLE:
+            keep_singular_values(self.backbone.denoiser)
             text_encoders = self.backbone.text_encoders if self.text_encoders else ()
             save_whole(config.model, output, self.backbone.denoiser, text_encoders)
             return
