@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from models import FAMILIES
 from rows import add_measured
 
@@ -35,7 +36,7 @@ from tastemaker.training.saving import save_lora
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
 POLICIES = 4
-PROMPTS = 8
+PROMPTS = 4
 WAYS = {
     "together": "four policies in one evaluation",
     "one folder": "four evaluations in one folder",
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=HERE, help="folder of policies.json")
     options = parser.parse_args()
+    logging.set_verbosity_error()  # LoRAs that leave the text encoder alone
     add_measured(options, "policies.json", options.model, measure, as_table)
 
 
