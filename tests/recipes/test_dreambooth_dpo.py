@@ -104,6 +104,15 @@ class TestConfiguration:
             assert text.options["subject"] == "zwx person"
             assert text.options["class_name"] == "person"
 
+    def test_class_images_have_defaults(self, file: Path, tmp_path: Path) -> None:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        other = tmp_path / "defaults.yaml"
+        other.write_text(yaml.safe_dump({**data, "class_images": {}}), encoding="utf-8")
+        images = load(str(other)).class_images
+        assert images.num_candidates == 100
+        assert images.prompts.options["prompts"] == ("a photo of a person",)
+        assert images.model == data["model"]
+
     @pytest.mark.parametrize(
         ("override", "message"),
         [

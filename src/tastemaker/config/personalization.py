@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,7 +17,7 @@ from tastemaker.config.training import (
     TextLoraConfig,
 )
 from tastemaker.core.errors import TastemakerError
-from tastemaker.core.templates import as_template, filled
+from tastemaker.core.templates import as_template, filled, takes_an
 from tastemaker.core.values import Names
 
 TOKEN = "<[a-z0-9_-]+>"
@@ -41,6 +42,28 @@ class TokenConfig(Section):
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of the embeddings.")
 
 
+def with_class_images(data: Mapping[str, Any], class_name: str) -> dict[str, Any]:
+    """Fill in a run's `class_images` as diffusers' scripts do: 100 of "a photo of a <class>".
+
+    Args:
+        data: The run, as it was read; options that it names itself win.
+        class_name: What the subject is one of.
+
+    Returns:
+        A copy, the same without `class_images`.
+
+    Example:
+        >>> with_class_images({"class_images": {"num_candidates": 9}}, "owl")["class_images"]
+        {'prompts': {'name': 'texts', 'prompts': ['a photo of an owl']}, 'num_candidates': 9}
+    """
+    images = data.get("class_images")
+    if not isinstance(images, dict):
+        return dict(data)
+    prompt = f"a photo of a{'n' * takes_an(class_name)} {class_name}"
+    prompts = {"name": "texts", "prompts": [prompt]}
+    return {**data, "class_images": {"prompts": prompts, "num_candidates": 100, **images}}
+
+
 class PriorConfig(Section):
     """Prior preservation: images of the class that the model drew before it was personalised."""
 
@@ -54,7 +77,8 @@ class PersonalizeConfig(OptimisationConfig):
     """Photographs of one subject to a model that knows it."""
 
     photographs: Annotated[str, Names("photographs")] = Field(
-        description="Folder of photographs of the subject, 3 to 6 are usual; or a named subject."
+        description="Folder of photographs of the subject, 3 to 6 are usual; a file; or a named"
+        " subject."
     )
     min_photographs: int = Field(2, ge=1, description="Fewest photographs, copies not counted.")
     identifier: str = Field(

@@ -14,7 +14,7 @@ from tastemaker.config.choices import Choice
 from tastemaker.config.datasets import ImagesConfig, ImportConfig, PairConfig
 from tastemaker.config.evaluation import EvaluateConfig
 from tastemaker.config.inheritance import handed_down, merged_deep, with_known
-from tastemaker.config.personalization import PersonalizeConfig
+from tastemaker.config.personalization import PersonalizeConfig, with_class_images
 from tastemaker.config.sections import (
     BlendConfig,
     CandidatesConfig,
@@ -231,7 +231,7 @@ class PersonalRun(RunConfig):
 
     personalize: PersonalizeConfig
     class_images: GenerateConfig | None = Field(
-        None, description="Images of the class, drawn before, for prior preservation; off: null."
+        None, description="Prior preservation: images of the class; {}: 100 of them; off: null."
     )
     prior_weight: float = Field(1.0, gt=0, description="Weight of their loss.")
     rounds: int = Field(
@@ -257,7 +257,7 @@ class PersonalRun(RunConfig):
             "image_similarity": {"images": given.get("photographs")},
             "text_similarity": {"subject": subject, "class_name": class_name},
         }
-        data = dict(data)
+        data = with_class_images(data, class_name)
         for name in ("generate", "score", "evaluate"):
             section = data.get(name)
             if not isinstance(section, dict):

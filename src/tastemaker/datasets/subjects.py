@@ -22,7 +22,8 @@ def photograph_files(folder: str) -> list[Path]:
     printed.
 
     Args:
-        folder: Folder of photographs, 3 to 6 are usual; or a registered subject (`nano_fish`).
+        folder: Folder of photographs, 3 to 6 are usual; one photograph, as a file; or a registered
+            subject (`nano_fish`).
 
     Returns:
         One or more files.
@@ -31,6 +32,8 @@ def photograph_files(folder: str) -> list[Path]:
         TastemakerError: No such folder, or no photograph in it.
     """
     root = SUBJECTS.entry(folder)() if folder in SUBJECTS else Path(folder).expanduser()
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return [root]
     if not root.is_dir():
         raise TastemakerError(
             f"folder of photographs {folder!r} does not exist; check the path."

@@ -351,3 +351,16 @@ class TestCaptionsBehindTemplates:
         file.write_text("a {cat}\n")
         with pytest.raises(TastemakerError, match="all captions have braces"):
             self.of(file)
+
+
+def test_prompts_of_other_benchmarks_are_read_as_they_are(tmp_path: Path) -> None:
+    """CustomConcept101: lines with the slot; DreamBench++: the subject, then its captions."""
+    concept = tmp_path / "pet_cat1.txt"
+    concept.write_text("photo of a {}\n{} in snow\n", encoding="utf-8")
+    given = {"name": "templates", "subject": "sks cat"}
+    found = load_prompts(Choice(**given, set=str(concept)))
+    assert found == ["photo of a sks cat", "sks cat in snow"]
+    plus = tmp_path / "00.txt"
+    plus.write_text("Cat\nA photo of a cat on a sofa.\nA cat, drawn in ink.\n", encoding="utf-8")
+    found = load_prompts(Choice(**given, set=str(plus), words=["cat"]))
+    assert found == ["A photo of a sks cat on a sofa", "A sks cat, drawn in ink"]

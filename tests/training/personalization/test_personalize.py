@@ -225,6 +225,14 @@ class TestWhatTrains:
         assert torch.allclose(embedding(out, "a <toy>"), embedding(tiny_model, "a x x"), atol=1e-5)
 
 
+def test_one_photograph_may_be_a_file(config: Config, photographs: Path, tmp_path: Path) -> None:
+    file = photographs / "0.png"
+    with pytest.raises(TastemakerError, match="holds 1 photograph, fewer than min_photographs=2"):
+        personalize(config(photographs=str(file)), tmp_path / "out")
+    out = personalize(config(photographs=str(file), min_photographs=1), tmp_path / "out")
+    assert json.loads((out / "done.json").read_text())["photographs"] == 1
+
+
 class TestPrior:
     @pytest.fixture
     def backbone(self, tiny_model: Path) -> Backbone:
