@@ -20,11 +20,13 @@ REFERENCES: dict[Reference, str] = {
 }
 """Where the errors come from that the policy's are compared with."""
 
-Noise = Literal["drawn", "kept", "trajectory"]
+Noise = Literal["drawn", "kept", "inverted", "trajectory"]
 
 NOISES: dict[Noise, str] = {
     "drawn": f"drawn anew, one for both images of a pair [arXiv 2311.12908; {MEASURED}]",
     "kept": f"each image's own, that it was sampled from [{UNTESTED}]",
+    "inverted": "each image's own, by DDIM inversion with the base: imported images too"
+    f" [InPO, arXiv 2503.18454; SmPO, arXiv 2506.02698; {UNTESTED}]",
     "trajectory": "a step of each image's own trajectory, with its log-density"
     f" [arXiv 2311.13231; {BY_HAND}]",
 }

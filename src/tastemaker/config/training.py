@@ -184,8 +184,12 @@ class TrainConfig(OptimisationConfig):
     noise: Noise = Field(
         "drawn",
         description="Noise on the images of a pair: drawn anew, one for both; each image's own,"
-        " that it was sampled from (pools of `generate`); or that of a step of its trajectory"
-        " (generate.trajectories), whose Gaussian log-ratios the loss sees (D3PO).",
+        " that it was sampled from (pools of `generate`), or that DDIM inversion finds (any image);"
+        " or that of a step of its trajectory (generate.trajectories), whose Gaussian log-ratios"
+        " the loss sees (D3PO).",
+    )
+    inversion_steps: int = Field(
+        20, ge=1, le=1000, description="noise=inverted: network calls per image, made once."
     )
     swapped: bool = Field(
         False,

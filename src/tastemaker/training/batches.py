@@ -15,7 +15,7 @@ import torch
 
 from tastemaker.backbones import Backbone, Conditioning
 from tastemaker.backbones.gradient_sampling import guided_prediction
-from tastemaker.backbones.sampling_batch import SamplingBatch, starting_noise
+from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.core.seeding import keyed_generator
 from tastemaker.storage.encodings import Latents
 
@@ -131,7 +131,7 @@ def noisy_batch(
     *,
     sample_posterior: bool = True,
     densities: Sequence[torch.Tensor | None] | None = None,
-    seeds: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
 ) -> NoisyBatch:
     """Add noise to encoded images.
 
@@ -148,7 +148,7 @@ def noisy_batch(
         sample_posterior: Sample the VAE's posterior, or take its mean.
         densities: How often each timestep is drawn, one density per bucket, unnormalised, shape
             [T]; None draws uniformly.
-        seeds: Of each image's own noise, [images]; None draws one noise per generator.
+        noise: Each image's own, [images, channels, h, w]; None draws one per generator.
 
     Returns:
         The batch on the device.
@@ -158,11 +158,9 @@ def noisy_batch(
     density = densities[int(latents.bucket(images[:1]))] if densities else None
     length = len(backbone.noise_schedule.alpha)
     timesteps = torch.cat([draw_timestep(density, length, each) for each in generators])
-    if seeds is None:
+    if noise is None:
         noise = torch.stack([torch.randn(shape, generator=each) for each in generators])
         noise = torch.cat([noise] * sides)
-    else:
-        noise = starting_noise(seeds.tolist(), shape)
     if sample_posterior and std is not None:
         samples = [torch.randn(shape, generator=each) for _ in range(sides) for each in generators]
         mean = mean + std * torch.stack(samples)

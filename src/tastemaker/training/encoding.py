@@ -213,11 +213,11 @@ class _Encoder:
 
 def _missing(shards: Shards, counts: dict[int, int]) -> dict[int, int]:
     """Rows of the shards that this process has to make, by shard."""
-    own = counts if shards.folder is None else filter(_is_mine, counts)
+    own = counts if shards.folder is None else filter(is_mine, counts)
     return {shard: counts[shard] for shard in own if not shards.whole(shard)}
 
 
-def _is_mine(shard: int) -> bool:
+def is_mine(shard: int) -> bool:
     """True for the shards of this process: a fixed rule, which needs no word between processes."""
     if number_of_processes() == 1:
         return True

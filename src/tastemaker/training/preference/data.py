@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class PairBatches:
         config: Of the training.
         samples_per_step: Pairs per optimizer step, in all processes.
         densities: How often each timestep is drawn, one density per bucket of latents.
-        seeds: Of each pair's starting noise, [pairs, 2], where it is kept; None draws noise.
+        own_noise: Function from pairs and the shape of latents to each image's own noise, the
+            chosen first, [2 * pairs, channels, h, w]; None draws one noise per pair.
     """
 
     data: Encoded
@@ -55,7 +56,7 @@ class PairBatches:
     config: TrainConfig
     samples_per_step: int
     densities: Sequence[torch.Tensor | None] | None = None
-    seeds: torch.Tensor | None = None
+    own_noise: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None
 
     def pairs(self, step: int, samples: Sequence[int]) -> torch.Tensor:
         """Choose the pairs of some samples of a step: each epoch is a permutation.
@@ -90,10 +91,12 @@ class PairBatches:
         """
         data, config = self.data, self.config
         images, prompts, gaps = self.sides(pairs)
-        seeds = None if self.seeds is None else self.seeds[pairs].T.reshape(-1)
+        noise = None
+        if self.own_noise is not None:
+            noise = self.own_noise(pairs, data.latents.shapes[int(data.latents.bucket(images[:1]))])
         if config.swapped:
             images = images.roll(len(pairs))
-            seeds = None if seeds is None else seeds.roll(len(pairs))
+            noise = None if noise is None else noise.roll(len(pairs), 0)
         dropped = dropped_prompts(draws, config.proportion_empty_prompts, config.seed)
         rows = prompts * ~dropped.repeat(2)  # the empty prompt's row is the first
         conditioning, tokens = data.text(rows)
@@ -107,7 +110,7 @@ class PairBatches:
             tokens,
             sample_posterior=config.sample_posterior,
             densities=self.densities,
-            seeds=seeds,
+            noise=noise,
         )
         return PairBatch(**vars(batch), score_gap=moved(gaps, self.device))
 

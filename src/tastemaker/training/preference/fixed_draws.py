@@ -16,7 +16,8 @@ from tastemaker.storage.files import atomic, config_key
 
 DEPENDS_ON = (
     *("reference", "reference_draws", "method", "text_lora", "dtype"),
-    *("seed", "noise", "swapped", "sample_posterior", "proportion_empty_prompts"),
+    *("seed", "noise", "inversion_steps", "swapped"),
+    *("sample_posterior", "proportion_empty_prompts"),
 )
 """Options that the reference's errors on fixed draws depend on, `model` and `start` aside."""
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from tastemaker.backbones import Backbone
+from tastemaker.backbones.sampling_batch import starting_noise
 from tastemaker.config.training import TrainConfig
 from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.pairs import PairSet
 from tastemaker.training.preference.data import PairBatches
+from tastemaker.training.preference.inverted_noise import InvertedNoise
 from tastemaker.training.preference.seeds import starting_seeds
 from tastemaker.training.preference.trajectories import (
     Trajectories,
@@ -21,8 +23,8 @@ from tastemaker.training.preference.trajectories import (
 )
 from tastemaker.training.preference.verdicts import VerdictBatches
 
-Source = torch.Tensor | Trajectories | None
-"""Seeds of each pair's images, their trajectories, or None for noise that is drawn anew."""
+Source = torch.Tensor | Trajectories | InvertedNoise | None
+"""Seeds of each pair's images, trajectories, inverted noise, or None for noise drawn anew."""
 
 
 def noise_source(
@@ -30,7 +32,7 @@ def noise_source(
     pairs: str | Path | PairSet | Sequence[Mapping[str, Any]],
     backbone: Backbone,
 ) -> Source:
-    """Read what `train.noise` takes noise from.
+    """Read what `train.noise` takes noise from, where images need not be encoded for it.
 
     Args:
         config: Of the training.
@@ -57,7 +59,7 @@ def batches_of(
     """Make the batches of a training on pairs, or on single verdicts.
 
     Args:
-        source: From `noise_source`.
+        source: From `noise_source` or `inverted_noise`.
         data: The encoded pairs.
         backbone: The model.
         device: Of the batches.
@@ -70,4 +72,10 @@ def batches_of(
         return TrajectoryBatches(*common, trajectories=source)
     if config.verdicts is not None:
         return VerdictBatches(*common)
-    return PairBatches(*common, source)
+    if isinstance(source, InvertedNoise):
+        return PairBatches(*common, lambda pairs, shape: source.of(pairs))
+    if source is None:
+        return PairBatches(*common)
+    return PairBatches(
+        *common, lambda pairs, shape: starting_noise(source[pairs].T.reshape(-1).tolist(), shape)
+    )

@@ -37,6 +37,7 @@ from tastemaker.training.preference.diagnostics import (
     step_metrics,
 )
 from tastemaker.training.preference.fixed_draws import FixedDraws, fixed_draws
+from tastemaker.training.preference.inverted_noise import inverted_noise
 from tastemaker.training.preference.noise import batches_of, noise_source
 from tastemaker.training.preference.objective import (
     FrozenCopy,
@@ -102,6 +103,8 @@ class PreferenceTrainer(Trainer[TrainConfig, PairBatch]):
         kept = None if self.given or config.cache == "none" else kept_in(pairs, self.output)
         self.examples = examples_of(pairs, config)
         self.data = encoded_examples(self.examples, config, self.backbone, kept)
+        if config.noise == "inverted":
+            noise = inverted_noise(config, self.backbone, self.data, kept)
         sheets = (config.validation, self.backbone, self.output / "validation", config.seed)
         self.sheets = ValidationSheets(*sheets) if draws else None
         if self.sheets is None and not self.given:
