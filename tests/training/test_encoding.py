@@ -22,6 +22,7 @@ from pictures import noise
 from tastemaker.backbones import Backbone, load_backbone
 from tastemaker.cli import main
 from tastemaker.core.errors import TastemakerError
+from tastemaker.storage.artifact import ENCODED
 from tastemaker.storage.encoding_index import EncodingIndex
 from tastemaker.storage.encodings import Encoded
 from tastemaker.storage.files import DamagedError
@@ -199,7 +200,8 @@ def test_another_training_on_the_pairs_encodes_nothing(
     pairs: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A copy: the shards of this module are small, and other tests read those of `pairs`.
-    pairs = shutil.copytree(pairs.parent, tmp_path / "copied") / pairs.name
+    ignored = shutil.ignore_patterns(ENCODED)
+    pairs = shutil.copytree(pairs.parent, tmp_path / "copied", ignore=ignored) / pairs.name
     common = ["device=cpu", "max_steps=1", "report_to=null", f"model={tiny_model}"]
     for name, options in (("first", []), ("second", ["loss=ipo", "seed=3"])):
         words = ["train", str(pairs), str(tmp_path / name), *common, "sample_posterior=false"]
