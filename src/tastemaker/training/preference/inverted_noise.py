@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tastemaker.backbones import Backbone, model_identity
 from tastemaker.backbones.inversion import invert
-from tastemaker.backbones.staged import in_memory
+from tastemaker.backbones.staged import load_parts
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.batching import batched
 from tastemaker.core.errors import TastemakerError
@@ -99,7 +99,7 @@ def _fill(
     every = list(enumerate(batched(items, PER_SHARD)))
     own = [each for each in every if shards.folder is None or is_mine(each[0])]
     todo = [(shard, part) for shard, part in own if not shards.whole(shard)]
-    total, read = sum(len(part) for _, part in todo), (backbone.part,) if todo else ()
-    with in_memory(backbone, read), tqdm(total=total, desc="invert", unit="images") as bar:
+    load_parts(backbone, (backbone.part,) if todo else ())
+    with tqdm(total=sum(len(part) for _, part in todo), desc="invert", unit="images") as bar:
         for shard, part in todo:
             shards.fill(shard, functools.partial(made, part), bar.update)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tastemaker.backbones import Backbone, Conditioning, SamplingBatch, stack
-from tastemaker.backbones.staged import in_memory
+from tastemaker.backbones.staged import load_parts
 from tastemaker.backbones.tokens import TEXT
 from tastemaker.backbones.trajectories import GaussianSteps, gaussian_steps
 from tastemaker.core.errors import TastemakerError
@@ -74,8 +74,8 @@ def read_trajectories(
         raise TastemakerError("train.noise=trajectory needs images of one size; pair such alone.")
     paths = torch.from_numpy(np.array(found))
     config = read_record(pools[0].folder / ARTIFACT_FILE, config=dict)["config"]
-    with in_memory(backbone, [each for each in backbone.networks if each.startswith(TEXT)]):
-        negative = backbone.encode_negative(config["negative_prompt"])
+    load_parts(backbone, [each for each in backbone.networks if each.startswith(TEXT)])
+    negative = backbone.encode_negative(config["negative_prompt"])
     steps = gaussian_steps(backbone, paths.shape[2] - 1, paths.shape[3:])
     return Trajectories(paths, steps, negative, backbone.guidance_scale(config["guidance_scale"]))
 
