@@ -95,6 +95,25 @@ def finished(file: Path) -> RunDir:
     return run(load(str(file)))
 
 
+def test_a_warm_up_is_sft_that_the_first_stage_goes_on_from(file: Path) -> None:
+    options = (
+        "name=warm",
+        "normal=null",
+        "hard=null",
+        "text_encoder=null",
+        "held_out=null",
+        "warm_up={chosen: real, rejected: candidates}",
+    )
+    folder = run(load(str(file), options))
+    rows = PairSet(folder.stage_pairs("warm_up")).table().to_pylist()
+    assert len(rows) == 6
+    first = (folder.model("warm_up") / "metrics.jsonl").read_text().splitlines()[0]
+    # An error of noise near 1; of a pair it would be ln 2.
+    assert json.loads(first)["loss"] > 0.8
+    begun = json.loads((folder.policy / "metrics.jsonl").read_text().splitlines()[0])
+    assert begun["rewards/margins"] == pytest.approx(0, abs=1e-4)
+
+
 class TestConfiguration:
     def test_stages_take_what_they_do_not_say_themselves(self, file: Path) -> None:
         config = load(str(file))

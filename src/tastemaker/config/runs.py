@@ -166,6 +166,7 @@ class RealRun(RunConfig):
     score: ScoreConfig
     scorer: Column = Field(description="The column of scores that decides in all stages.")
     train: dict[str, Any] = Field({}, description="What the stages' `train` have in common.")
+    warm_up: StageConfig | None = Field(None, description="SFT on what it chooses; off: null.")
     easy: StageConfig | None = Field(None, description="First stage; null skips it.")
     normal: StageConfig | None = Field(None, description="Second stage; null skips it.")
     hard: StageConfig | None = Field(None, description="Third stage; null skips it.")
@@ -179,7 +180,7 @@ class RealRun(RunConfig):
             return data
         data = dict(data)
         common, candidates = (data.get(name, {}) for name in ("train", "candidates"))
-        for name in (*STAGES, "text_encoder"):
+        for name in (*STAGES, "warm_up", "text_encoder"):
             stage = data.get(name)
             if not isinstance(stage, dict) or not isinstance(common, dict):
                 continue

@@ -25,6 +25,7 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
     3. Normal: the photograph noised half-way and denoised by the base, the best of several noise
        levels, over easy's chosen; only where the score does not fall.
     4. Hard: the photograph, or a reconstruction close to it, over normal's chosen.
+    On request, before them: SFT on the photographs (`warm_up`).
     5. One LoRA goes on through the stages; each stage's reference is the model at its start.
     6. On request the text encoder's own LoRA, trained apart on easy's pairs with the base's U-Net.
     7. Judge every stage against the base.
@@ -34,12 +35,12 @@ def hg_dpo(config: RealRun, run: RunDir) -> None:
         run: Its folder.
 
     References:
-        HG-DPO, arXiv 2405.20216.
+        HG-DPO, arXiv 2405.20216; RealAlign, arXiv 2605.19839, for the warm-up.
     """
     images = Images(config, run)
     held_out = images.held_out()
     models: dict[str, Path] = {}
-    before: Path | None = None
+    before = warmed_up(config, images)
     for name, stage in config.stages.items():
         pairs = stage_pairs(images, name, stage)
         last = name == list(config.stages)[-1] and config.text_encoder is None
@@ -70,8 +71,26 @@ def hg_dpo_mixed(config: RealRun, run: RunDir) -> None:
     held_out = images.held_out()
     sets = [stage_pairs(images, name, stage) for name, stage in config.stages.items()]
     last = list(config.stages.values())[-1]
-    policy = train(last.train, mix(sets, run.stage_pairs("mixed")), run.policy)
+    training = carried_on(last, warmed_up(config, images))
+    policy = train(training, mix(sets, run.stage_pairs("mixed")), run.policy)
     evaluate(judging(config, held_out), {"policy": policy}, run.evaluation, run.report_json)
+
+
+def warmed_up(config: RealRun, images: Images) -> Path | None:
+    """Train on the images that `warm_up` chooses, by the loss `sft`, before all stages.
+
+    Args:
+        config: The run.
+        images: Its pools.
+
+    Returns:
+        The model that the first stage goes on from; None without `warm_up`.
+    """
+    if config.warm_up is None:
+        return None
+    pairs = stage_pairs(images, "warm_up", config.warm_up)
+    options = {**config.warm_up.train.model_dump(), "loss": "sft"}
+    return train(TrainConfig.model_validate(options), pairs, images.run.model("warm_up"))
 
 
 def judging(config: RealRun, held_out: Path | None) -> EvaluateConfig:
