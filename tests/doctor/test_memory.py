@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
 import yaml
 
 from families import FAMILIES
@@ -65,6 +67,19 @@ def test_live_bytes_rise_and_fall() -> None:
     assert live.peak == 4 * 1250
     assert live.live == 4 * 250
     assert kept.is_meta
+
+
+@pytest.mark.parametrize("heads", [8, 2])
+def test_attention_takes_no_matrix(heads: int) -> None:
+    with torch.device("meta"), LiveBytes() as live:
+        query = torch.empty(1, 8, 4096, 64, requires_grad=True)
+        key = torch.empty(1, heads, 4096, 64)
+        grouped = {"enable_gqa": True} if heads < 8 else {}
+        found = torch.utils.checkpoint.checkpoint(
+            lambda: F.scaled_dot_product_attention(query, key, key, **grouped), use_reentrant=False
+        )
+        found.sum().backward()
+    assert live.peak < 12 * query.nbytes < 8 * 4 * 4096**2
 
 
 @pytest.fixture

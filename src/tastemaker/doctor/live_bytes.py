@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from tastemaker.backbones import Backbone
 
 
+def _fused(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Attention by the fused kernel, as elsewhere; on `meta` torch makes the whole matrix."""
+    if enable_gqa:
+        key, value = (
+            each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value)
+        )
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output: torch.Tensor = fused(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+    )[0]
+    return output
+
+
 class LiveBytes(TorchDispatchMode):
     """Adds up the tensors that the operations inside make, as long as they are alive.
+
+    Attention is fused, also where a checkpoint computes it again.
 
     Attributes:
         peak: Most bytes at once.
@@ -24,6 +49,17 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.live, self.peak = 0, 0
         self._sizes: dict[int, int] = {}
+        self._attention: Any = F.scaled_dot_product_attention
+
+    def __enter__(self) -> Self:
+        # A TorchFunctionMode would not reach what a checkpoint computes again.
+        F.scaled_dot_product_attention = _fused
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        F.scaled_dot_product_attention = self._attention
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
