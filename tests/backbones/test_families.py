@@ -221,6 +221,7 @@ def test_resumed_is_undisturbed(finished: RunDir, model: Path, tmp_path: Path, m
         assert file.read_bytes() == (again / file.relative_to(whole)).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_every_loss_and_credit_scheme_trains(finished: RunDir, model: Path, tmp_path: Path) -> None:
     methods = (("lora", "adapters_off"), ("full", "frozen_copy"))
     # Each loss and each scheme once, by the methods in turn: they know neither family nor method.

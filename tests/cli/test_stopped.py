@@ -40,6 +40,7 @@ def words(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return ["generate", "pool", f"model={tiny_model}", "prompts=prompts.txt", *sampling]
 
 
+@pytest.mark.slow
 def test_an_interrupted_generation_keeps_its_batches(words: list[str]) -> None:
     command = [sys.executable, "-m", "tastemaker", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:

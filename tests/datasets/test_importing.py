@@ -494,6 +494,7 @@ def test_a_pool_of_photographs_opens_with_datasets(tmp_path: Path) -> None:
     assert rows[0]["image"].size == (16, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_of_two_processes_one_imports(source: Path, tmp_path: Path) -> None:
     folder_of(tmp_path / "in", a=photograph(0), b=b"broken")

@@ -10,6 +10,7 @@ import pytest
 from tastemaker.cli.command_line import main
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compiler")
 def test_table_and_numbers(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -50,6 +50,7 @@ def trained(tiny_model: Path, tmp_path: Path) -> Trained:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_yardsticks(
     trained: Trained, models: dict[str, Path], family: str

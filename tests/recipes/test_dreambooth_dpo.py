@@ -226,6 +226,7 @@ def test_a_window_that_keeps_no_pair(file: Path, capsys: pytest.CaptureFixture[s
     assert "dropped: ordered pairs outside [44.99, 45] degrees" in told
 
 
+@pytest.mark.slow
 def test_all_weights_in_one_round(file: Path) -> None:
     options = (
         "name=whole",

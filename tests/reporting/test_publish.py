@@ -193,6 +193,7 @@ def test_upload_sends_every_file(
     assert sent == {file.name for file in place.iterdir()}
 
 
+@pytest.mark.slow
 def test_hub_that_is_not_there_leaves_the_folder(finished: RunDir, tmp_path: Path) -> None:
     place = tmp_path / "published"
     done = published(finished, place, "http://127.0.0.1:9")

@@ -54,6 +54,7 @@ TOLERANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_training_that_one_process_began_goes_on_on_two(
     pairs: Path, tiny_model: Path, tmp_path: Path

@@ -252,8 +252,11 @@ class TestPrior:
             found = batch.conditioning["prompt_embeds"][row : row + 1]
             torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
-    def test_a_photograph_may_have_a_caption(self, config: Config, backbone: Backbone) -> None:
-        given = config()
+    def test_a_photograph_may_have_a_caption(
+        self, config: Config, backbone: Backbone, photographs: Path, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(photographs, tmp_path / "captioned")
+        given = config(photographs=str(folder))
         files = sorted(Path(given.photographs).glob("*.png"))
         files[0].with_suffix(".txt").write_text("a red {}\n on grass\n")
         files[2].with_suffix(".txt").write_text("two of sks dog")

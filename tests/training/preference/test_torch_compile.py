@@ -46,7 +46,8 @@ def trainer(
     )
 
 
-@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_switched_adapters_and_sizes_make_no_further_graphs(
     tiny_model: Path, tmp_path: Path, checkpointing: bool
 ) -> None:

@@ -371,6 +371,7 @@ class TestTraining:
         one, two = lora(tmp_path / "4"), lora(tmp_path / "2")
         assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
 
+    @pytest.mark.slow
     def test_number_of_kept_steps_is_drawn(self, tiny_model: Path, tmp_path: Path) -> None:
         first = {
             (keep, random): rows(
