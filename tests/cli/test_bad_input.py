@@ -171,6 +171,7 @@ def test_credit_that_the_schedule_cannot_serve(
     assert not list(run_file.parent.glob("runs/small/policy/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_checkpoint_with_credit_arrays_of_another_length(run_file: Path, refuses: Refuses) -> None:
     """A checkpoint of 50 buckets where 20 belong: named before the first step."""
     options = ("run", str(run_file), "train.credit={name: dde, buckets: 20}")

@@ -281,6 +281,7 @@ def test_skipped_stages_and_the_naive_baseline(file: Path) -> None:
     assert list(json.loads(ended.report_json.read_text())["models"]) == ["base", "policy"]
 
 
+@pytest.mark.slow
 def test_mixed_trains_once_on_all_pairs(file: Path) -> None:
     overrides = ("name=mixed", "recipe=hg_dpo_mixed", "text_encoder=null")
     ended = run(load(str(file), overrides))

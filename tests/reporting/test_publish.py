@@ -177,6 +177,7 @@ def published(run: RunDir, place: Path, endpoint: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_upload_sends_every_file(
     finished: RunDir, tmp_path: Path, hub: tuple[str, list[tuple[str, bytes]]]
 ) -> None:
