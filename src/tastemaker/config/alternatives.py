@@ -18,7 +18,7 @@ REFERENCES: dict[Reference, str] = {
     "synced": "follows the policy: an EMA of it, or the policy every so many steps"
     f" [TR-DPO, arXiv 2404.09656; {BY_HAND}]",
 }
-"""Where the errors come from that the policy's are compared with."""
+"""Models whose errors the policy's are compared with."""
 
 Noise = Literal["drawn", "kept", "inverted", "trajectory"]
 

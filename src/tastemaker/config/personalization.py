@@ -136,7 +136,7 @@ class PersonalizeConfig(OptimisationConfig):
 
     @property
     def trains_text(self) -> bool:
-        """Whether text encoders train: adapters, all weights, or a new word."""
+        """True if text encoders train: by adapters, all weights or a new word."""
         return self.train_text_encoder or self.text_lora is not None or self.token is not None
 
     @model_validator(mode="before")
