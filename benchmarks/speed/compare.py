@@ -149,14 +149,15 @@ def as_table(results: dict[str, Any]) -> str:
     """Write all rows as Markdown."""
     names = ("model", "pairs x pixels", "reference", "s per step", "of the floor")
     lines = [
-        f"| {' | '.join(names)} | over the plain step | losses differ by |",
-        "|---|---|---|---:|---:|---:|---:|",
+        f"| {' | '.join(names)} | over the plain step | losses differ by | CPU |",
+        "|---|---|---|---:|---:|---:|---:|---|",
     ]
     for name, row in results.items():
         lines += [
             f"| {name} | {row['pairs']} x {row['pixels']} | {ours}"
             f" | {between(row['seconds'][ours])} | {between(row['of_floor'][ours])}"
-            f" | {between(row['over_plain'][ours])} | {row['loss_difference']:.1g} |"
+            f" | {between(row['over_plain'][ours])} | {row['loss_difference']:.1g}"
+            f" | {row['environment']['processor']} |"
             for ours in row["of_floor"]
         ]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,9 @@ from trainings import rows, train_config
 def test_a_loss_resumes_exactly_and_is_independent_of_the_cut(
     name: str, pairs: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    options = {"loss": name, "max_steps": 2, "save_steps": 1, "learning_rate": 0.01}
+    # An epsilon above the gradients: the step of a weight is then smooth in its gradient.
+    options = {"loss": name, "max_steps": 2, "save_steps": 1, "adam_epsilon": 1e-3}
+    options["learning_rate"] = 0.01
     whole = train(train_config(tiny_model, **options), pairs, tmp_path / "whole")
     again = shutil.copytree(whole, tmp_path / "again")
     for file in ("done.json", "checkpoints/step-000002.safetensors", LORA_FILE):
@@ -33,7 +35,7 @@ def test_a_loss_resumes_exactly_and_is_independent_of_the_cut(
     for one, other in zip(rows(whole), rows(parts), strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=1e-5)
     first, second = (load_file(folder / LORA_FILE) for folder in (whole, parts))
-    assert all(torch.allclose(first[key], second[key], atol=2e-3) for key in first)
+    assert all(torch.allclose(first[key], second[key], atol=5e-4) for key in first)
 
 
 def test_the_reference_point_is_that_of_the_step_before(
