@@ -32,8 +32,8 @@ function handle(event, judging, zoom) {
   if (key in ARROWS) return arrow(event, judging, zoom);
   if (key === "Escape") return done(zoom.isZoomed ? zoom.reset() : judging.picks?.clear());
   if (key === " ") return !isActivating(event) && once(event, () => judging.vote(SKIP));
-  const digit = /^(?:Digit|Numpad)([1-8])$/.exec(event.code)?.[1] ?? key;
-  return !event.shiftKey && once(event, () => answer(digit, judging));
+  const digit = /^(?:Digit|Numpad)([1-8])$/.exec(event.code)?.[1];
+  return Boolean(digit) && !event.shiftKey && once(event, () => answer(digit, judging));
 }
 
 function arrow(event, { task, vote }, zoom) {
@@ -50,13 +50,10 @@ function arrow(event, { task, vote }, zoom) {
   return true;
 }
 
-function answer(key, { task, picks, vote }) {
-  if (picks) {
-    if (/^[1-8]$/.test(key)) picks.pick(Number(key) - 1);
-    return;
-  }
-  const value = answerOf(task.kind, key);
-  if (value !== undefined) vote(value);
+function answer(digit, { task, picks, vote }) {
+  const value = answerOf(task.kind, digit);
+  if (picks) picks.pick(Number(digit) - 1);
+  else if (value !== undefined) vote(value);
 }
 
 /** Whether Space presses a button that was reached by the keyboard. */
