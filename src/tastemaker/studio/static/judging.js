@@ -126,7 +126,9 @@ export class Judging {
     const last = this.history.pop();
     if (!last) return;
     const { vote_id, task } = last;
-    if (!this.outbox.withdraw(vote_id)) this.outbox.add("undo", { vote_id, voter: this.voter });
+    if (!this.outbox.withdraw(vote_id)) {
+      this.outbox.add("undo", { vote_id: uuid(), voter: this.voter }, vote_id);
+    }
     this.deck.back(task);
     this.show();
     this.tell("Undone");

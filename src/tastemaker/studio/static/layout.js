@@ -1,6 +1,7 @@
 /** Sizes of the pictures: as large as the stage allows, all by one rule. */
 
 const SMALL = 128; // pixels: a picture up to here is drawn pixel by pixel
+const UNKNOWN = 512; // pixels, of a picture that the server cannot read
 const ENLARGED = { small: 10, large: 2 }; // at most, in CSS pixels per pixel
 const SIDE_BY_SIDE = 1.15; // gain from which two pictures are stacked
 
@@ -10,13 +11,17 @@ export function isSmall({ width, height }) {
 }
 
 /**
- * Arrange `pictures` ({width, height} in pixels) in a room of `room.width` by `room.height` pixels.
+ * Arrange `images` ({width, height} in pixels) in a room of `room.width` by `room.height` pixels.
  *
  * Returns the number of columns and the size of each picture, [width, height]. Of all numbers of
  * columns that one is taken which shows them largest; where that is narrower than `least`, the
  * rows grow beyond the room and the stage scrolls.
  */
-export function arrange(pictures, room, gap, least) {
+export function arrange(images, room, gap, least) {
+  const pictures = images.map(({ width, height }) => ({
+    width: width || UNKNOWN,
+    height: height || UNKNOWN,
+  }));
   const number = pictures.length;
   let best = null;
   for (let columns = number; columns >= 1; columns -= 1) {

@@ -3,6 +3,7 @@
  *
  * Each lies in localStorage until the server has answered, so that neither a reload nor a server
  * that is away loses one; sent again it has the same `vote_id`, which the server counts once.
+ * An undo has a `vote_id` of its own, and takes back the voter's last vote.
  */
 
 import { Away, pause, request } from "./server.js";
@@ -14,7 +15,7 @@ export class Outbox extends EventTarget {
   constructor(place) {
     super();
     this.place = `${place} unsent `;
-    this.entries = stored(this.place); // {id, order, kind, body, tried}
+    this.entries = stored(this.place); // {order, kind, body, undoes, tried}
     this.away = false;
     this.sending = false;
   }
@@ -33,9 +34,10 @@ export class Outbox extends EventTarget {
     return this.of(voter).reduce((sum, { kind }) => sum + (kind === "vote" ? 1 : -1), 0);
   }
 
-  add(kind, body) {
+  /** Send a vote, or an undo of the vote `undoes`. */
+  add(kind, body, undoes = null) {
     const order = Math.max(Date.now(), (this.entries.at(-1)?.order ?? 0) + 1);
-    const entry = { id: `${kind} ${body.vote_id}`, order, kind, body, tried: false };
+    const entry = { order, kind, body, undoes, tried: false };
     this.entries.push(entry);
     this.keep(entry);
     this.send();
@@ -72,8 +74,7 @@ export class Outbox extends EventTarget {
         this.tell("sent", { entry, answer });
       } catch (error) {
         if (await lasts(error, entry)) {
-          this.drop(entry);
-          this.tell("refused", { entry, error });
+          this.refuse(entry, error);
           continue;
         }
         this.turn(true);
@@ -84,6 +85,14 @@ export class Outbox extends EventTarget {
     }
     this.sending = false;
     this.turn(false);
+  }
+
+  /** Give up an entry that the server will not take, and the undo of a vote that is not there. */
+  refuse(entry, error) {
+    this.drop(entry);
+    const { vote_id } = entry.body;
+    this.entries.filter(({ undoes }) => undoes === vote_id).forEach((undo) => this.drop(undo));
+    this.tell("refused", { entry, error });
   }
 
   turn(away) {
@@ -97,7 +106,7 @@ export class Outbox extends EventTarget {
 
   keep(entry) {
     try {
-      localStorage.setItem(this.place + entry.id, JSON.stringify(entry));
+      localStorage.setItem(this.place + entry.body.vote_id, JSON.stringify(entry));
     } catch {
       // Full or forbidden: memory holds it as long as the page is open.
     }
@@ -106,7 +115,7 @@ export class Outbox extends EventTarget {
   drop(entry) {
     this.entries = this.entries.filter((other) => other !== entry);
     try {
-      localStorage.removeItem(this.place + entry.id);
+      localStorage.removeItem(this.place + entry.body.vote_id);
     } catch {
       // Nothing was kept.
     }
