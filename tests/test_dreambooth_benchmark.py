@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from tastemaker.metrics.clusters import MeanInterval
-from tastemaker.storage.files import read_json
-from tastemaker.storage.parquet import read_table
+from tastemaker.storage.files import read_json, write_json
+from tastemaker.storage.parquet import read_table, write_table
 from test_benchmarks import BENCHMARKS, alone, load
 
 __all__ = ["alone"]
@@ -77,3 +78,35 @@ def test_tables_are_those_of_the_scores() -> None:
     means = "25.0 | 0.0 | 0.0 | 0.0 | 250.0 | 250.0 | 0.0 | 0.0"
     assert f"| angle 20 to 70 | 2 | 2 | {means} | 9 | 70 |" in once
     assert tables.filled(once, pa.Table.from_pylist(rows), costs) == once
+
+
+def test_an_empty_folder_goes_on_from_the_committed_scores(tmp_path: Path) -> None:
+    compare = load(FOLDER / "compare.py")
+    current = compare.settings_of(small=False)
+    assert set(current["rows"]) == set(compare.ROWS)
+    assert current["common"]["run"]["recipe"] == "dreambooth_dpo"
+    first, second = (
+        [compare.Subject(tmp_path / each, name) for name in ("house", "ball")]
+        for each in ("first", "second")
+    )
+    done = [(first[0], "personalised"), (first[0], "angle 20 to 70"), (first[1], "personalised")]
+    for number, (subject, row) in enumerate(done):
+        parts = ("validation", "test")
+        images = [drawn(subject.name, row, part, 2.0, IS=number / 4) for part in parts]
+        write_table(subject.file(row), pa.Table.from_pylist(images))
+        cost = {"subject": subject.name, "row": row, "seconds": 1.5 * number, "pairs": number}
+        write_json(subject.file(row).with_suffix(".json"), cost)
+    scores, costs = tmp_path / "scores.parquet", tmp_path / "costs.json"
+    compare.collect(first, current, scores, costs)
+    table, spent = read_table(scores), read_json(costs)
+    assert [cost["seconds"] for cost in spent] == [0, 1.5, 3.0]
+
+    compare.restore(second, table, spent)
+    for subject, row in done:
+        other = next(each for each in second if each.name == subject.name)
+        assert read_table(other.file(row)).equals(read_table(subject.file(row)))
+        other.measured(row)  # nothing is drawn, for which there would be no model
+    assert len([*(tmp_path / "second").rglob("*")]) == 4 + 2 * len(done)
+    compare.collect(second, current, scores, costs)
+    assert read_table(scores).equals(table)
+    assert read_json(costs) == spent

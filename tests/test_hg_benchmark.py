@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from tastemaker.core.errors import TastemakerError
 from tastemaker.metrics.kernel_distance import kernel_distance
+from tastemaker.storage.files import write_json
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "hg_dpo"
 NAMES = ("rows", "figures", "results", "claims", "tables")
@@ -168,3 +170,29 @@ def test_parquet_keeps_features_of_the_test_part_alone(hg: Any, tmp_path: Path) 
     table: pa.Table = hg.results.gather(tmp_path)
     assert table["efficientnet"].null_count == 4
     assert len(table) == 8
+
+
+def test_an_empty_folder_goes_on_from_the_committed_images(
+    hg: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"naive": {"stages": ["naive"]}}
+    current = {"common": {"items": 12}, "rows": rows}
+    first, second = tmp_path / "first", tmp_path / "second"
+    base, naive = hg.results.Model("base", guidance=1.0), hg.results.Model("naive", 6, 1e-3, 500)
+    for model, part in ((base, "validation"), (base, "test"), (naive, "validation")):
+        file = first / "measured" / f"{part}-{model.name}.parquet"
+        hg.results.write(file, model, part, images(1.5))
+    write_json(first / "settings.json", current)
+    hg.results.keep(first, tmp_path / "scores.parquet")
+    hg.results.go_on(second, tmp_path / "scores.parquet", current)
+    names = sorted(each.name for each in (first / "measured").iterdir())
+    assert sorted(each.name for each in (second / "measured").iterdir()) == names
+    table = hg.results.gather(first / "measured")
+    assert hg.results.gather(second / "measured").equals(table)
+
+    third = {**current, "rows": {"naive": {"stages": ["easy"]}}}
+    hg.results.go_on(tmp_path / "third", tmp_path / "scores.parquet", third)
+    assert len(list((tmp_path / "third" / "measured").iterdir())) == 2
+    assert "not taken: naive." in capsys.readouterr().out
+    with pytest.raises(TastemakerError, match="scores of other settings"):
+        hg.results.go_on(second, tmp_path / "scores.parquet", third)

@@ -3,9 +3,10 @@
     python benchmarks/dreambooth_dpo/compare.py --output runs/dreambooth_dpo
     python benchmarks/dreambooth_dpo/tables.py
 
-The first command trains, draws and scores, resumable at any kill, main rows of every subject first;
-with `--collect` it only gathers what is there. Either way it writes scores.parquet and costs.json
-beside this file, of which the second makes every printed table.
+The first command trains, draws and scores, resumable at any kill, in an empty folder from the
+committed scores; main rows of every subject come first. Two processes on one folder share the
+subjects. With `--collect` it only gathers what is there. Either way it writes scores.parquet and
+costs.json beside this file, of which the second makes every printed table.
 
 Per subject: personalise with prior preservation, for three lengths; draw candidates for
 48 prompts, choose pairs by every rule of `rules.py`, train with the same constants. Every row is
@@ -15,21 +16,29 @@ the personalised model's validation images, on prompts of validation.txt. Test p
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from committed import Settings, commit, committed, grouped, settings, settle, share
 from measures import Measures
 from PIL import Image
 from rules import PERSONALISED, ROWS, slug
 from subjects import FOLDER, SUBJECTS, TUNED
 from tables import best_guidance
 
-from tastemaker.config.loading import load
+from tastemaker.config.loading import load, read_yaml, shipped_runs
 from tastemaker.config.runs import PersonalRun
 from tastemaker.config.sections import AdapterConfig, ScoreConfig
+from tastemaker.core.content_hash import folder_content
 from tastemaker.evaluation.score import score
 from tastemaker.pairing.pair import pair
 from tastemaker.sampling.generate import generate
@@ -41,6 +50,8 @@ from tastemaker.training.personalization.personalize import personalize
 from tastemaker.training.preference.train import train
 
 HERE = Path(__file__).parent
+SCORES, COSTS = HERE / "scores.parquet", HERE / "costs.json"
+RUN = "dreambooth_dpo-nano"
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 STEPS = 48
 """Optimizer steps of a row's training, in all its rounds together."""
@@ -84,7 +95,7 @@ class Subject:
             f"personalize.class_name={self.name}",
         )
         small = SMALL if self.small else ()
-        config = load("dreambooth_dpo-nano", (*SETTINGS, *named, *overrides, *small))
+        config = load(RUN, (*SETTINGS, *named, *overrides, *small))
         assert isinstance(config, PersonalRun)
         return config
 
@@ -154,9 +165,13 @@ class Subject:
             write_json(file, {"seconds": time.process_time() - began})
         return result
 
+    def file(self, name: str) -> Path:
+        """Place of a row's scores; beside it is what it cost."""
+        return self.folder / "measured" / f"{slug(name)}.parquet"
+
     def measured(self, name: str) -> None:
         """Train, draw and score a row, unless it is there."""
-        file = self.folder / "measured" / f"{slug(name)}.parquet"
+        file = self.file(name)
         if file.is_file():
             return
         model = self.model(name)
@@ -170,7 +185,7 @@ class Subject:
 
     def reference(self, tables: list[pa.Table]) -> pa.Table:
         """Read the personalised model's rows, whose spread is the unit of the choice."""
-        file = self.folder / "measured" / f"{slug(PERSONALISED)}.parquet"
+        file = self.file(PERSONALISED)
         return read_table(file) if file.is_file() else tables[0].slice(0, 0)
 
     def pairs(self, name: str) -> int:
@@ -217,17 +232,40 @@ def images(pool: Path) -> list[tuple[Image.Image, str, int]]:
     ]
 
 
-def collect(root: Path) -> None:
-    """Gather what is measured into scores.parquet and costs.json beside this file."""
-    files = [
-        file
-        for name in SUBJECTS
-        for row in ROWS
-        if (file := root / name / "measured" / f"{slug(row)}.parquet").is_file()
-    ]
-    tables = [read_table(file) for file in files]
-    write_table(HERE / "scores.parquet", pa.concat_tables(tables))
-    write_json(HERE / "costs.json", [read_json(file.with_suffix(".json")) for file in files])
+def settings_of(small: bool) -> Settings:
+    """What scores depend on."""
+    rows = {
+        name: {key: value for key, value in asdict(row).items() if key != "main"}
+        for name, row in ROWS.items()
+    }
+    return settings(
+        rows,
+        run=read_yaml(shipped_runs()[RUN]),
+        overrides=[*SETTINGS, *(SMALL if small else ())],
+        steps=STEPS,
+        guidance=GUIDANCE,
+        validation=(HERE / "validation.txt").read_text(encoding="utf-8"),
+        subjects=folder_content(FOLDER),
+    )
+
+
+def collect(subjects: Sequence[Subject], current: Settings, scores: Path, costs: Path) -> None:
+    """Gather what is measured: scores in one table, costs in one list."""
+    files = [each.file(row) for each in subjects for row in ROWS if each.file(row).is_file()]
+    commit(scores, pa.concat_tables([read_table(file) for file in files]), current)
+    write_json(costs, [read_json(file.with_suffix(".json")) for file in files])
+
+
+def restore(subjects: Sequence[Subject], table: pa.Table, costs: list[dict[str, Any]]) -> None:
+    """Write what `collect` gathered as the files that `measured` looks for."""
+    parts = grouped(table, ("subject", "row"))
+    spent = {(cost["subject"], cost["row"]): cost for cost in costs}
+    for subject in subjects:
+        for row in ROWS:
+            key, file = (subject.name, row), subject.file(row)
+            if key in parts and not file.is_file():
+                write_json(file.with_suffix(".json"), spent[key])
+                write_table(file, parts[key])
 
 
 def main() -> None:
@@ -237,16 +275,29 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="gather alone, run nothing")
     parser.add_argument("--small", action="store_true", help="a trial on the tuned subject alone")
     options = parser.parse_args()
-    names = TUNED if options.small else SUBJECTS
-    subjects = [Subject(options.output, name, options.small) for name in names]
-    rows = SMALL_ROWS if options.small else () if options.collect else tuple(ROWS)
+    root, small = options.output, options.small
+    subjects = [Subject(root, name, small) for name in (TUNED if small else SUBJECTS)]
+    current = settings_of(small)
+    settle(root, current)
+    if not options.collect:
+        run(root, subjects, SMALL_ROWS if small else tuple(ROWS), current)
+    if not small:
+        collect(subjects, current, SCORES, COSTS)
+
+
+def run(root: Path, subjects: Sequence[Subject], rows: Sequence[str], current: Settings) -> None:
+    """Measure what is missing, main rows of every subject first, subjects side by side."""
+    if (table := committed(SCORES, current)) is not None:
+        restore(subjects, table, read_json(COSTS))
     for main_rows in (True, False):
-        for subject in subjects:
-            for name in rows:
-                if ROWS[name].main == main_rows:
-                    subject.measured(name)
-    if not options.small:
-        collect(options.output)
+        own = [name for name in rows if ROWS[name].main == main_rows]
+        share(root, {each.name: partial(measure, each, own) for each in subjects})
+
+
+def measure(subject: Subject, rows: Sequence[str]) -> None:
+    """Measure some rows of a subject."""
+    for name in rows:
+        subject.measured(name)
 
 
 if __name__ == "__main__":

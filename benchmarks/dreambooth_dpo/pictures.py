@@ -82,7 +82,13 @@ def draw_front(test: Scores, validation: Scores, file: Path) -> None:
 
 def draw_faces(test: Scores, root: Path, file: Path) -> None:
     """Draw a photograph of each subject, then the same prompts and seeds down the columns."""
-    subjects = [name for name in SUBJECTS if all((name, row) in test for row in PICTURED)]
+    places = {
+        key: root / key[0] / "test" / f"{slug(key[1])}-{drawn[0]['guidance']}"
+        for key, drawn in test.items()
+    }
+    # Those that were measured elsewhere have no images here.
+    here = {key for key, place in places.items() if place.is_dir()}
+    subjects = [name for name in SUBJECTS if all((name, row) in here for row in PICTURED)]
     head = 20
     size = (FACE * (1 + len(PICTURED)), head + len(subjects) * PROMPTS * (FACE + head))
     sheet = Image.new("RGB", size, "white")
@@ -92,8 +98,7 @@ def draw_faces(test: Scores, root: Path, file: Path) -> None:
     for number, name in enumerate(subjects):
         photograph = Image.open(FOLDER / name / "0.png")
         for column, row in enumerate(PICTURED, 1):
-            scale = test[name, row][0]["guidance"]
-            drawn = images(root / name / "test" / f"{slug(row)}-{scale}")
+            drawn = images(places[name, row])
             for line, (image, prompt, _) in enumerate(drawn[:: len(drawn) // PROMPTS][:PROMPTS]):
                 y = head + (number * PROMPTS + line) * (FACE + head)
                 sheet.paste(_enlarged(image), (column * FACE, y + head))

@@ -3,8 +3,9 @@
     python benchmarks/hg_dpo/compare.py --output runs/hg_dpo --data FOLDER
 
 FOLDER holds the portraits, see build.py. Resumable: killed and started again it goes on where it
-was, within a training too. The queue begins with what matters most, so that
-`tables.py --runs runs/hg_dpo` makes valid tables of whatever is there. One process of one thread.
+was, within a training too; in an empty folder it goes on from the committed scores. The queue
+begins with what matters most, so that `tables.py --runs runs/hg_dpo` makes valid tables of whatever
+is there. One process of one thread.
 
 1. The base's best guidance on validation prompts; candidates and reconstructions are drawn at it.
 2. Main rows at 180 steps: search of rate and beta, then guidance, by the training scorer's mean on
@@ -16,21 +17,27 @@ was, within a training too. The queue begins with what matters most, so that
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from committed import Settings, settings
 from instruments import Instruments
-from results import OTHERS, PHOTOGRAPHS, Choices, Model, write
+from results import OTHERS, PHOTOGRAPHS, SCORES, Choices, Model, go_on, write
 from rows import COMMON, MAIN, ROWS, SEVERAL, SMALL, Size
-from world import MODEL, World
+from world import DRAWS, LEVELS, MODEL, SAMPLING, WEIGHTS, World
 
 from tastemaker.backbones import merge_adapters
 from tastemaker.config.training import TrainConfig
+from tastemaker.core.content_hash import file_content
 from tastemaker.storage.files import write_text
 from tastemaker.storage.images import decode
 from tastemaker.storage.kept import RUN_FILE
@@ -147,6 +154,29 @@ class Comparison:
                 yield replace(chosen, pool=1.0)
 
 
+def settings_of(size: Size, data: Path) -> Settings:
+    """What measured images depend on.
+
+    Args:
+        size: Of the comparison; how many settings, lengths and seeds there are changes none.
+        data: Folder of the portraits.
+    """
+    numbers = ("items", "candidates", "portraits", "prompts")
+    return settings(
+        {
+            name: {key: value for key, value in asdict(row).items() if key != "like"}
+            for name, row in ROWS.items()
+        },
+        WEIGHTS,
+        size={name: getattr(size, name) for name in numbers},
+        data=file_content(data / "metadata.jsonl"),
+        training=COMMON,
+        sampling=SAMPLING,
+        levels=LEVELS,
+        draws=DRAWS,
+    )
+
+
 def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -158,7 +188,9 @@ def main() -> None:
     with exclusive(root):
         # A run's folder keeps the trainings of other lengths aside, and goes on from them.
         write_text(root / RUN_FILE, "")
-        work = Comparison(World(root, options.data, SMALL if options.small else Size()))
+        size = SMALL if options.small else Size()
+        go_on(root, SCORES, settings_of(size, options.data))
+        work = Comparison(World(root, options.data, size))
         work.photographs()
         for model in work.queue():
             work.measured(model, "test")

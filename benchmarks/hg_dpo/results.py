@@ -1,7 +1,8 @@
 """The measured images as a table: written by compare.py, read by tables.py."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from committed import Settings, commit, committed, grouped, settle
 from figures import ATTRIBUTES, Images
 from rows import ROWS, Size, settings
 
+from tastemaker.storage.files import read_json
 from tastemaker.storage.parquet import read_table, write_table
 
 SCORES = Path(__file__).parent / "scores.parquet"
@@ -106,6 +112,24 @@ def gather(folder: Path) -> pa.Table:
     """Join the tables of all models in a folder, searches first."""
     files = sorted(folder.glob("validation-*.parquet")) + sorted(folder.glob("test-*.parquet"))
     return pa.concat_tables([read_table(file) for file in files], promote_options="default")
+
+
+def keep(runs: Path, file: Path) -> None:
+    """Gather a comparison's images in one table."""
+    commit(file, gather(runs / "measured"), read_json(runs / "settings.json"))
+
+
+def go_on(runs: Path, file: Path, current: Settings) -> None:
+    """Write what `keep` gathered of these settings as the files of a comparison."""
+    settle(runs, current)
+    table = committed(file, current)
+    names = ["part", *(field.name for field in fields(Model))]
+    for (part, *model), images in ({} if table is None else grouped(table, names)).items():
+        file = runs / "measured" / f"{part}-{Model(*model).name}.parquet"
+        if not file.is_file():
+            # None but those of the test part have features.
+            empty = [name for name in images.column_names if images[name].null_count == len(images)]
+            write_table(file, images.drop_columns(empty))
 
 
 class Results:

@@ -17,12 +17,12 @@ import matplotlib.pyplot as plt
 from claims import JUDGE, Measured, as_table, verdict
 from figures import Images, Interval, column, distance, diversity, faces, mean, obeyed, wins
 from PIL import Image, ImageDraw
-from results import OTHERS, PHOTOGRAPHS, SCORES, Choices, Model, NotMeasured, Results, gather
+from results import OTHERS, PHOTOGRAPHS, SCORES, Choices, Model, NotMeasured, Results, keep
 from rows import MAIN, ROWS, SMALL, Size, settings
 
 from tastemaker.storage.files import write_text
 from tastemaker.storage.images import decode
-from tastemaker.storage.parquet import read_table, write_table
+from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     output: Path = options.output
     if options.runs:
-        write_table(output / SCORES.name, gather(options.runs / "measured"))
+        keep(options.runs, output / SCORES.name)
     measured = opened(output / SCORES.name, SMALL if options.small else Size())
     for name, text in texts(measured).items():
         write_text(output / name, text)
@@ -229,10 +229,17 @@ def _line(panels: Sequence, name: str, points: list, base: Images) -> None:
 
 
 def draw_faces(measured: Measured, drawn: Path, file: Path) -> None:
-    """Equal captions and seeds down the columns, a column per main row at the longest length."""
+    """Equal captions and seeds down the columns, a column per main row at the longest length.
+
+    Rows that were measured elsewhere, of which there are no images, are left out.
+    """
     steps = measured.choices.size.lengths[-1]
-    rows = ("base", *MAIN)
-    models = {row: found[0] for row in rows if (found := measured.models(row, steps))}
+    found = {row: measured.models(row, steps) for row in ("base", *MAIN)}
+    models = {
+        row: of[0] for row, of in found.items() if of and (drawn / f"test-{of[0].name}").is_dir()
+    }
+    if not models:
+        return
     sheet = Image.new("RGB", (SIDE * len(models), 20 + SIDE * PORTRAITS), "white")
     draw = ImageDraw.Draw(sheet)
     for place, (name, model) in enumerate(models.items()):
