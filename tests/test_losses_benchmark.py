@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.registry import LOSSES
-from tastemaker.storage.parquet import read_table
 from tastemaker.training.preference.terms import build_losses
 from test_benchmarks import BENCHMARKS, alone, load
 
@@ -58,21 +59,58 @@ def test_the_table_by_hand() -> None:
         cells.append(cell(row, value, "validation", best, high, [0, 0]))
     cells.append(cell("base", 0.0, "test", 3.0, 1.0, [0, 0, 0, 1]))
     cells.append(cell("dpo", 500.0, "test", 1.5, 1.5, [1, 1, 0, 1]))
-    scores = tables.Scores(pa.concat_tables(cells))
-    assert scores.chosen("dpo") == (500.0, 1.5)
+    scores = tables.opened(pa.concat_tables(cells))
+    assert scores.chosen("dpo") == (tables.Policy("dpo", 500.0, 0), 1.5)
     assert scores.chosen("sft") is None
     base, dpo = tables.rows_table(scores)[2:]
     assert base == "| base |  | 3 | 1 | 25.0 % |  |  |  |  |"
     assert dpo.startswith("| dpo | beta 500 | 1.5 | 1 | 75.0 % | +50.0 [-585.3, +685.3] |  | ")
     assert dpo.endswith("| +0.50 [+0.50, +0.50] | +0.50 [+0.50, +0.50] |")
     text = "before\n<!-- rows -->\nold\n<!-- end -->\nafter"
-    assert tables.filled(text, scores).splitlines()[-3] == dpo
+    assert tables.with_tables(text, scores).splitlines()[-3] == dpo
 
 
 def test_the_readme_is_that_of_the_committed_scores() -> None:
     tables = load(FOLDER / "tables.py")
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     if tables.SCORES.is_file():
-        assert tables.filled(text, tables.Scores(read_table(tables.SCORES))) == text
+        assert tables.with_tables(text, tables.opened(tables.SCORES)) == text
     else:
         assert "has not been run yet" in text
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_committed_scores(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compare, read = load(FOLDER / "compare.py"), load(BENCHMARKS / "committed.py").read
+
+    class Two(compare.Losses):
+        rows = ("base", "sft")
+
+    def scored(comparison: Two, file: Path) -> tuple[pa.Table, set[str]]:
+        comparison.commit(file)
+        return read(file), {each.stem for each in comparison.root.glob("scores/*.parquet")}
+
+    def measured() -> list[str]:
+        lines = (line.split(" ") for line in capfd.readouterr().out.splitlines())
+        return [line[1] for line in lines if len(line) == 2 and line[0].count(":") == 2]
+
+    kept = tmp_path / "kept.parquet"
+    whole, first, second = (Two(tmp_path / each, compare.SMOKE) for each in ("a", "b", "c"))
+    whole.run(kept)
+    assert len(measured()) == 10
+    first.test("base")
+    first.measure(compare.Policy("sft", 2e-4, 0), "guidance", 3.0)
+    part, before = scored(first, kept)
+    assert len(part) == 7
+    measured()
+    second.run(kept)
+    again = measured()
+    table, names = scored(second, tmp_path / "second.parquet")
+    assert sorted(again) == sorted(names - before)
+    assert table.equals(scored(whole, tmp_path / "whole.parquet")[0])
+    # Two images of one test prompt; the search's constant is that of the whole table.
+    assert len(table) == 12
+    for row in ("base", "sft"):
+        assert table.filter(pa.compute.equal(table["row"], row)).num_rows == 6
