@@ -93,13 +93,14 @@ def credit_cells(
                 **dict.fromkeys(("checker", "examiner", "judge"), [float(score)] * 2),
                 **{name: [value] * 2 for name, value in who.items()},
                 "number": [0, 1],
+                "prompt": [0, 1],
                 "obeyed": pa.array(each, pa.int8()),
                 "distance": [float(distance)] * 2,
             }
         )
         for split, pool, scale, score, each in cells
         for who in [
-            {"twin": "noise", "scheme": scheme, "beta": beta, "pool": pool}
+            {"twin": "noise", "scheme": scheme, "beta": float(beta), "pool": pool}
             | {"split": split, "guidance": scale}
         ]
     ]
@@ -116,13 +117,15 @@ def test_credit_tables_by_hand() -> None:
     for beta, far in ((125, 1), (500, 0.6), (2000, 0.4), (8000, 0.2)):
         cells += credit_cells("dde", beta, far, False, (no, no))
     cells += credit_cells("dde", 31, 3, True, (yes, yes, yes, yes))
-    scores = tables.Scores(pa.concat_tables(cells))
-    assert scores.chosen("noise", "uniform") == (500, 1.5)
-    assert scores.chosen("noise", "dde") == (31, 3.0)
+    scores = tables.opened(pa.concat_tables(cells))
+    for scheme, beta, scale in (("uniform", 500, 1.5), ("dde", 31, 3.0)):
+        policy, best = scores.chosen(("noise", scheme))
+        assert (policy.beta, policy.pool, best) == (beta, 0, scale)
+    assert scores.chosen(("noise", "d3po")) is None
 
     wide = "+25.0 [-292.7, +342.7]"
     rows = tables.rows_table(scores)
-    assert rows[2] == "| noise | base | | 3 | 2 | 50.0 % | | | | | |"
+    assert rows[2] == "| noise | base |  | 3 | 2 | 50.0 % |  |  |  |  |  |"
     assert rows[3].startswith(f"| noise | uniform | 500 | 1.5 | 2 | 75.0 % | {wide} |")
     assert rows[4].endswith("| 3.0 |")
     # Half way between distances 1 and 3, half of the prompts obey; of uniform's the last two do.
@@ -132,7 +135,7 @@ def test_credit_tables_by_hand() -> None:
     claims = tables.claims_table(scores)
     assert f"| DDE beats the uniform loss | not shown: {wide} | not measured |" in claims
     text = "before\n<!-- claims -->\nold\n<!-- end -->\nafter"
-    assert tables.filled(text, scores).splitlines() == [
+    assert tables.with_tables(text, scores).splitlines() == [
         *("before", "<!-- claims -->", *claims, "<!-- end -->", "after")
     ]
     assert tables.verdict(tables.MeanInterval(0.02, 0.005, 0.01, 0.03)).startswith("shown")
@@ -145,9 +148,14 @@ def test_credit_rows_are_trainings() -> None:
     compare = load(BENCHMARKS / "credit" / "compare.py")
     settings = compare.SCHEMES | compare.BANDS
     backbone = check_model("nano")
-    assert {scheme for _, scheme in compare.ROWS} == set(settings)
+    assert {scheme for _, scheme in compare.ROWS} == {"base", *settings}
+    assert len(set(compare.ROWS)) == len(compare.ROWS)
     for options in settings.values():
         build_credit(TrainConfig(model="nano", **options), backbone)
+    policies = {len(compare.tried(row)) for row in compare.ROWS if row[1] != "base"}
+    assert policies == {5}
+    searched, tested = next(iter(compare.tried(("v", "300-400")).items()))
+    assert (searched.scheme, tested.scheme, searched.beta) == ("uniform", "300-400", tested.beta)
 
 
 def test_credit_readme_is_that_of_the_committed_scores() -> None:
@@ -155,7 +163,7 @@ def test_credit_readme_is_that_of_the_committed_scores() -> None:
     if not tables.SCORES.is_file():
         pytest.skip("the comparison has not been run yet")
     text = (BENCHMARKS / "credit" / "README.md").read_text(encoding="utf-8")
-    assert tables.filled(text, tables.Scores(read_table(tables.SCORES))) == text
+    assert tables.with_tables(text, tables.opened(tables.SCORES)) == text
 
 
 def test_a_step_executes_in_few_files(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:

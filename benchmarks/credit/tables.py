@@ -7,34 +7,20 @@ Of a comparison that is not finished, rows that are missing are left out, and a 
 the pools that it has.
 """
 
-import argparse
-import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-from compare import BANDS, SCHEMES
-from scores import OBEYED, Pools, Scores, equal_distance, gathered, interval
+from compare import BANDS, SCHEMES, SCORES, SIZES, Credit
+from comparison import options
+from gains import OBEYED, Pools, Scores, filled, header, refill, shown
+from scores import equal_distance, fronts, interval, opened, rows
 
 from tastemaker.metrics.clusters import MeanInterval
-from tastemaker.storage.parquet import read_table, write_table
 
 HERE = Path(__file__).parent
-SCORES = HERE / "scores.parquet"
 TWINS = {"noise": "predicts noise", "v": "predicts v"}
-
-
-def shown(found: MeanInterval, column: str) -> str:
-    """Format a mean with its interval; shares in points."""
-    factor, digits = (100, 1) if column == OBEYED else (1, 2)
-    mean, low, high = (f"{factor * each:+.{digits}f}" for each in (found[0], *found[2:]))
-    return mean if np.isnan(found.low) else f"{mean} [{low}, {high}]"
-
-
-def header(*titles: str) -> list[str]:
-    """First two lines of a table."""
-    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
 def rows_table(scores: Scores) -> list[str]:
@@ -43,18 +29,18 @@ def rows_table(scores: Scores) -> list[str]:
     titles = ("twin", "scheme", "beta", "guidance", "pools", OBEYED, "gain, points", *columns[1:])
     lines = header(*titles, "distance")
     for twin in TWINS:
-        base = scores.tested(twin, "base")
-        if base:
-            share = 100 * interval({pool: cell[OBEYED] for pool, cell in base.items()}).mean
-            scale = scores.chosen(twin, "base")[1]
-            lines.append(f"| {twin} | base | | {scale:g} | {len(base)} | {share:.1f} % | | | | | |")
-        for scheme in (scheme for of, scheme in scores.rows() if of == twin):
-            tested, (beta, scale) = scores.tested(twin, scheme), scores.chosen(twin, scheme)
+        of_twin = [row for row in rows(scores) if row[0] == twin]
+        for row in [(twin, "base"), *of_twin] if scores.tested((twin, "base")) else of_twin:
+            tested, (policy, scale) = scores.tested(row), scores.chosen(row)
             share = 100 * interval({pool: cell[OBEYED] for pool, cell in tested.items()}).mean
-            change = interval({pool: cell["distance"] for pool, cell in tested.items()}).mean
-            gains = [shown(interval(scores.gain(twin, scheme, "base", c)), c) for c in columns]
-            cells = (twin, scheme, beta, f"{scale:g}", len(tested), f"{share:.1f} %", *gains)
-            lines.append("| " + " | ".join(map(str, cells)) + f" | {change:.1f} |")
+            cells = [*row, "", f"{scale:g}", len(tested), f"{share:.1f} %", *("",) * 5]
+            if row[1] != "base":
+                change = interval({pool: cell["distance"] for pool, cell in tested.items()}).mean
+                gains = (scores.gain(row, (twin, "base"), column) for column in columns)
+                cells[2] = f"{policy.beta:g}"
+                cells[6:] = [shown(interval(g), c) for g, c in zip(gains, columns, strict=True)]
+                cells.append(f"{change:.1f}")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -62,17 +48,18 @@ def contrasts_table(scores: Scores) -> list[str]:
     """The rows against uniform: on test prompts, and on validation prompts at equal distance."""
     titles = ("twin", "scheme", "obeyed, points", "examiner", "judge")
     lines = header(*titles, "at uniform's distance: points", "examiner")
-    for twin, scheme in scores.rows():
-        if scheme == "uniform" or not scores.tested(twin, "uniform"):
+    for row in rows(scores):
+        uniform = (row[0], "uniform")
+        if row == uniform or not scores.tested(uniform):
             continue
         cells = [
-            shown(interval(scores.gain(twin, scheme, "uniform", column)), column)
+            shown(interval(scores.gain(row, uniform, column)), column)
             for column in (OBEYED, "examiner", "judge")
         ]
         for column in (OBEYED, "examiner"):
-            found = equal_distance(scores, twin, scheme, column)
+            found = equal_distance(scores, row, column)
             cells.append(shown(found, column) if found else "not reached")
-        lines.append(f"| {twin} | {scheme} | " + " | ".join(cells) + " |")
+        lines.append(f"| {' | '.join([*row, *cells])} |")
     return lines
 
 
@@ -84,7 +71,7 @@ def bands_table(scores: Scores) -> list[str]:
     for band in (*BANDS, "uniform"):
         cells = []
         for twin, column in columns:
-            found = scores.gain(twin, band, "base", column)
+            found = scores.gain((twin, band), (twin, "base"), column)
             cells.append(shown(interval(found), column) if found else "")
         if any(cells):
             lines.append(f"| {band} | " + " | ".join(cells) + " |")
@@ -93,7 +80,7 @@ def bands_table(scores: Scores) -> list[str]:
 
 def compared(first: str, second: str) -> Callable[[Scores, str], Pools]:
     """Return a function that gives the points by which a row obeys more than another."""
-    return lambda scores, twin: scores.gain(twin, first, second, OBEYED)
+    return lambda scores, twin: scores.gain((twin, first), (twin, second), OBEYED)
 
 
 CLAIMS = {
@@ -109,6 +96,10 @@ CLAIMS = {
     "(ours) The clip of kappa helps DDE": compared("dde", "dde, no clip"),
     "(ours) The clip of kappa helps the single shot": compared("dde_single", "dde_single, no clip"),
     "(ours) Kept noise beats drawn noise": compared("uniform, kept noise", "uniform"),
+    "DDE beats D3PO": compared("dde", "d3po"),
+    "(ours) The base's channel statistics (LAN) help the uniform loss": compared(
+        "uniform, LAN", "uniform"
+    ),
 }
 """Claims, each as the difference that is above 0 where it holds."""
 
@@ -143,16 +134,14 @@ FIGURES = {"contrasts": "fronts.png", "bands": "tenths.png"}
 """Figures below tables."""
 
 
-def filled(text: str, scores: Scores) -> str:
-    """Replace what lies between `<!-- NAME -->` and `<!-- end -->` by that table and its figure."""
+def with_tables(text: str, scores: Scores) -> str:
+    """Fill in the tables of a page, with their figures."""
 
-    def table(match: re.Match[str]) -> str:
-        lines = TABLES[match[1]](scores)
-        if figure := FIGURES.get(match[1]):
-            lines += ["", f"![{match[1]}]({figure})"]
-        return f"<!-- {match[1]} -->\n" + "\n".join(lines) + "\n<!-- end -->"
+    def lines(name: str) -> list[str]:
+        figure = ["", f"![{name}]({FIGURES[name]})"] if name in FIGURES else []
+        return TABLES[name](scores) + figure
 
-    return re.sub(rf"<!-- ({'|'.join(TABLES)}) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return filled(text, {name: partial(lines, name) for name in TABLES})
 
 
 def draw_bands(scores: Scores) -> None:
@@ -162,12 +151,12 @@ def draw_bands(scores: Scores) -> None:
         found = {
             place: interval(gain)
             for place, band in enumerate(BANDS)
-            if (gain := scores.gain(twin, band, "base", OBEYED))
+            if (gain := scores.gain((twin, band), (twin, "base"), OBEYED))
         }
         means = [100 * each.mean for each in found.values()]
         reach = [100 * (each.high - each.mean) for each in found.values()]
         axes.errorbar([*found], means, reach, fmt="o-", color=colour, label=TWINS[twin])
-        if level := scores.gain(twin, "uniform", "base", OBEYED):
+        if level := scores.gain((twin, "uniform"), (twin, "base"), OBEYED):
             axes.axhline(100 * interval(level).mean, color=colour, dashes=(4, 3), linewidth=1)
     axes.axhline(0, color="#666a73", linewidth=1)
     axes.set_xticks(range(len(BANDS)), list(BANDS), rotation=45)
@@ -181,11 +170,13 @@ def draw_fronts(scores: Scores) -> None:
     """Share obeyed above the base against distance on validation prompts, a line per scheme."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
     for (twin, said), axes in zip(TWINS.items(), panels, strict=True):
-        fronts = {scheme: scores.fronts(twin, scheme) for scheme in ("base", *SCHEMES)}
-        for scheme in (scheme for scheme in SCHEMES if fronts["base"] and fronts[scheme]):
-            base = fronts["base"][0][1][OBEYED].mean()
-            cells = [cell for _, cell in fronts[scheme].values()]
-            points = [(c["distance"].mean(), 100 * (c[OBEYED].mean() - base)) for c in cells]
+        found = {name: [*fronts(scores, (twin, name)).values()] for name in ("base", *SCHEMES)}
+        for scheme in (name for name in SCHEMES if found["base"] and found[name]):
+            base = found["base"][0][OBEYED].mean()
+            points = [
+                (cell["distance"].mean(), 100 * (cell[OBEYED].mean() - base))
+                for cell in found[scheme]
+            ]
             axes.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=scheme)
         axes.plot([0], [0], "k*", markersize=11)
         axes.set_title(f"twin that {said}")
@@ -197,13 +188,10 @@ def draw_fronts(scores: Scores) -> None:
 
 def main() -> None:
     """Write the tables into README.md, and draw the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="folder of a comparison's runs")
-    output = parser.parse_args().output
-    if output:
-        write_table(SCORES, gathered(output))
-    scores, readme = Scores(read_table(SCORES)), HERE / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8"), scores), encoding="utf-8")
+    if output := options(__doc__, smoke=False).output:
+        Credit(output, SIZES).commit(SCORES)
+    scores = opened(SCORES)
+    refill(HERE / "README.md", partial(with_tables, scores=scores))
     draw_bands(scores)
     draw_fronts(scores)
 
