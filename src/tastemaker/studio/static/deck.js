@@ -4,7 +4,7 @@ import { pause, request } from "./server.js";
 
 const PICTURES = 12; // loaded ahead, about
 const MOST = 6; // tasks ahead
-const ASKED = 16; // at most, in one request
+const ASKED = 8; // at most, in one request
 
 /**
  * Events: `more` after new tasks came, `dry` when the server has none and no vote waits,
@@ -79,13 +79,17 @@ export class Deck extends EventTarget {
 
   /** Take the server's next tasks that are not known here yet; their number. */
   async ask() {
+    const { changes } = this.outbox;
+    const isQuiet = !this.outbox.size(this.voter);
     const count = Math.min(ASKED, this.wanted + 1 + this.outbox.size(this.voter));
     const answer = await request(`api/tasks?${new URLSearchParams({ voter: this.voter, count })}`);
     const known = new Set([...this.tasks, ...(this.current ? [this.current] : [])].map(ticketOf));
     const found = answer.tasks.filter(
       ({ ticket }) => !known.has(ticket) && !this.answered.has(ticket),
     );
-    this.note(answer);
+    // Beside a vote on its way, `done` may be of before it or after.
+    if (isQuiet && changes === this.outbox.changes) this.note(answer);
+    this.total = answer.total;
     this.tasks.push(...found);
     found.forEach((task) => this.load(task));
     return found.length;

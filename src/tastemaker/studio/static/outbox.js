@@ -16,6 +16,7 @@ export class Outbox extends EventTarget {
     super();
     this.place = `${place} unsent `;
     this.entries = stored(this.place); // {order, kind, body, undoes, tried}
+    this.changes = 0; // entries that came or went
     this.away = false;
     this.sending = false;
   }
@@ -39,6 +40,7 @@ export class Outbox extends EventTarget {
     const order = Math.max(Date.now(), (this.entries.at(-1)?.order ?? 0) + 1);
     const entry = { order, kind, body, undoes, tried: false };
     this.entries.push(entry);
+    this.changes += 1;
     this.keep(entry);
     this.send();
   }
@@ -114,6 +116,7 @@ export class Outbox extends EventTarget {
 
   drop(entry) {
     this.entries = this.entries.filter((other) => other !== entry);
+    this.changes += 1;
     try {
       localStorage.removeItem(this.place + entry.body.vote_id);
     } catch {
