@@ -175,3 +175,35 @@ def two_sided_95(degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return math.fsum(term / degrees**power for power, term in enumerate(terms))
+
+
+def two_sided_p(t: float, degrees: int) -> float:
+    """Probability that Student's t is further from 0 than a value: `P(|T| > |t|)`.
+
+    The finite series in `cos(atan(t / sqrt(degrees)))`, exact for whole degrees; from 1,000 on the
+    normal distribution's.
+
+    Args:
+        t: An estimate divided by its standard error.
+        degrees: 1 or more.
+
+    Returns:
+        From 1 for 0 to 0 for infinity.
+
+    Example:
+        >>> [round(two_sided_p(2.0, degrees), 4) for degrees in (1, 2, 3, 10, 1000)]
+        [0.2952, 0.1835, 0.1393, 0.0734, 0.0455]
+
+    References:
+        Abramowitz and Stegun (1964), Handbook of mathematical functions, 26.7.3 and 26.7.4.
+    """
+    if degrees >= 1000:
+        return 2 * NormalDist().cdf(-abs(t))
+    angle = math.atan(abs(t) / math.sqrt(degrees))
+    cosine, odd = math.cos(angle), degrees % 2
+    term, terms = cosine if odd else 1.0, []
+    for power in range(2 + odd, degrees + 1, 2):
+        terms.append(term)
+        term *= cosine**2 * (power - 1) / power
+    total = math.sin(angle) * math.fsum(terms)
+    return max(0.0, 1 - (2 / math.pi * (angle + total) if odd else total))
