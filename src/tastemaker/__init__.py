@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tastemaker.config.training import LoraConfig as LoraConfig
     from tastemaker.config.training import RewardTrainConfig as RewardTrainConfig
     from tastemaker.config.training import TrainConfig as TrainConfig
+    from tastemaker.config.votes import VotesConfig as VotesConfig
     from tastemaker.core.errors import TastemakerError as TastemakerError
     from tastemaker.core.registry import CREDITS as CREDITS
     from tastemaker.core.registry import JOINS as JOINS
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from tastemaker.reporting.pool.show import show as show
     from tastemaker.reporting.publish import publish as publish
     from tastemaker.reporting.report import report as report
+    from tastemaker.reporting.votes.votes import votes as votes
     from tastemaker.sampling.blend import blend as blend
     from tastemaker.sampling.generate import generate as generate
     from tastemaker.sampling.generate import reconstruct as reconstruct

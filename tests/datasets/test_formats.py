@@ -36,7 +36,7 @@ from tastemaker.storage.images import encode_png
 from tastemaker.storage.pairs import PairSet
 from tastemaker.storage.pool import Pool
 
-TWO = ("pick_a_pic", "webdataset", "folder", "twins", "rankings")
+TWO = ("label_studio", "pick_a_pic", "webdataset", "folder", "twins", "rankings")
 """Formats of two images a comparison, in and out."""
 
 

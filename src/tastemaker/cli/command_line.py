@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -70,6 +71,10 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(strange or more)}")
     if more:
         parsed.overrides += more
+    if hasattr(parsed, "studies"):  # which a parser reads to the last word
+        options = [word for word in parsed.studies[1:] if "=" in word and not Path(word).exists()]
+        parsed.studies = [word for word in parsed.studies if word not in options]
+        parsed.overrides = [*options, *parsed.overrides]
     return parsed
 
 
@@ -82,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     for verb in COMMANDS:
         command = _verb(verbs, verb.name, verb.text, _options(*verb.kinds), verb.command)
         for place in verb.places.split():
-            command.add_argument(place, help=PLACES[place])
+            several = {"nargs": "+", "metavar": place.removesuffix("...").upper()}
+            more = several if place.endswith("...") else {}
+            command.add_argument(place.removesuffix("..."), help=PLACES[place], **more)
         command.add_argument(
             "--config", metavar="FILE", help="YAML file with this command's options"
         )
@@ -147,7 +154,8 @@ PLACES = {
     "lora": "folder of a LoRA, from `train`",
     "on": "the model below it: a personalised LoRA's folder, for instance",
     "output": "folder to write",
-    "source": "folder of a LoRA, from `train`; of pairs, or of a pool",
+    "source": "folder of a LoRA, from `train`; of pairs, of a pool, or of a study",
+    "studies...": "folders of studies, or files of votes: .jsonl, .parquet, Label Studio's .json",
     "shown": "folder of a pool, of pairs, or of a run",
     "pool": "folder of candidates, from `generate`",
     "real": "folder of real images, from `import`",

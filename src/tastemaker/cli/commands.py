@@ -29,6 +29,7 @@ from tastemaker.config.sections import (
     Section,
 )
 from tastemaker.config.training import TrainConfig
+from tastemaker.config.votes import VotesConfig
 from tastemaker.core.errors import TastemakerError
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -185,6 +186,12 @@ def _show(parsed: argparse.Namespace) -> None:
         raise TastemakerError(f"{shown} is a run, which is listed without options; leave them out.")
 
 
+def _votes(parsed: argparse.Namespace) -> None:
+    from tastemaker.reporting.votes.votes import votes
+
+    print(votes(_section(VotesConfig, parsed), parsed.studies))
+
+
 def _publish(parsed: argparse.Namespace) -> None:
     from tastemaker.reporting.publish import publish
     from tastemaker.storage.run_dir import RunDir
@@ -273,12 +280,13 @@ COMMANDS = (
     Verb("evaluate", "judge a policy", "policy output", _evaluate, (EvaluateConfig,)),
     Verb(
         "export",
-        "a LoRA to ComfyUI, kohya or merged; pairs or a pool to other formats",
+        "a LoRA to ComfyUI, kohya or merged; pairs, a pool or votes to other formats",
         "source output",
         _export,
         (ExportConfig, DataExportConfig),
     ),
     Verb("show", "what is in a pool, in pairs or in a run", "shown", _show, (ShowConfig,)),
+    Verb("votes", "people's votes to results and scores", "studies...", _votes, (VotesConfig,)),
     Verb("publish", "a finished run with a card", "run output", _publish, (PublishConfig,)),
 )
 """All commands on a section, in the order of a run."""

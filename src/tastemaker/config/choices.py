@@ -187,6 +187,8 @@ def _compared_at(name: str) -> str:
         return "twins"
     if "rankings.json" in held:
         return "rankings"
+    if "tasks.json" in held:
+        return "label_studio"
     return "pick_a_pic"
 
 

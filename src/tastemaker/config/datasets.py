@@ -195,11 +195,14 @@ class JoinConfig(Section):
 
 
 class DataExportConfig(Section):
-    """Options of `export`: pairs, or a pool with scores, to a format of other tools."""
+    """Options of `export`: pairs, a pool with scores, or votes, to a format of other tools."""
 
     layout: Layout = Field(Choice(name="pick_a_pic"), description="Format, with its options.")
     scorer: Annotated[str | None, Names("column")] = Field(
         None, description="Column of a pool that gives the verdicts; default: people's, or any."
+    )
+    question: str | None = Field(
+        None, description="Question of a study; null: the overall one, or the only one."
     )
 
 

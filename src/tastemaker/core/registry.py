@@ -247,6 +247,7 @@ _FORMATS = (
     "tastemaker.datasets.formats.folder",
     "tastemaker.datasets.formats.twins",
     "tastemaker.datasets.formats.rankings",
+    "tastemaker.datasets.formats.label_studio",
 )
 COMPARISONS = Table("comparison format", (*_FORMATS, "tastemaker.datasets.formats.hub"))
 LAYOUTS = Table("export format", (*_FORMATS, "tastemaker.datasets.formats.captions"))

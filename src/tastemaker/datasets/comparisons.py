@@ -47,6 +47,8 @@ class Comparison:
         models: The model that drew each image; empty where unknown.
         judged: False without a verdict; the images then count as a tie.
         bad: True where people found all of them bad.
+        ids: Candidate ids of the images; empty where unknown.
+        voter: Who compared them; empty where unknown.
     """
 
     where: str
@@ -56,6 +58,8 @@ class Comparison:
     models: tuple[str, ...]
     judged: bool = True
     bad: bool = False
+    ids: tuple[str, ...] = ()
+    voter: str = ""
 
     @property
     def tied(self) -> bool:

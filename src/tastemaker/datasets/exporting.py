@@ -15,6 +15,7 @@ from tastemaker.config.datasets import HUMAN, TIE, DataExportConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import LAYOUTS
 from tastemaker.datasets.comparisons import Comparison, win_shares
+from tastemaker.datasets.studies import is_study, study_comparisons, study_key
 from tastemaker.storage.artifact import finished_key
 from tastemaker.storage.candidates import Rows
 from tastemaker.storage.files import config_key, disk_errors, read_record, temporary_of, write_json
@@ -30,21 +31,23 @@ COLUMNS = ("candidate_id", "prompt", "model", "image")
 
 
 def is_data(source: Path) -> bool:
-    """Return True for a folder of pairs or a pool."""
-    return PairSet(source).file.is_file() or any(source.glob("candidates-*.parquet"))
+    """Return True for a folder of pairs, a pool, or a study."""
+    pairs, pool = PairSet(source).file.is_file(), any(source.glob("candidates-*.parquet"))
+    return pairs or pool or is_study(source)
 
 
 @takes_options(DataExportConfig)
 def export_comparisons(config: DataExportConfig, source: Path, output: Path) -> Path:
-    """Write pairs, or the groups of a pool with their verdicts, in a format of other tools.
+    """Write pairs, the groups of a pool with their verdicts, or votes, in a format of other tools.
 
     Pairs become comparisons that the chosen image won. Of a pool each prompt's images are compared
-    by a column of scores, ties and all: by people's verdicts if it has some. One image after
-    another is read; the folder appears when it is whole.
+    by a column of scores, ties and all: by people's verdicts if it has some. Of a study each vote
+    is a comparison of two images, or several are (`verdicts`). One image after another is read; the
+    folder appears when it is whole.
 
     Args:
         config: Format, and the column of verdicts.
-        source: Folder of pairs, or of a pool.
+        source: Folder of pairs, of a pool, or of a study.
         output: Folder to write.
 
     Returns:
@@ -125,12 +128,16 @@ def _write(config: DataExportConfig, source: Path, folder: Path) -> int:
 def _source_key(source: Path) -> Any:
     if PairSet(source).file.is_file():
         return finished_key(source)
+    if is_study(source):
+        return study_key(source)
     return [finished_key(source), score_keys(Pool(source))]
 
 
 def _comparisons(config: DataExportConfig, source: Path) -> Iterator[Comparison]:
     if PairSet(source).file.is_file():
         return _of_pairs(PairSet(source))
+    if is_study(source):
+        return study_comparisons(source, config.question)
     return _of_pool(Pool(source), config)
 
 
@@ -144,13 +151,14 @@ def _of_pairs(pairs: PairSet) -> Iterator[Comparison]:
             tuple(side["image"]["bytes"] for side in sides),
             (1.0, 0.0),
             tuple(side["model"] or "" for side in sides),
+            ids=(row["chosen_id"], row["rejected_id"]),
         )
 
 
 def _of_pool(pool: Pool, config: DataExportConfig) -> Iterator[Comparison]:
     scorer = _verdicts(pool, config)
     rows = Rows(pool, COLUMNS)
-    for group in Groups(pool):
+    for group in Groups(pool, scored=[scorer] if scorer else ()):
         ids = group.candidate_ids
         scores = group.scored_by(scorer) if scorer else [0.0] * len(ids)
         held = [rows[each] for each in ids]
@@ -164,6 +172,7 @@ def _of_pool(pool: Pool, config: DataExportConfig) -> Iterator[Comparison]:
             shares,
             tuple(row["model"] or "" for row in held),
             judged=not (unseen and len(set(shares)) == 1),
+            ids=tuple(ids),
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import JoinConfig
+from tastemaker.config.sections import columns
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import JOINS
 from tastemaker.core.values import Names
@@ -93,7 +94,8 @@ def join(config: JoinConfig, chosen: Path, rejected: Path, output: Path) -> Path
         expect(folder, "pool", "pairs")
     code = JOINS.code(config.rule.name)
     read = columns_read(config, code)
-    left, right = _Side(chosen, read), _Side(rejected, read)
+    scored = {name for _, name in columns(config)}
+    left, right = _Side(chosen, read, scored), _Side(rejected, read, scored)
     expect_columns([*left.pools, *right.pools], config)
     inputs = {"chosen": left.key, "rejected": right.key, "code": code}
     artifact = Artifact(output, "join", {**config.model_dump(mode="json"), "inputs": inputs})
@@ -148,7 +150,8 @@ def mix(pairs: Sequence[Path], output: Path) -> Path:
 class _Side:
     """A pool, or the chosen images of earlier pairs in their pools."""
 
-    def __init__(self, folder: Path, read: Collection[str] | None) -> None:
+    def __init__(self, folder: Path, read: Collection[str] | None, scored: Collection[str]) -> None:
+        self.scored = scored
         self.key: dict[str, Any] = {"artifact": finished_key(folder)}
         if PairSet(folder).file.is_file():
             self.only: set[str] | None = set(PairSet(folder).table()["chosen_id"].to_pylist())
@@ -159,4 +162,4 @@ class _Side:
         self.key["scores"] = [score_keys(pool, read) for pool in self.pools]
 
     def groups(self) -> Iterator[Group]:
-        return (group for pool in self.pools for group in Groups(pool, self.only))
+        return (group for pool in self.pools for group in Groups(pool, self.only, self.scored))

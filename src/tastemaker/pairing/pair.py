@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tastemaker.config.commands import takes_options
 from tastemaker.config.datasets import PairConfig
+from tastemaker.config.sections import columns
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import RULES
 from tastemaker.core.values import Names
@@ -149,13 +150,13 @@ def harmonic(
         Miao et al. (RPO), arXiv 2407.12164; the map of cosines to [0, 1] and lambda = 0.3 are those
         of its code, which takes ALIGN for both cosines.
     """
-    columns = (group.scored_by(fidelity), group.scored_by(prompt))
-    if any(abs(cosine) > 1 + 1e-6 for column in columns for cosine in column):
+    cosines = (group.scored_by(fidelity), group.scored_by(prompt))
+    if any(abs(cosine) > 1 + 1e-6 for column in cosines for cosine in column):
         raise TastemakerError(
             f"rule harmonic takes cosines, and {fidelity!r} or {prompt!r} has a score beyond 1;"
             " name columns of image_similarity and text_similarity."
         )
-    yield from extremes([_harmonic(*each, weight) for each in zip(*columns, strict=True)])
+    yield from extremes([_harmonic(*each, weight) for each in zip(*cosines, strict=True)])
 
 
 def _harmonic(image: float, text: float, weight: float) -> float:
@@ -201,7 +202,7 @@ def pair(config: PairConfig, pool: Path, output: Path) -> Path:
 
 def _pair(config: PairConfig, source: Pool, artifact: Artifact) -> None:
     rule = RULES.bind(config.rule.name, config.rule.options)
-    found = Groups(source)
+    found = Groups(source, scored={name for _, name in columns(config)})
     reasons = prompt_reasons(config.filters, config.split)
 
     def kept(group: Group) -> Iterator[Pick | Dropped]:
@@ -212,10 +213,16 @@ def _pair(config: PairConfig, source: Pool, artifact: Artifact) -> None:
         else:
             yield Dropped(reason)
 
-    picks = ((group, group, pick) for group in found for pick in kept(group))
+    def picks() -> Iterator[tuple[Group, Group, Pick | Dropped]]:
+        if found.unscored:
+            why = "candidates without a score that the options name"
+            yield Group("", ""), Group("", ""), Dropped(why, found.unscored)
+        for group in found:
+            yield from ((group, group, pick) for pick in kept(group))
+
     finish_pairs(
         artifact,
-        PairRows(picks, config.rule.name),
+        PairRows(picks(), config.rule.name),
         [source],
         f"{len(found)} prompts' candidates",
         lambda dropped: (

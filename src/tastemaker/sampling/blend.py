@@ -87,7 +87,7 @@ def blend(config: BlendConfig, real: Path, candidates: Path, output: Path) -> Pa
 def _plan(config: BlendConfig, real: Pool, candidates: Pool) -> list[Blended]:
     """Match every real image with its best candidate, by image or else by caption."""
     items = []
-    for group, other in matched(Groups(real), Groups(candidates)):
+    for group, other in matched(Groups(real), Groups(candidates, scored={config.scorer})):
         if other is not None:
             best = highest(other.scored_by(config.scorer))
             items += [Blended(each, other.candidate_ids[best]) for each in group.candidate_ids]

@@ -218,6 +218,11 @@ def _column(pool: Pool, name: str) -> Any:
     import numpy as np
 
     parts = [read_table(pool.score_file(name, shard), (name,)) for shard in pool.shards()]
+    if any(part[name].null_count for part in parts):
+        raise TastemakerError(
+            f"{name!r} has no score for some images of {pool.folder}; an ensemble takes columns"
+            " that have one for each."
+        )
     return np.concatenate([part[name].to_numpy() for part in parts]).astype(np.float64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Group:
         prompt_id: The prompt's id.
         prompt: Its text.
         candidate_ids: Ids, one per candidate.
-        scores: Scorer name to scores, one per candidate.
+        scores: Scorer name to scores, one per candidate; NaN where one has none.
         item_id: The real image that they belong to, or else the prompt's id.
         deviations: Scorer name to the standard deviation of its scores over the whole pool.
     """
@@ -81,25 +82,33 @@ class Groups:
     Args:
         pool: The pool.
         only: Candidates to take; None takes all.
+        scored: Columns in which a candidate must have a score to be taken: images that nobody voted
+            on have none by people. `unscored` counts those left out.
 
     Raises:
         TastemakerError: Scores and candidates do not belong together.
     """
 
-    def __init__(self, pool: Pool, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self, pool: Pool, only: Collection[str] | None = None, scored: Collection[str] = ()
+    ) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         self.pool = pool
         self.only = only
+        self.scored = set(scored)
+        self.unscored = 0
         self.sizes: Counter[str] = Counter()
         scorers = pool.scorers()
         scores = []
         for table in pool.scored_shards():
+            before = self.sizes.total()
             self.sizes.update(item for item, _ in self._items(table))
+            self.unscored += self._wanted(table) - (self.sizes.total() - before)
             scores.append(table.select(scorers))
         columns = pa.concat_tables(scores)
-        self.deviations = {each: pc.stddev(columns[each]).as_py() for each in scorers}
+        self.deviations = {each: pc.stddev(columns[each]).as_py() or 0.0 for each in scorers}
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -112,14 +121,21 @@ class Groups:
                     begun[item] = self._new(item, row)
                 begun[item].candidate_ids.append(row["candidate_id"])
                 for scorer, scores in begun[item].scores.items():
-                    scores.append(row[scorer])
+                    scores.append(math.nan if row[scorer] is None else row[scorer])
                 while (first := next(iter(begun), None)) is not None and self._whole(begun[first]):
                     yield begun.pop(first)
 
     def _items(self, table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in table.to_pylist():
-            if self.only is None or row["candidate_id"] in self.only:
+            named = self.only is None or row["candidate_id"] in self.only
+            if named and all(row.get(name, 0.0) is not None for name in self.scored):
                 yield item_of(row), row
+
+    def _wanted(self, table: pa.Table) -> int:
+        """Count the candidates of a table that are taken if they have scores."""
+        if self.only is None:
+            return int(table.num_rows)
+        return sum(name in self.only for name in table["candidate_id"].to_pylist())
 
     def _new(self, item: str, row: Mapping[str, Any]) -> Group:
         return Group(

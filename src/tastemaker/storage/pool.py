@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import DONE_FILE, finished_key
+from tastemaker.storage.files import read_record
 from tastemaker.storage.parquet import read_table, whole_parquet
 from tastemaker.storage.unfinished import UNFINISHED
 
@@ -62,6 +63,10 @@ class Pool:
         folders = sorted((self.folder / "scores").glob("*"))
         return [path.name for path in folders if (path / "done.json").is_file()]
 
+    def is_partial(self, scorer: str) -> bool:
+        """Return True for a column in which candidates may have no score: one of votes."""
+        return bool(read_record(self.folder / "scores" / scorer / DONE_FILE).get("partial"))
+
     def require(self, candidates: int) -> None:
         """Count the rows of all shards.
 
@@ -96,6 +101,8 @@ class Pool:
     def scores(self) -> pa.Table:
         """Read prompts, ids and every scorer's column, one row per candidate, in pool order.
 
+        A score of a partial column is null where there is none.
+
         Raises:
             TastemakerError: Scores and candidates do not belong together.
         """
@@ -112,6 +119,7 @@ class Pool:
         """
         columns = ("candidate_id", "prompt_id", "prompt", "seed", "source", "source_id")
         scorers = self.scorers()
+        partial = {name for name in scorers if self.is_partial(name)}
         for shard in self.shards():
             table = read_table(shard, columns)
             for scorer in scorers:
@@ -121,7 +129,7 @@ class Pool:
                         f"scores of {scorer!r} in {self.folder} belong to other candidates;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
                     )
-                if not _finite(scored[scorer]):
+                if not _finite(scored[scorer], scorer in partial):
                     raise TastemakerError(
                         f"{self.score_file(scorer, shard)} has a score that is not a finite number;"
                         f" delete {self.folder / 'scores' / scorer} and score again."
@@ -130,11 +138,12 @@ class Pool:
             yield table
 
 
-def _finite(scores: pa.ChunkedArray) -> bool:
-    """True if a column has a finite number in every row."""
+def _finite(scores: pa.ChunkedArray, partial: bool) -> bool:
+    """True if a column has a finite number in every row, of a partial one if it has one at all."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not pa.types.is_floating(scores.type):
         return False
-    return bool(pc.all(pc.is_finite(scores), skip_nulls=False, min_count=0).as_py())
+    finite = pc.all(pc.is_finite(scores), skip_nulls=partial, min_count=0)
+    return bool(finite.as_py())

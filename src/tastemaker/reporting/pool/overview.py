@@ -101,13 +101,13 @@ def _pool(pool: Pool, images: int) -> Overview:
     cards = [
         Card(
             row["prompt"],
-            ", ".join(f"{name} {row[name]:.3g}" for name in scorers),
+            ", ".join(f"{name} {row[name]:.3g}" for name in scorers if row[name] is not None),
             {row["source"]: found.get(row["candidate_id"])},
         )
         for row in chosen
     ]
     return Overview(
-        pool.folder.name, facts, {name: {"all": scores[name]} for name in scorers}, cards
+        pool.folder.name, facts, {name: {"all": _scored(scores[name])} for name in scorers}, cards
     )
 
 
@@ -153,6 +153,7 @@ def _sides(pools: Sequence[Pool], table: Any) -> dict[str, dict[str, Array]]:
             for name, value in zip(
                 held["candidate_id"].to_pylist(), held[scorer].to_pylist(), strict=True
             )
+            if value is not None
         }
         sides[scorer] = {
             side: np.array(
@@ -192,6 +193,11 @@ def _most(counts: Counter[str]) -> str:
 
 def _column(column: Any) -> Array:
     return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _scored(scores: Array) -> Array:
+    """Leave out the candidates without a score."""
+    return scores[np.isfinite(scores)]
 
 
 def _spread(total: int, number: int) -> npt.NDArray[np.int64]:

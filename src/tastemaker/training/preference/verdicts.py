@@ -42,11 +42,12 @@ class Verdicts(PoolImages):
         return [keys, self.threshold, *map(file_content, self.shards)]
 
     def rows(self) -> Iterator[tuple[tuple[str, ...], str, float]]:
-        """Yield id, prompt and gap of each image."""
+        """Yield id, prompt and gap of each image that has a score."""
         for table in self.pool.scored_shards():
             for row in table.select(["candidate_id", "prompt", self.column]).to_pylist():
-                gap = row[self.column] - self.threshold
-                yield (row["candidate_id"],), row["prompt"], gap
+                if row[self.column] is not None:
+                    gap = row[self.column] - self.threshold
+                    yield (row["candidate_id"],), row["prompt"], gap
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Results of people's votes, as JSON and as a page."""
