@@ -5,7 +5,7 @@
 FOLDER holds the portraits, see build.py. Resumable: killed and started again it goes on where it
 was, within a training too; in an empty folder it goes on from the committed scores. The queue
 begins with what matters most, so that `tables.py --runs runs/hg_dpo` makes valid tables of whatever
-is there. One process of one thread.
+is there. Two processes on one folder, of one thread each, share it.
 
 1. The base's best guidance on validation prompts; candidates and reconstructions are drawn at it.
 2. Main rows at 180 steps: search of rate and beta, then guidance, by the training scorer's mean on
@@ -19,9 +19,9 @@ is there. One process of one thread.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from committed import Settings, settings
+from committed import Settings, settings, share
 from instruments import Instruments
 from results import OTHERS, PHOTOGRAPHS, SCORES, Choices, Model, go_on, write
 from rows import COMMON, MAIN, ROWS, SEVERAL, SMALL, Size
@@ -38,9 +38,7 @@ from world import DRAWS, LEVELS, MODEL, SAMPLING, WEIGHTS, World
 from tastemaker.backbones import merge_adapters
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.content_hash import file_content
-from tastemaker.storage.files import write_text
 from tastemaker.storage.images import decode
-from tastemaker.storage.kept import RUN_FILE
 from tastemaker.storage.locks import exclusive
 from tastemaker.storage.parquet import read_table
 from tastemaker.storage.pool import Pool
@@ -74,15 +72,18 @@ class Comparison:
     def measured(self, model: Model, part: str) -> Path:
         """Draw and measure a model's images of the part "validation" or "test"."""
         file = self.root / "measured" / f"{part}-{model.name}.parquet"
-        if file.is_file():
-            return file
-        place = self.root / "drawn" / file.stem
+        if not file.is_file():
+            with exclusive(file, beside=True, waits=True):
+                if not file.is_file():
+                    self._measure(model, part, self.root / "drawn" / file.stem)
+        return file
+
+    def _measure(self, model: Model, part: str, place: Path) -> None:
         adapter = {} if model.row == "base" else ROWS[model.row].adapter
         pool = self.world.drawn(self.policy(model), part, model.guidance, adapter, place)
         rows = Pool(pool).candidates(("candidate_id", "prompt", "image")).to_pylist()
         images = [decode(row["image"]["bytes"], row["candidate_id"]) for row in rows]
         self._write(model, part, list(range(len(rows))), images, [row["prompt"] for row in rows])
-        return file
 
     def photographs(self) -> None:
         """Measure the held-out photographs, and others of their captions."""
@@ -105,7 +106,7 @@ class Comparison:
         print(f"{minutes:7.1f} min  {part:<10} {model.name:<50} judge {score:.2f}", flush=True)
 
     def policy(self, model: Model) -> Path:
-        """Train a model; longer trainings go on from shorter ones."""
+        """Train a model."""
         if model.row == "base":
             return Path(MODEL)
         row = ROWS[model.row]
@@ -115,7 +116,9 @@ class Comparison:
             return trained
         options = {"method": "frozen", "text_lora": {"r": 64}}
         text = self._trained(("easy",), options, steps, model)
-        return merge_adapters([trained, text], self.root / "policies" / f"{model.name}-merged")
+        place = self.root / "policies" / f"{model.name}-merged"
+        with exclusive(place, beside=True, waits=True):
+            return merge_adapters([trained, text], place)
 
     def _trained(self, stages: tuple[str, ...], own: Any, steps: int, model: Model) -> Path:
         setting = {"learning_rate": model.rate, "seed": model.seed, "max_steps": steps}
@@ -125,33 +128,44 @@ class Comparison:
         if stages[1:]:
             before = self._trained(stages[:-1], own, steps, model)
             options |= {"start": str(before), "reference": "frozen_adapter"}
-        named = replace(model, row=" ".join([*stages, *own]), steps=0, guidance=0.0).name
-        pairs = self.world.pairs(stages[-1], model.pool)
-        return train(TrainConfig.model_validate(options), pairs, self.root / "policies" / named)
+        # A curriculum's first stage is that of a shorter training on easy pairs alone.
+        named = replace(model, row=" ".join([*stages, *own]), steps=steps, guidance=0.0).name
+        place, pairs = self.root / "policies" / named, self.world.pairs(stages[-1], model.pool)
+        with exclusive(place, beside=True, waits=True):
+            return train(TrainConfig.model_validate(options), pairs, place)
 
-    def queue(self) -> Iterator[Model]:
-        """Yield the models to measure on held-out captions, the most important first."""
-        choices, lengths = self.choices, self.size.lengths
-        yield choices.base
-        for row in MAIN:
-            yield choices.chosen(row, lengths[1])
+    def queue(self) -> Iterator[Callable[[], Model]]:
+        """Yield what finds the models to measure on held-out captions, most important first."""
+        lengths, scales, found = self.size.lengths, self.size.scales, self.found
+        yield partial(found, "base", 0)
+        yield from (partial(found, row, lengths[1]) for row in MAIN)
         for steps in (lengths[1], *lengths[2:], lengths[0]):
             for row in MAIN:
                 seeds = self.size.seeds if row in SEVERAL else self.size.seeds[:1]
-                yield from (choices.chosen(row, steps, seed) for seed in seeds)
-        for scale in self.size.scales:
-            yield replace(choices.base, guidance=scale)
-            yield from (replace(choices.chosen(row, lengths[1]), guidance=scale) for row in MAIN)
-        yield from self.mapped()
-        yield from (choices.chosen(row, lengths[1]) for row in ROWS if row not in MAIN)
-
-    def mapped(self) -> Iterator[Model]:
-        """Yield the cells of the map; guidance is that of the chosen setting at the same length."""
-        for steps in self.size.lengths:
+                yield from (partial(found, row, steps, seed=seed) for seed in seeds)
+        for scale in scales:
+            yield from (partial(found, row, lengths[1], guidance=scale) for row in ("base", *MAIN))
+        # The map; guidance is that of the chosen setting at the same length.
+        for steps in lengths:
             for row in MAPPED:
-                chosen = self.choices.chosen(row, steps)
-                yield from (replace(chosen, rate=rate) for rate in self.size.rates)
-                yield replace(chosen, pool=1.0)
+                yield from (partial(found, row, steps, rate=rate) for rate in self.size.rates)
+                yield partial(found, row, steps, pool=1.0)
+        yield from (partial(found, row, lengths[1]) for row in ROWS if row not in MAIN)
+
+    def found(self, row: str, steps: int, **changed: Any) -> Model:
+        """Search a row's model of a length, and change something of it."""
+        base = row == "base"
+        return replace(self.choices.base if base else self.choices.chosen(row, steps), **changed)
+
+    def run(self) -> None:
+        """Measure what is missing, beside other processes."""
+        work: dict[str, Callable[[], object]] = {"photographs": self.photographs}
+        for number, found in enumerate(self.queue()):
+            work[str(number)] = partial(self._tested, found)
+        share(self.root, work)
+
+    def _tested(self, found: Callable[[], Model]) -> Path:
+        return self.measured(found(), "test")
 
 
 def settings_of(size: Size, data: Path) -> Settings:
@@ -184,16 +198,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the portraits")
     parser.add_argument("--small", action="store_true", help="everything once, in minutes")
     options = parser.parse_args()
-    root = options.output.resolve()
-    with exclusive(root):
-        # A run's folder keeps the trainings of other lengths aside, and goes on from them.
-        write_text(root / RUN_FILE, "")
-        size = SMALL if options.small else Size()
-        go_on(root, SCORES, settings_of(size, options.data))
-        work = Comparison(World(root, options.data, size))
-        work.photographs()
-        for model in work.queue():
-            work.measured(model, "test")
+    root, size = options.output.resolve(), SMALL if options.small else Size()
+    go_on(root, SCORES, settings_of(size, options.data))
+    Comparison(World(root, options.data, size)).run()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tastemaker.evaluation.score import score
 from tastemaker.pairing.join import join, mix
 from tastemaker.sampling.generate import generate, reconstruct
 from tastemaker.storage.files import write_text
+from tastemaker.storage.locks import exclusive
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL = str(WEIGHTS / "pipeline")
@@ -58,18 +59,22 @@ class World:
 
     def real(self) -> Path:
         """The photographs that rows train on."""
-        return self._scored(self._imported(self.portraits.teaching(), "real", self.size.items))
+        with exclusive(self.root / "real", beside=True, waits=True):
+            return self._scored(self._imported(self.portraits.teaching(), "real", self.size.items))
 
     def held_out(self) -> Path:
         """The photographs that models are measured against."""
-        return self._imported(self.test, "held_out", len(self.test))
+        with exclusive(self.root / "held_out", beside=True, waits=True):
+            return self._imported(self.test, "held_out", len(self.test))
 
     def candidates(self, scale: float, number: int | None = None) -> Path:
         """The base's images for the training photographs, drawn at a guidance scale."""
         number = number or self.size.candidates
         options = {"items": str(self.real()), "num_candidates": number}
         config = GenerateConfig(model=MODEL, guidance_scale=scale, **SAMPLING, **options)
-        return self._scored(generate(config, self.root / "candidates" / f"{scale}-{number}"))
+        place = self.root / "candidates" / f"{scale}-{number}"
+        with exclusive(place, beside=True, waits=True):
+            return self._scored(generate(config, place))
 
     def drawn(self, model: Path, part: str, scale: float, adapter: dict, place: Path) -> Path:
         """A model's images: of validation prompts, or one for each held-out photograph's caption.
@@ -105,8 +110,12 @@ class World:
             Its folder.
         """
         place = self.root / "pairs" / f"{kind.replace(' ', '-')}-{scale}"
-        if (place / "done.json").is_file():
-            return place
+        if not (place / "done.json").is_file():
+            with exclusive(place, beside=True, waits=True):
+                self._paired(kind, scale, place)
+        return place
+
+    def _paired(self, kind: str, scale: float, place: Path) -> Path:
         if kind == "mixed":
             return mix([self.pairs(each, scale) for each in ("easy", "normal", "hard")], place)
         if kind in ("easy", "easy 2"):
@@ -131,7 +140,8 @@ class World:
     def _reconstructions(self, scale: float) -> Path:
         config = ReconstructConfig(model=MODEL, timesteps=LEVELS, guidance_scale=scale, **SAMPLING)
         place = self.root / "reconstructions" / f"{scale}"
-        return self._scored(reconstruct(config, self.real(), place))
+        with exclusive(place, beside=True, waits=True):
+            return self._scored(reconstruct(config, self.real(), place))
 
     def _imported(self, part: list[Portrait], name: str, number: int) -> Path:
         source = self.root / "portraits" / name
