@@ -34,6 +34,7 @@ ORDER = (
     "sampling",
     "training",
     "evaluation",
+    "studio",
     "reporting",
     "doctor",
     "profiling",
@@ -239,6 +240,10 @@ def test_data_needs_no_torch() -> None:
         "datasets.formats",
         "reporting.pool.show",
         "nano.entries",
+        "storage.vote_files",
+        "studio.run",
+        "studio.sources",
+        "studio.study",
     )
     names = ", ".join(f"tastemaker.{name}" for name in modules)
     code = f"import sys; sys.modules['torch'] = None; import {names}"

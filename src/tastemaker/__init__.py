@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tastemaker.config.sections import ReconstructConfig as ReconstructConfig
     from tastemaker.config.sections import ReportConfig as ReportConfig
     from tastemaker.config.sections import ScoreConfig as ScoreConfig
+    from tastemaker.config.studio import StudioConfig as StudioConfig
     from tastemaker.config.training import LoraConfig as LoraConfig
     from tastemaker.config.training import RewardTrainConfig as RewardTrainConfig
     from tastemaker.config.training import TrainConfig as TrainConfig
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from tastemaker.storage.groups import Group as Group
     from tastemaker.storage.pairs import PairSet as PairSet
     from tastemaker.storage.pool import Pool as Pool
+    from tastemaker.studio.run import open_studio as open_studio
     from tastemaker.training.personalization.personalize import personalize as personalize
     from tastemaker.training.preference.train import train as train
     from tastemaker.training.preference.trainer import PreferenceTrainer as PreferenceTrainer

@@ -1,6 +1,7 @@
 """Votes on disk: nothing that was acknowledged is lost, nothing is counted twice."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,26 @@ def test_a_long_torn_line_is_cut_off(tmp_path: Path) -> None:
         torn.write(b'{"prompt": "' + b"x" * 20_000)
     file.append(vote("2"))
     assert ids(read_voter(file.path)) == ["1", "2"]
+
+
+def test_a_line_is_on_disk_before_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+
+    def fsync(number: int) -> None:
+        whole(number)
+        about = os.fstat(number)
+        synced.append((about.st_ino, about.st_size))
+
+    whole = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    file = VoteFile(tmp_path, "Ada")
+    for number in range(3):
+        file.append(vote(str(number)))
+        about = file.path.stat()
+        assert (about.st_ino, about.st_size) in synced
+    assert file.path.parent.stat().st_ino in {place for place, _ in synced}
 
 
 def test_an_id_counts_once_and_what_is_undone_not_at_all(tmp_path: Path) -> None:

@@ -25,9 +25,11 @@ from tastemaker.cli.commands import (
 )
 from tastemaker.cli.doctor import doctor_command
 from tastemaker.cli.endings import status_of
+from tastemaker.cli.studio import studio_command
 from tastemaker.config import loading as config
 from tastemaker.config.comments import default_text
 from tastemaker.config.sections import Section, section_class
+from tastemaker.config.studio import StudioConfig
 from tastemaker.core import __version__
 from tastemaker.core.hardware import ignore_environment
 
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         stack.add_argument(place, help=PLACES[place])
     page = _verb(verbs, "report", "make the page of a finished run again", None, report_command)
     page.add_argument("run", help="the run's folder, e.g. runs/demo")
+    _add_studio(verbs)
     _add_doctor(verbs)
     speed = _verb(verbs, "profile", "speed of a run's training step", PROFILE, profile_command)
     speed.add_argument("source", metavar="RUN", help="a shipped run's name, or a YAML file")
@@ -119,6 +122,19 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--json", metavar="FILE", help="write the numbers to a file too")
     speed.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run")
     return parser
+
+
+def _add_studio(verbs: Any) -> None:
+    text = "people judge images on a local page"
+    studio = _verb(verbs, "studio", text, _options(StudioConfig), studio_command)
+    studio.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a pool, pairs or a folder of images; or several models' pools of equal prompts",
+    )
+    studio.add_argument("--config", metavar="FILE", help="YAML file with this command's options")
+    studio.set_defaults(overrides=[])
 
 
 def _add_doctor(verbs: Any) -> None:

@@ -185,7 +185,7 @@ def read_voter(path: Path) -> list[Vote]:
     Raises:
         TastemakerError: A line is not one of a vote.
     """
-    return counted(_lines(path))
+    return counted(read_lines(path))
 
 
 def counted(lines: Iterable[Vote | Undo]) -> list[Vote]:
@@ -215,7 +215,7 @@ def read_votes(*sources: Path) -> list[Vote]:
     """
     lines: list[Vote | Undo] = []
     for file in (file for source in sources for file in vote_files(source)):
-        lines += _table_votes(file) if file.suffix == ".parquet" else _lines(file)
+        lines += _table_votes(file) if file.suffix == ".parquet" else read_lines(file)
     return sorted(counted(lines), key=lambda vote: (vote.at, vote.vote_id))
 
 
@@ -238,7 +238,15 @@ def vote_files(source: Path) -> list[Path]:
     return found
 
 
-def _lines(path: Path) -> Iterator[Vote | Undo]:
+def read_lines(path: Path) -> Iterator[Vote | Undo]:
+    """Read the lines of a voter's file, also those that do not count.
+
+    Args:
+        path: As for `read_voter`.
+
+    Raises:
+        TastemakerError: As for `read_voter`.
+    """
     for number, row in enumerate(read_json_lines(path, vote_id=str, voter=str, at=str), 1):
         if "undoes" in row:
             yield Undo(row["vote_id"], row["voter"], row["at"], str(row["undoes"]))
