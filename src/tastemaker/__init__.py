@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from tastemaker.config.datasets import PairConfig as PairConfig
     from tastemaker.config.datasets import ShowConfig as ShowConfig
     from tastemaker.config.evaluation import EvaluateConfig as EvaluateConfig
+    from tastemaker.config.exchange import ExportConfig as ExportConfig
+    from tastemaker.config.exchange import LoraImportConfig as LoraImportConfig
+    from tastemaker.config.exchange import PublishConfig as PublishConfig
     from tastemaker.config.loading import load as load
     from tastemaker.config.personalization import PersonalizeConfig as PersonalizeConfig
     from tastemaker.config.runs import RunConfig as RunConfig
     from tastemaker.config.sections import BlendConfig as BlendConfig
-    from tastemaker.config.sections import ExportConfig as ExportConfig
     from tastemaker.config.sections import GenerateConfig as GenerateConfig
-    from tastemaker.config.sections import LoraImportConfig as LoraImportConfig
-    from tastemaker.config.sections import PublishConfig as PublishConfig
     from tastemaker.config.sections import ReconstructConfig as ReconstructConfig
     from tastemaker.config.sections import ReportConfig as ReportConfig
     from tastemaker.config.sections import ScoreConfig as ScoreConfig

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from tastemaker.cli.commands import COMMANDS
 from tastemaker.config.choices import TAKEN, Scorers
+from tastemaker.config.exchange import ExportConfig
 from tastemaker.config.loading import parse, section
 from tastemaker.config.runs import PersonalRun, PreferenceRun, RealRun, RewardRun
-from tastemaker.config.sections import ExportConfig, Section, section_class
+from tastemaker.config.sections import Section, section_class
 from tastemaker.config.training import TrainConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.registry import TABLES, Table

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tastemaker.backbones.gradient_sampling import sample_with_gradient as sample_with_gradient
     from tastemaker.backbones.identity import adapter_identity as adapter_identity
     from tastemaker.backbones.identity import encoder_identity as encoder_identity
+    from tastemaker.backbones.identity import ip_adapter_identity as ip_adapter_identity
     from tastemaker.backbones.identity import model_identity as model_identity
     from tastemaker.backbones.latents import encode_row as encode_row
     from tastemaker.backbones.loading import load_backbone as load_backbone

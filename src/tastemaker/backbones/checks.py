@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.compilation import check_compile
+from tastemaker.backbones.ip_adapter import check_ip_adapter
 from tastemaker.backbones.loading import backbone_class
 from tastemaker.backbones.parts import student, variant_of
 from tastemaker.backbones.places import INDEX, adapter_chain, read_part, resolve, root_of
@@ -90,6 +91,8 @@ def check_sampling(config: SamplingConfig, model: str, sizes: Iterable[Size] = (
             f"{model} takes no negative prompt: guidance is one of its inputs; leave"
             " negative_prompt out."
         )
+    if config.ip_adapter is not None:
+        check_ip_adapter(config.ip_adapter, backbone)
 
 
 def check_steps(backbone: Backbone, num_inference_steps: int, shape: Sequence[int]) -> None:

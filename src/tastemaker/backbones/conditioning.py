@@ -9,6 +9,9 @@ import torch
 Conditioning = dict[str, torch.Tensor]
 """Prompt embeddings under the names of the pipeline's arguments, first dimension = prompts."""
 
+IMAGE_EMBEDS = "image_embeds"
+"""Name of an IP-Adapter's image embeddings among those of prompts; [prompts, 1, ...]."""
+
 
 def select(conditioning: Conditioning, rows: torch.Tensor | Sequence[int]) -> Conditioning:
     """Pick rows of a conditioning.

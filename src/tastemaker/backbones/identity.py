@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from tastemaker.backbones.places import (
     TOKEN_FILE,
     adapter_chain,
     base_of,
+    ip_adapter_parts,
     is_adapter,
     resolve,
 )
-from tastemaker.core.content_hash import folder_content, weights_content
+from tastemaker.config.sections import IPAdapterConfig
+from tastemaker.core.content_hash import file_content, folder_content, weights_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import DONE_FILE, MADE_ALONG, finished_key
+from tastemaker.storage.files import config_key
 
 
 def model_identity(model: str) -> dict[str, Any]:
@@ -66,6 +70,28 @@ def adapter_identity(folder: str) -> dict[str, Any]:
             f"{folder!r} has no LoRA ({LORA_FILE}); give the folder of one, from `train`."
         )
     return {"model": folder, "content": folder_content(place, files)}
+
+
+def ip_adapter_identity(config: IPAdapterConfig, pictures: Iterable[Path]) -> dict[str, Any]:
+    """Describe an IP-Adapter and its pictures.
+
+    Args:
+        config: Weights and image encoder.
+        pictures: Files, in the order in which prompts take them.
+
+    Returns:
+        The hash of weights and encoder, or their commit on the hub, and one of all pictures.
+
+    Raises:
+        TastemakerError: A file cannot be read.
+    """
+    parts, place = ip_adapter_parts(config), Path(config.model).expanduser()
+    if place.is_dir():
+        identity = {"content": folder_content(place, parts)}
+    else:
+        identity = weights_content(config.model, parts[0])
+    seen = config_key(*map(file_content, dict.fromkeys(pictures)))
+    return {"model": config.model, **identity, "pictures": seen}
 
 
 def encoder_identity(model: str) -> dict[str, Any]:

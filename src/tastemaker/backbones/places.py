@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tastemaker.config.sections import IPAdapterConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.hub import hub_file
 from tastemaker.core.registry import MODELS
@@ -97,6 +98,21 @@ def base_of(adapter: Path) -> str:
             ' {"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}.'
         )
     return base
+
+
+def ip_adapter_parts(config: IPAdapterConfig) -> tuple[str, str]:
+    """Return the places of an IP-Adapter's weights and of its image encoder inside its model.
+
+    Example:
+        >>> from tastemaker.config.sections import IPAdapterConfig
+        >>> ip_adapter_parts(IPAdapterConfig.model_validate("h94/IP-Adapter/models/a.safetensors"))
+        ('models/a.safetensors', 'models/image_encoder')
+    """
+    weights = PurePosixPath(config.subfolder, config.weight_name)
+    encoder = config.image_encoder_folder
+    # As diffusers reads it: a path is one of the whole model.
+    place = PurePosixPath(encoder) if "/" in encoder else weights.parent / encoder
+    return weights.as_posix(), place.as_posix()
 
 
 def index_of(model: str) -> dict[str, Any]:

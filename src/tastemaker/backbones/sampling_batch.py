@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from tastemaker.backbones.conditioning import Conditioning, select
+from tastemaker.backbones.conditioning import IMAGE_EMBEDS, Conditioning, select
 from tastemaker.backbones.latent_normalization import LatentNormalization
 from tastemaker.backbones.lora.switches import OUTSIDE, adapters_off, text_range_arguments
 from tastemaker.core.errors import TastemakerError
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
+
+PICTURES = (f"negative_{IMAGE_EMBEDS}", IMAGE_EMBEDS)
+"""Image embeddings in the order of guidance's halves."""
 
 
 def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -102,12 +105,15 @@ def pipeline_arguments(backbone: Backbone, batch: SamplingBatch, first: int) -> 
     embeddings = dict(batch.conditioning)
     if backbone.takes_negative:
         embeddings |= {f"negative_{key}": value for key, value in batch.negative.items()}
+    pictures = [embeddings.pop(name) for name in PICTURES if name in embeddings]
     inside, outside = ranged(embeddings)
     prompts: dict[str, Any] = inside
     if backbone.text_range is not None and outside is not inside:
         prompts = text_range_arguments(
             backbone.pipeline, inside, outside, backbone.text_range, first, guided=batch.guided
         )
+    if pictures:
+        prompts = {**prompts, "ip_adapter_image_embeds": [torch.cat(pictures[-1 - batch.guided :])]}
     return {
         **prompts,
         "generator": batch.generators(),
@@ -127,10 +133,10 @@ def ranged(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
         Both under the same names; twice the first where the text encoder's LoRA acts everywhere.
     """
     inside = {key: value for key, value in conditioning.items() if OUTSIDE not in key}
-    outside = {
+    others = {
         key.replace(OUTSIDE, ""): value for key, value in conditioning.items() if OUTSIDE in key
     }
-    return inside, outside or inside
+    return inside, {**inside, **others} if others else inside
 
 
 def sampled(

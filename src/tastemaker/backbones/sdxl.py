@@ -79,8 +79,7 @@ class SDXLBackbone(UNetBackbone):
         if sizes is None:  # images sampled at this size
             own = self.image_conditioning({}, latents[0])["time_ids"]
             sizes = own.to(latents.device).expand(len(latents), -1)
-        added = {
+        return super()._added(conditioning, latents) | {
             "text_embeds": conditioning["pooled_prompt_embeds"],
             "time_ids": sizes.to(conditioning["prompt_embeds"]),
         }
-        return {"added_cond_kwargs": added}

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import Conditioning
+from tastemaker.backbones.conditioning import IMAGE_EMBEDS, Conditioning
 from tastemaker.backbones.family import Configs
 from tastemaker.backbones.sampling_batch import SamplingBatch, sampled
 from tastemaker.backbones.schedulers import DIFFUSION, noise_schedule_of, sampler
@@ -128,13 +128,14 @@ class UNetBackbone(Backbone):
             timesteps,
             encoder_hidden_states=conditioning["prompt_embeds"],
             return_dict=False,
-            **self._added(conditioning, noisy_latents),
+            added_cond_kwargs=self._added(conditioning, noisy_latents) or None,
         )[0]
         return prediction
 
     def _added(self, conditioning: Conditioning, latents: torch.Tensor) -> dict[str, Any]:
-        """Arguments of the U-Net beside prompt embeddings."""
-        return {}
+        """Conditioning of the U-Net beside prompt embeddings: a list, one for each IP-Adapter."""
+        picture = conditioning.get(IMAGE_EMBEDS)
+        return {} if picture is None else {IMAGE_EMBEDS: [picture]}
 
     def target(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

@@ -17,13 +17,11 @@ from tastemaker.config.datasets import (
     ShowConfig,
 )
 from tastemaker.config.evaluation import EvaluateConfig
+from tastemaker.config.exchange import ExportConfig, LoraImportConfig, PublishConfig
 from tastemaker.config.personalization import PersonalizeConfig
 from tastemaker.config.sections import (
     BlendConfig,
-    ExportConfig,
     GenerateConfig,
-    LoraImportConfig,
-    PublishConfig,
     ReconstructConfig,
     ScoreConfig,
     Section,

@@ -7,12 +7,13 @@ imported before that.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, model_validator
 
 from tastemaker.config.choices import Choice, Prompts, Scorer, Scorers
-from tastemaker.core.values import Compile, Name, Names, Options, Precision
+from tastemaker.core.values import Compile, Names, Options, Precision
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Names("device")]
 Model = Annotated[str, Names("model")]
@@ -130,6 +131,38 @@ class AdapterConfig(Section):
         return ", ".join(own)
 
 
+class IPAdapterConfig(Section):
+    """Weights of an IP-Adapter as diffusers' `load_ip_adapter` takes them, or their path alone."""
+
+    model: str = Field(description="Folder, or hub id such as h94/IP-Adapter.")
+    subfolder: str = Field("", description="Folder of the weights in it, e.g. models.")
+    weight_name: str = Field(
+        pattern=r"\.safetensors$", description="Their file, e.g. ip-adapter_sd15.safetensors."
+    )
+    image_encoder_folder: str = Field(
+        "image_encoder",
+        description="Folder of the image encoder: a name inside `subfolder`, or a path inside"
+        " `model`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_path(cls, given: Any) -> Any:
+        """Read `FOLDER/FILE`, or `owner/name/subfolder/FILE` of the hub."""
+        if not isinstance(given, str):
+            return given
+        path = Path(given).expanduser()
+        if path.suffix != ".safetensors":
+            raise ValueError(
+                f"{given!r} is not a .safetensors file; give its path, or model, subfolder and"
+                " weight_name"
+            )
+        if path.is_absolute() or path.parent.is_dir() or len(path.parts) < 3:
+            return {"model": str(path.parent), "weight_name": path.name}
+        owner, name, *folders, file = path.parts
+        return {"model": f"{owner}/{name}", "subfolder": "/".join(folders), "weight_name": file}
+
+
 class SamplingConfig(Section):
     """Options of every command that samples images."""
 
@@ -144,6 +177,14 @@ class SamplingConfig(Section):
         None, description="A diffusers scheduler class, e.g. DDIMScheduler; default: the model's."
     )
     adapter: AdapterConfig = Field(AdapterConfig(), description="Scale and reach of a LoRA.")
+    ip_adapter: IPAdapterConfig | None = Field(
+        None, description="IP-Adapter, by which a picture prompts beside the text; null: none."
+    )
+    ip_adapter_image: Annotated[str | None, Names("picture")] = Field(
+        None,
+        description="Its picture; or a folder of one per prompt (or real image), in order of names.",
+    )
+    ip_adapter_scale: float = Field(1.0, ge=0, description="Weight of the picture; 0: none.")
     height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     width: int | None = Field(None, ge=8, description="Pixels; default: the model's.")
     device: Device = Field("auto", description="Device to compute on.")
@@ -151,6 +192,14 @@ class SamplingConfig(Section):
         "fp32", description="Precision of the model while sampling; auto: bf16 where it is fast."
     )
     torch_compile: Compile = False
+
+    @model_validator(mode="after")
+    def _picture_has_its_adapter(self) -> SamplingConfig:
+        if (self.ip_adapter is None) != (self.ip_adapter_image is None):
+            raise ValueError("give both ip_adapter and ip_adapter_image, or neither")
+        if self.ip_adapter is None and self.ip_adapter_scale != 1:
+            raise ValueError("ip_adapter_scale is of an ip_adapter; give one, or leave it out")
+        return self
 
 
 class DrawConfig(SamplingConfig):
@@ -191,6 +240,8 @@ class GenerateConfig(DrawConfig):
             raise ValueError(f"trajectories are DDIM's, not {self.scheduler}'s; leave it out")
         if self.trajectories and self.adapter.lan:
             raise ValueError("trajectories are the model's own; leave adapter.lan out")
+        if self.trajectories and self.ip_adapter is not None:
+            raise ValueError("trajectories are trained on without a picture; leave ip_adapter out")
         return self
 
     @model_validator(mode="after")
@@ -227,37 +278,6 @@ class BlendConfig(Section):
     shard_size: int = Field(256, ge=1, description="Images per parquet shard (the unit of resume).")
     device: Device = Field("auto", description="Device to compute on.")
     dtype: Precision = Field("fp32", description="Precision of the VAE.")
-
-
-class LoraImportConfig(Section):
-    """A LoRA file of another tool to a folder that is usable as `model` anywhere."""
-
-    lora: str = Field(description="A .safetensors file in kohya's layout or diffusers' form.")
-    model: Model = Field(
-        description="The model that it belongs to: name, hub id or pipeline folder."
-    )
-
-
-class ExportConfig(Section):
-    """A trained LoRA to other tools."""
-
-    layout: Literal["kohya", "diffusers", "merged"] = Field(
-        "kohya",
-        description="One file for kohya's scripts, ComfyUI and A1111; one in diffusers' form, with"
-        " all LoRAs that this one lies on; or a whole pipeline, with the LoRAs in its weights.",
-    )
-    name: Name | None = Field(None, description="Of kohya's file; default: the LoRA's folder's.")
-
-
-class PublishConfig(Section):
-    """Options of `publish`: a finished run as a folder for others; on request on the hub."""
-
-    license: str | None = Field(None, description="The weights' licence, as the hub names it.")
-    data: str | None = Field(None, description="The training data, in a sentence or a paragraph.")
-    push_to_hub: str | None = Field(
-        None, description="owner/name of a repository to upload to; nothing is uploaded without."
-    )
-    private: bool = Field(True, description="Make a new repository private.")
 
 
 class ScoreConfig(Section):

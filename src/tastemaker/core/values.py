@@ -85,7 +85,16 @@ class Names:
     """
 
     what: Literal[
-        "column", "device", "features", "lora", "model", "photographs", "pool", "tracker", "words"
+        "column",
+        "device",
+        "features",
+        "lora",
+        "model",
+        "photographs",
+        "picture",
+        "pool",
+        "tracker",
+        "words",
     ]
 
 

@@ -30,7 +30,8 @@ from tastemaker.evaluation.guidance import (
 from tastemaker.evaluation.measures import add_measures, check_measures
 from tastemaker.evaluation.report_key import SCORES_DTYPE, report_key, up_to_date
 from tastemaker.preflight import check, check_loading
-from tastemaker.sampling.plans import plan
+from tastemaker.sampling.pictures import with_pictures
+from tastemaker.sampling.plans import Plan, plan
 from tastemaker.scorers.pool import score_pools
 from tastemaker.storage.artifact import Artifact
 from tastemaker.storage.files import write_json
@@ -213,10 +214,15 @@ def _artifact(
 
     around = {*MACHINE, "base", "adapters", *MEASURING}
     settings = config.model_dump(mode="json", exclude=around)
-    inputs = {"model": model_identity(model), "prompts": prompts}
+    _, pictures = _planned(config, prompts)
+    inputs = {"model": model_identity(model), "prompts": prompts, **pictures}
     if config.adapter.negative is not None:
         inputs["negative"] = adapter_identity(config.adapter.negative)
     return Artifact(folder, f"evaluate {name}", {**settings, "inputs": inputs})
+
+
+def _planned(config: EvaluateConfig, prompts: list[str]) -> tuple[Plan, dict[str, Any]]:
+    return with_pictures(config, plan(prompts, config.num_images, config.seed), prompts)
 
 
 def _draw(
@@ -232,7 +238,7 @@ def _draw(
         if unfinished:
             from tastemaker.sampling.sampler import sample_pool
 
-            images = plan(prompts, config.num_images, config.seed)
+            images, _ = _planned(config, prompts)
             sample_pool(
                 config,
                 model,

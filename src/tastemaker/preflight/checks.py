@@ -38,12 +38,13 @@ def check(section: Section) -> None:
 
     Raises:
         TastemakerError: The first that is missing, with the path of its option; prompts that
-            search guidance and judge.
+            search guidance and judge; an evaluation's pictures that are not one per prompt.
     """
     _look(section, LOOKS)
     for path, inside in sections_of(section):
         if isinstance(inside, EvaluateConfig):
             _at(path, _refuse_shared_prompts, inside)
+            _at(path, _check_pictures, inside)
 
 
 def check_loading(section: Section) -> None:
@@ -191,6 +192,12 @@ def _look_for_photographs(folder: str) -> None:
     photograph_files(folder)
 
 
+def _look_for_picture(path: str) -> None:
+    from tastemaker.datasets.prompts.pictures import picture_files
+
+    picture_files(path)
+
+
 def _look_for_device(name: str) -> None:
     from tastemaker.core.hardware import torch_device
 
@@ -236,6 +243,7 @@ LOOKS: Looks = {
     "lora": _look_for_lora,
     "model": _look_for_model,
     "photographs": _look_for_photographs,
+    "picture": _look_for_picture,
     "pool": lambda folder: expect(Path(folder).expanduser(), "pool"),
     "words": _look_for_words,
 }
@@ -261,6 +269,20 @@ def _refuse_shared_prompts(config: EvaluateConfig) -> None:
         raise TastemakerError(
             f"guidance_search.prompts: {len(shared)} of them are evaluation prompts too"
             f" ({shared[0]!r}); name others."
+        )
+
+
+def _check_pictures(config: EvaluateConfig) -> None:
+    from tastemaker.datasets.prompts.pictures import pictures_by
+    from tastemaker.datasets.prompts.sources import load_prompts
+
+    if config.ip_adapter_image is None:
+        return
+    pictures = pictures_by(config.ip_adapter_image, load_prompts(config.prompts))
+    if config.guidance_search is not None and len({*pictures.values()}) > 1:
+        raise TastemakerError(
+            "ip_adapter_image: the prompts that guidance is searched with have no pictures of their"
+            " own; give a single picture, or leave guidance_search out."
         )
 
 

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tastemaker.backbones.places import LORA_FILE, MODEL_FILE
-from tastemaker.config.sections import PublishConfig
+from tastemaker.config.exchange import PublishConfig
 from tastemaker.core import __version__
 from tastemaker.core.registry import MODELS
 from tastemaker.storage.files import read_record

@@ -11,8 +11,8 @@ import yaml
 from tastemaker.backbones.lora.exchange import export_lora
 from tastemaker.backbones.places import MODEL_FILE, is_adapter
 from tastemaker.config.commands import takes_options
+from tastemaker.config.exchange import ExportConfig, PublishConfig
 from tastemaker.config.loading import load
-from tastemaker.config.sections import ExportConfig, PublishConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.reporting.judges import training_scorers
 from tastemaker.reporting.model_card import card

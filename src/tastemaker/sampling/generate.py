@@ -15,6 +15,7 @@ from tastemaker.core.seeding import keyed_seed
 from tastemaker.core.values import MACHINE
 from tastemaker.datasets.prompts.sources import load_prompts
 from tastemaker.preflight import check, check_loading, expect
+from tastemaker.sampling.pictures import with_pictures
 from tastemaker.sampling.plans import Item, Plan, RealImage, plan, plan_items, plan_reconstructions
 from tastemaker.storage.artifact import Artifact, finished_key
 from tastemaker.storage.candidates import REAL, Rows
@@ -78,8 +79,12 @@ def reconstruct(config: ReconstructConfig, real: Path, output: Path) -> Path:
     check(config)
     expect(real, "pool")
     images = _real(real)
-    inputs = {"real": finished_key(real)}
-    planned = plan_reconstructions(images, config.timesteps, config.seed)
+    planned, pictures = with_pictures(
+        config,
+        plan_reconstructions(images, config.timesteps, config.seed),
+        [each.candidate_id for each in images],
+    )
+    inputs = {"real": finished_key(real), **pictures}
     artifact = _artifact(output, "reconstruct", config, inputs)
     with artifact.claimed(partial(check_loading, config)) as unfinished:
         if unfinished:
@@ -94,10 +99,13 @@ def _planned(config: GenerateConfig) -> tuple[dict[str, Any], Plan, int]:
         pool = Path(config.items)
         key, real = finished_key(pool), _real(pool)
         captions = len({each.caption for each in real})
-        return {"items": key}, plan_items(real, draws, seed), captions
+        ids = [each.candidate_id for each in real]
+        planned, pictures = with_pictures(config, plan_items(real, draws, seed), ids)
+        return {"items": key, **pictures}, planned, captions
     assert config.prompts is not None
     prompts = load_prompts(config.prompts)
-    return {"prompts": prompts}, plan(prompts, draws, seed), len(prompts)
+    planned, pictures = with_pictures(config, plan(prompts, draws, seed), prompts)
+    return {"prompts": prompts, **pictures}, planned, len(prompts)
 
 
 def _artifact(output: Path, command: str, config: DrawConfig, inputs: dict[str, Any]) -> Artifact:

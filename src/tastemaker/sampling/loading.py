@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tastemaker.backbones.base import Backbone
 from tastemaker.backbones.compilation import compile_blocks
+from tastemaker.backbones.ip_adapter import add_ip_adapter
 from tastemaker.backbones.loading import add_adapters, load_backbone
 from tastemaker.backbones.lora.negative import add_negative
 from tastemaker.backbones.lora.switches import switch_policy
@@ -49,7 +50,8 @@ class PolicyLoader:
             config: Sampling options.
             model: Name, hub id or folder.
         """
-        base = (root_of(model), config.device, config.dtype, config.scheduler, config.torch_compile)
+        options = ("device", "dtype", "scheduler", "torch_compile", "ip_adapter", "ip_adapter_scale")
+        base = (root_of(model), *(getattr(config, option) for option in options))
         drawn = (*base, model, config.adapter, _guided(config))
         if self.backbone is None or drawn != self.drawn:
             self._turn(config, model, base)
@@ -73,9 +75,12 @@ class PolicyLoader:
 
 
 def _load(config: SamplingConfig, model: str) -> Backbone:
-    return load_backbone(
+    backbone = load_backbone(
         model, device=config.device, dtype=config.dtype, scheduler=config.scheduler
     )
+    if config.ip_adapter is not None:
+        add_ip_adapter(backbone, config.ip_adapter, config.ip_adapter_scale)
+    return backbone
 
 
 def _switch(config: SamplingConfig, backbone: Backbone, replaced: Replaced | None = None) -> None:

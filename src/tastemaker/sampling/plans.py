@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tastemaker.core.errors import TastemakerError
 from tastemaker.core.seeding import keyed_seed
@@ -22,6 +23,7 @@ class Item:
         source_id: The real image that it belongs to; empty where there is none.
         timestep: Start of its reconstruction; None for a sample from noise.
         size: Height and width in pixels; None for the configuration's.
+        picture: File of an IP-Adapter's picture; None without one.
     """
 
     prompt: str
@@ -29,6 +31,7 @@ class Item:
     source_id: str = ""
     timestep: int | None = None
     size: tuple[int, int] | None = None
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)

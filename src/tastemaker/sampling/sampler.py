@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from tastemaker.backbones.autoencoder import to_images
 from tastemaker.backbones.base import Backbone
-from tastemaker.backbones.conditioning import select, stack
+from tastemaker.backbones.conditioning import IMAGE_EMBEDS, select, stack
+from tastemaker.backbones.ip_adapter import encode_pictures
 from tastemaker.backbones.sampling_batch import SamplingBatch
 from tastemaker.config.sections import SamplingConfig
 from tastemaker.core.batching import batched, overlapped
@@ -34,6 +35,9 @@ HOW = {
     "width",
 }
 """Sampling options that change the picture of a prompt, model and seed."""
+
+PICTURE = {"ip_adapter", "ip_adapter_image", "ip_adapter_scale"}
+"""Those of an IP-Adapter."""
 
 
 Draw = Callable[[Backbone, Sequence[Item], SamplingBatch], torch.Tensor]
@@ -140,7 +144,8 @@ class PoolSampler:
         # Pools of one model and seed that were drawn otherwise are other candidates.
         # Candidates keep the ids that they had before these options.
         off = {name for name in ("lan", "negative") if not getattr(config.adapter, name)}
-        self.how = self.config.model_dump(mode="json", include=HOW, exclude={"adapter": off})
+        how = HOW | PICTURE if config.ip_adapter else HOW
+        self.how = self.config.model_dump(mode="json", include=how, exclude={"adapter": off})
 
     def fill(self, rows: Rows, items: Sequence[Item]) -> Iterator[int]:
         """Add the rows that a shard lacks, batch by batch; yields the images of each."""
@@ -153,17 +158,24 @@ class PoolSampler:
             yield len(made)
 
     def _embed(self, items: Sequence[Item]) -> None:
-        """Encode the prompts of a shard, which replace those of the one before."""
+        """Encode the prompts and pictures of a shard, which replace those of the one before."""
         texts = list(dict.fromkeys(item.prompt for item in items))
         self.embeddings = self.backbone.encode_prompts(texts)
         self.places = {text: i for i, text in enumerate(texts)}
+        files = dict.fromkeys(item.picture for item in items if item.picture is not None)
+        self.pictures = encode_pictures(self.backbone, list(files))
 
     @torch.no_grad()
     def _draw(self, items: Sequence[Item]) -> Drawn:
         """Sample and decode a batch of the shard."""
+        given = select(self.embeddings, [self.places[item.prompt] for item in items])
+        without = stack([self.negative] * len(items))
+        if self.pictures:
+            pictures = [self.pictures[item.picture] for item in items if item.picture is not None]
+            given[IMAGE_EMBEDS], without[IMAGE_EMBEDS] = map(torch.cat, zip(*pictures, strict=True))
         batch = SamplingBatch(
-            select(self.embeddings, [self.places[item.prompt] for item in items]),
-            stack([self.negative] * len(items)),
+            given,
+            without,
             [item.seed for item in items],
             num_inference_steps=self.config.num_inference_steps,
             guidance_scale=self.scale,

@@ -37,7 +37,7 @@ from tastemaker.backbones.lora.weights import (
 )
 from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.backbones.places import LORA_FILE, MODEL_FILE, adapter_chain, name_base
-from tastemaker.config.sections import ExportConfig, LoraImportConfig
+from tastemaker.config.exchange import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig
 from tastemaker.core.errors import TastemakerError
 

@@ -18,7 +18,7 @@ from tastemaker.backbones.lora.layers import read_layers
 from tastemaker.backbones.lora.weights import fuse_attached
 from tastemaker.backbones.places import LORA_FILE
 from tastemaker.cli.command_line import main
-from tastemaker.config.sections import ExportConfig, LoraImportConfig
+from tastemaker.config.exchange import ExportConfig, LoraImportConfig
 from tastemaker.config.training import LoraConfig, TextLoraConfig
 from tastemaker.core.errors import TastemakerError
 from tastemaker.training.saving import save_lora

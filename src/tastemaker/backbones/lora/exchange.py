@@ -26,7 +26,7 @@ from tastemaker.backbones.lora.weights import attach_lora, attached_layers, fuse
 from tastemaker.backbones.meta_device import load_skeleton
 from tastemaker.backbones.places import LORA_FILE, adapter_chain, name_base
 from tastemaker.backbones.textual_inversion import refuse_token
-from tastemaker.config.sections import ExportConfig, LoraImportConfig
+from tastemaker.config.exchange import ExportConfig, LoraImportConfig
 from tastemaker.core.content_hash import file_content
 from tastemaker.core.errors import TastemakerError
 from tastemaker.storage.artifact import Artifact
