@@ -68,8 +68,8 @@ def _file(config: IPAdapterConfig, name: str) -> Path:
         if not (place / name).is_file():
             what = "image encoder" if name.endswith(".json") else "weights"
             raise TastemakerError(
-                f"ip_adapter: the {what} are missing: {place} has no {name}; check subfolder,"
-                " weight_name and image_encoder_folder."
+                f"ip_adapter: no {what}: {place} has no {name}; check subfolder, weight_name and"
+                " image_encoder_folder."
             )
         return place / name
     if config.model.count("/") != 1 or config.model.startswith((".", "/", "~")):
@@ -164,12 +164,12 @@ def encode_pictures(
 
     Returns:
         By file the image embeddings, and those of the unconditional branch: zeros, or the hidden
-        states of a black picture; each [1, 1, ...].
+        states of a picture of zeros; each [1, 1, ...].
 
     Raises:
         TastemakerError: A picture cannot be read.
     """
-    found = {}
+    found: dict[Path, tuple[torch.Tensor, torch.Tensor]] = {}
     for part in batched(files, PROMPTS_AT_ONCE):
         (projection,) = backbone.denoiser.encoder_hid_proj.image_projection_layers
         pictures = [photograph(file) for file in part]

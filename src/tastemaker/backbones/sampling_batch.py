@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,6 @@ from tastemaker.core.errors import TastemakerError
 
 if TYPE_CHECKING:
     from tastemaker.backbones.base import Backbone
-
-PICTURES = (f"negative_{IMAGE_EMBEDS}", IMAGE_EMBEDS)
-"""Image embeddings in the order of guidance's halves."""
 
 
 def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -105,15 +103,13 @@ def pipeline_arguments(backbone: Backbone, batch: SamplingBatch, first: int) -> 
     embeddings = dict(batch.conditioning)
     if backbone.takes_negative:
         embeddings |= {f"negative_{key}": value for key, value in batch.negative.items()}
-    pictures = [embeddings.pop(name) for name in PICTURES if name in embeddings]
+    embeddings = {key: each for key, each in embeddings.items() if IMAGE_EMBEDS not in key}
     inside, outside = ranged(embeddings)
     prompts: dict[str, Any] = inside
     if backbone.text_range is not None and outside is not inside:
         prompts = text_range_arguments(
             backbone.pipeline, inside, outside, backbone.text_range, first, guided=batch.guided
         )
-    if pictures:
-        prompts = {**prompts, "ip_adapter_image_embeds": [torch.cat(pictures[-1 - batch.guided :])]}
     return {
         **prompts,
         "generator": batch.generators(),
@@ -133,10 +129,10 @@ def ranged(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
         Both under the same names; twice the first where the text encoder's LoRA acts everywhere.
     """
     inside = {key: value for key, value in conditioning.items() if OUTSIDE not in key}
-    others = {
+    outside = {
         key.replace(OUTSIDE, ""): value for key, value in conditioning.items() if OUTSIDE in key
     }
-    return inside, {**inside, **others} if others else inside
+    return inside, outside or inside
 
 
 def sampled(
@@ -163,11 +159,37 @@ def sampled(
         base = replace(
             batch, conditioning=ranged(batch.conditioning)[1], negative=ranged(batch.negative)[1]
         )
-        with adapters_off([backbone.denoiser]):
+        with adapters_off([backbone.denoiser]), pictured(backbone.denoiser, batch):
             recording = pipeline_arguments(backbone, base, first) | options
             pipeline(**recording, callback_on_step_end=lan.record)
         arguments |= lan.after(**arguments)
-    return require_finite(backbone.name, pipeline(**arguments).images)
+    with pictured(backbone.denoiser, batch):
+        return require_finite(backbone.name, pipeline(**arguments).images)
+
+
+@contextlib.contextmanager
+def pictured(denoiser: torch.nn.Module, batch: SamplingBatch) -> Iterator[None]:
+    """Give a denoiser each image's own picture, where diffusers' pipelines take one for a batch.
+
+    Args:
+        denoiser: The network that a pipeline calls inside.
+        batch: The images; without image embeddings nothing is given.
+    """
+    if IMAGE_EMBEDS not in batch.conditioning:
+        yield
+        return
+    halves = [batch.negative, batch.conditioning] if batch.guided else [batch.conditioning]
+    embeds = torch.cat([half[IMAGE_EMBEDS] for half in halves])
+
+    def add(module: Any, given: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        added = named.get("added_cond_kwargs") or {}
+        return given, {**named, "added_cond_kwargs": {**added, IMAGE_EMBEDS: [embeds]}}
+
+    hook = denoiser.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def require_finite(name: str, latents: torch.Tensor) -> torch.Tensor:

@@ -182,7 +182,7 @@ class SamplingConfig(Section):
     )
     ip_adapter_image: Annotated[str | None, Names("picture")] = Field(
         None,
-        description="Its picture; or a folder of one per prompt (or real image), in order of names.",
+        description="Its picture; or a folder of one per prompt or real image, by order of names.",
     )
     ip_adapter_scale: float = Field(1.0, ge=0, description="Weight of the picture; 0: none.")
     height: int | None = Field(None, ge=8, description="Pixels; default: the model's.")

@@ -14,6 +14,9 @@ from tastemaker.backbones.lora.weights import Replaced, fuse_policy, remove_lora
 from tastemaker.backbones.places import TOKEN_FILE, adapter_chain, root_of
 from tastemaker.config.sections import SamplingConfig
 
+LOADED = ("device", "dtype", "scheduler", "torch_compile", "ip_adapter", "ip_adapter_scale")
+"""Options that a base is loaded by."""
+
 
 def load_policy(config: SamplingConfig, model: str) -> Backbone:
     """Load a model for drawing: its LoRA as configured, added to the weights where that is exact.
@@ -50,8 +53,7 @@ class PolicyLoader:
             config: Sampling options.
             model: Name, hub id or folder.
         """
-        options = ("device", "dtype", "scheduler", "torch_compile", "ip_adapter", "ip_adapter_scale")
-        base = (root_of(model), *(getattr(config, option) for option in options))
+        base = (root_of(model), *(getattr(config, option) for option in LOADED))
         drawn = (*base, model, config.adapter, _guided(config))
         if self.backbone is None or drawn != self.drawn:
             self._turn(config, model, base)
