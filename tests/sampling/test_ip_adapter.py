@@ -301,7 +301,7 @@ def test_models_after_one_another_are_those_alone(
 ) -> None:
     """With the picture, with another weight of it, without it."""
     loader = PolicyLoader()
-    base = options(place, models["sd1"])
+    base = options(place, models["sd1"], "plus")
     none = {"ip_adapter": None, "ip_adapter_image": None, "ip_adapter_scale": 1.0}
     seen = []
     for given in ({}, {"ip_adapter_scale": 0.2}, none):
@@ -324,36 +324,34 @@ def test_models_after_one_another_are_those_alone(
         assert not any(torch.allclose(one, other, rtol=1e-3) for other in seen[:i])
 
 
-class TestReconstruction:
-    @pytest.fixture(scope="class")
-    def real(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("real")
-        for number in range(2):
-            noise(10 + number).save(folder / f"{number}.png")
-            (folder / f"{number}.txt").write_text("a man", encoding="utf-8")
-        return import_images(images=str(folder), resolution=SIDE, output=folder / "pool")
+def test_a_picture_acts_on_its_real_image_alone(
+    place: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "photographs").mkdir()
+    for number in range(2):
+        noise(10 + number).save(tmp_path / "photographs" / f"{number}.png")
+        (tmp_path / "photographs" / f"{number}.txt").write_text("a man", encoding="utf-8")
+    images = str(tmp_path / "photographs")
+    real = import_images(images=images, resolution=SIDE, output=tmp_path / "real")
 
-    def test_a_picture_acts_on_its_real_image_alone(
-        self, place: Path, models: dict[str, Path], real: Path, tmp_path: Path
-    ) -> None:
-        def again(name: str, **given: Any) -> list[torch.Tensor]:
-            base = options(place, models["sd1"], num_inference_steps=4, timesteps=(600,), **given)
-            for option in ("prompts", "num_candidates"):
-                del base[option]
-            return latents(reconstruct(ReconstructConfig(**base), real, tmp_path / name))
+    def again(name: str, **given: Any) -> list[torch.Tensor]:
+        base = options(place, models["sd1"], num_inference_steps=4, timesteps=(600,), **given)
+        for option in ("prompts", "num_candidates"):
+            del base[option]
+        return latents(reconstruct(ReconstructConfig(**base), real, tmp_path / name))
 
-        pictures = tmp_path / "pictures"
-        shutil.copytree(place / "faces", pictures)
-        first = again("first", ip_adapter_image=str(pictures))
-        noise(99).save(pictures / "b.png")
-        shutil.move(pictures, tmp_path / "others")
-        second = again("second", ip_adapter_image=str(tmp_path / "others"))
-        assert torch.allclose(first[0], second[0], atol=1e-6)
-        assert not torch.allclose(first[1], second[1], rtol=1e-3)
-        none = {"ip_adapter": None, "ip_adapter_image": None, "ip_adapter_scale": 1.0}
-        for off, without in zip(again("off", ip_adapter_scale=0), again("none", **none)):
-            assert torch.allclose(off, without, atol=1e-6)
-            assert not torch.allclose(off, first[0], rtol=1e-3)
+    first = again("first", ip_adapter_image=str(place / "faces"))
+    (tmp_path / "others").mkdir()
+    shutil.copy(place / "faces" / "a.png", tmp_path / "others")
+    noise(99).save(tmp_path / "others" / "b.png")
+    second = again("second", ip_adapter_image=str(tmp_path / "others"))
+    assert torch.allclose(first[0], second[0], atol=1e-6)
+    assert not torch.allclose(first[1], second[1], rtol=1e-3)
+    none = {"ip_adapter": None, "ip_adapter_image": None, "ip_adapter_scale": 1.0}
+    off, without = again("off", ip_adapter_scale=0), again("none", **none)
+    for ours, plain_one, drawn in zip(off, without, first, strict=True):
+        assert torch.allclose(ours, plain_one, atol=1e-6)
+        assert not torch.allclose(ours, drawn, rtol=1e-3)
 
 
 def test_resumed_is_undisturbed_and_another_picture_is_another_pool(
@@ -377,7 +375,7 @@ def test_resumed_is_undisturbed_and_another_picture_is_another_pool(
 
 
 def test_an_evaluation_draws_all_models_with_the_pictures(
-    place: Path, models: dict[str, Path], lora: Path, tmp_path: Path
+    place: Path, models: dict[str, Path], lora: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     given = options(place, models["sd1"], ip_adapter_image=str(place / "faces"))
     for option in ("model", "num_candidates"):
@@ -393,9 +391,9 @@ def test_an_evaluation_draws_all_models_with_the_pictures(
         images = [row["image"] for row in rows(generate(again, tmp_path / name))]
         assert [row["image"] for row in rows(out / name)] == images
     search = {"guidance_scales": (1, 2), "prompts": {"name": "texts", "prompts": ["a sun"]}}
-    searched = {"guidance_search": {**search, "scorer": "sharpness"}, "judge": "colourfulness"}
-    scorers = ("sharpness", "colourfulness")
-    config = EvaluateConfig(base=str(models["sd1"]), **{**given, "scorers": scorers, **searched})
+    searched = {"guidance_search": {**search, "scorer": "sharpness"}, "judge": "tiny"}
+    scorers = ("sharpness", {"name": "clip", "label": "tiny", "model": str(tiny_clip)})
+    config = EvaluateConfig(base=str(models["sd1"]), scorers=scorers, **given, **searched)
     with pytest.raises(TastemakerError, match="have no pictures of their own"):
         check(config)
 
@@ -451,8 +449,8 @@ class TestRefused:
         ("image", "message"),
         [
             ("no.png", "picture .*no.png' does not exist"),
-            ("prompts.txt", "neither a picture nor a folder"),
-            ("models", "neither a picture nor a folder"),
+            ("prompts.txt", "'.*prompts.txt' is neither a picture nor a folder"),
+            ("models", "'.*models' is neither a picture nor a folder"),
         ],
     )
     def test_a_missing_picture_before_anything_is_written(
