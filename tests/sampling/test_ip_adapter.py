@@ -296,6 +296,17 @@ def test_loras_that_change_nothing_leave_the_picture_where_it_was(
             assert torch.allclose(ours, plain_one, atol=1e-4)
 
 
+def test_bf16_draws_nearly_the_same(
+    place: Path, models: dict[str, Path], lora: Path, tmp_path: Path
+) -> None:
+    drawn = {}
+    for dtype in ("fp32", "bf16"):
+        config = GenerateConfig(**options(place, lora, "plus", dtype=dtype))
+        drawn[dtype] = torch.stack(latents(generate(config, tmp_path / dtype)))
+    apart = (drawn["bf16"] - drawn["fp32"]).square().mean() / drawn["fp32"].square().mean()
+    assert 0 < apart < 0.02**2
+
+
 def test_models_after_one_another_are_those_alone(
     place: Path, models: dict[str, Path], lora: Path
 ) -> None:
