@@ -35,7 +35,8 @@ class TwoWay:
     `V = V_prompt + V_voter - V_both`, each `G / (G - 1) sum_g s_g s_g^T` over its G clusters, whose
     contributions sum to `s_g`; `V_both` is that of the votes of one voter on one prompt, which the
     other two have both counted. Degrees of freedom are Satterthwaite's,
-    `V^2 / sum_k V_k^2 / (G_k - 1)`: many where prompts make the error, few where a few voters do.
+    `V^2 / sum_k V_k^2 / (G_k - 1)`, and the fewer prompts or voters less 1 at least: many where
+    prompts make the error, few where a few voters do.
 
     One voter alone says nothing of how others differ, nor does one prompt: then the other
     clustering counts by itself, and with neither each vote. As votes of a cluster do not repel one
@@ -79,7 +80,9 @@ class TwoWay:
         parts = [(float(direction @ c @ direction), degrees) for c, degrees in self._parts]
         total = sum(variance for variance, _ in parts)
         blurred = sum(variance**2 / max(degrees, 1) for variance, degrees in parts)
-        robust = Error(max(total, 0.0), max(1, int(total**2 / blurred)) if blurred else 1)
+        fewest = max(1, min(degrees for _, degrees in parts))
+        known = max(fewest, int(total**2 / blurred)) if blurred else fewest
+        robust = Error(max(total, 0.0), known)
         covariance, degrees = self._independent
         single = max(float(direction @ covariance @ direction), least)
         return max(robust, Error(single, max(degrees, 1)), key=lambda error: error.reach)

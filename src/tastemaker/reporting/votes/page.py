@@ -108,7 +108,7 @@ def _signed(value: float | None, digits: int) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return f"{100 * value:z.1f} %".replace("-", MINUS) if value is not None else "–"
+    return "–" if value is None else f"{100 * value:z.1f}".replace("-", MINUS)
 
 
 def _p_value(p: float) -> str:
