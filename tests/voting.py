@@ -54,7 +54,7 @@ def pool_ids(shard: Path) -> list[str]:
 
 
 def _row(prompt: str, name: str, number: int) -> dict[str, Any]:
-    colour = (number * 37 % 256, number * 91 % 256, number % 256)
+    colour = tuple(bytes.fromhex(config_key(name))[:3])
     return {
         "candidate_id": name,
         "prompt_id": config_key(prompt),
