@@ -240,6 +240,28 @@ def test_active_choice_shows_what_is_unknown() -> None:
     assert VoterQueue(small, "Ada").next(1)[0].images == (0, 1)
 
 
+@pytest.mark.parametrize("images", [1, 2, 3, 5])
+def test_active_choice_meets_every_set_once(images: int) -> None:
+    """Also many at once, rated ones, and a group that is smaller than a set."""
+    items = items_of(5, 4)
+    units = Units([group.shape for group in items.groups], images, min(images, 3))
+    plan = Plan(items, units, questions=1, seed=0, active=True, repeats=0.0)
+    voted = []
+    queue = VoterQueue(plan, "Ada")
+    while tasks := queue.next(1):
+        queue.vote(tasks[0])
+        voted.append(tasks[0])
+        players = [plan.player(image, 0) for image in tasks[0].shown]
+        if images == 1:
+            plan.ranking.rate(players[0], 3)
+        else:
+            plan.ranking.best_worst(players, 0, len(players) - 1)
+    second = math.comb(4, min(images, 4))
+    assert len({task.images for task in voted}) == len(voted) == math.comb(5, images) + second
+    assert all(0 < task.probability <= 1 for task in voted)
+    assert voted[-1].probability == pytest.approx(1)
+
+
 def test_models_are_ranked_as_models() -> None:
     plan = plan_of(items_of(8, models=2), active=True, by_model=True)
     plan.ranking.compare(plan.player(0, 0), plan.player(1, 0))
