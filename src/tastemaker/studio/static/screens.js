@@ -3,24 +3,24 @@
 import { element, page } from "./view.js";
 
 const MANNER =
-  "There is no right answer, nothing tells who made a picture, and every vote can be undone.";
+  "There is no right answer, nothing tells what made an image, and every vote can be undone.";
 
 const INVITATIONS = {
-  pair: `You see two pictures at a time. Say which is better. ${MANNER}`,
-  best_worst: `You see several pictures at a time. Pick the best, then the worst. ${MANNER}`,
-  rating: `You see one picture at a time. Give it a mark. ${MANNER}`,
+  pair: `You see two images at a time. Say which is better. ${MANNER}`,
+  best_worst: `You see several images at a time. Pick the best, then the worst. ${MANNER}`,
+  rating: `You see one image at a time. Give it a mark. ${MANNER}`,
 };
 
 const KEYS = {
   pair: [
-    [["1", "←"], "The left picture is better"],
-    [["2", "→"], "The right picture is better"],
+    [["1", "←"], "The left image is better"],
+    [["2", "→"], "The right image is better"],
     [["3"], "They are equally good"],
     [["4"], "Both are bad"],
   ],
   best_worst: [
-    [["1", "…", "8"], "The best picture, then the worst"],
-    [["←", "→", "Enter"], "Go to a picture and pick it"],
+    [["1", "…", "8"], "The best image, then the worst"],
+    [["←", "→", "Enter"], "Go to an image and pick it"],
     [["Esc"], "Take back a pick"],
   ],
   rating: [
@@ -32,7 +32,7 @@ const KEYS = {
 const KEYS_OF_ALL = [
   [["Space"], "Skip: no opinion"],
   [["Z"], "Undo the last vote"],
-  [["+", "−", "0"], "Zoom all pictures in, out, back"],
+  [["+", "−", "0"], "Zoom all images in, out, back"],
   [["Shift", "← → ↑ ↓"], "Move what the zoom shows"],
   [["?"], "This list"],
 ];
@@ -53,7 +53,7 @@ export function drawVoter(name) {
 /** Draw how far all pictures are zoomed. */
 export function drawZoom(scale) {
   page["zoom-reset"].hidden = scale === 1;
-  page["zoom-reset"].ariaLabel = `Zoom ${scale.toFixed(1)} times: back to the whole pictures`;
+  page["zoom-reset"].ariaLabel = `Zoom ${scale.toFixed(1)} times: back to the whole images`;
   page["zoom-reset"].textContent = `Zoom ${scale.toFixed(1)} × ✕`;
 }
 
@@ -87,7 +87,7 @@ export function drawState(away, waiting, { named, stuck, broken }) {
   page.waiting.hidden = !stuck && !broken;
   const outlook = waiting ? `${kept} and sent as soon as it is back.` : "Trying again…";
   if (stuck) setText(page.waiting, `The server does not answer. ${outlook}`);
-  else if (broken) setText(page.waiting, "A picture does not load. Trying again; you may skip it.");
+  else if (broken) setText(page.waiting, "An image does not load. Trying again; you may skip it.");
 }
 
 /** A live region speaks at each change, so none is made without one. */

@@ -122,8 +122,8 @@ function nameSides([first, second]) {
 }
 
 function nameOf(kind, index, number) {
-  if (kind === "pair") return index ? "Right picture" : "Left picture";
-  return number === 1 ? "The picture" : `Picture ${index + 1} of ${number}`;
+  if (kind === "pair") return index ? "Right image" : "Left image";
+  return number === 1 ? "The image" : `Image ${index + 1} of ${number}`;
 }
 
 /** Draw the question and the prompt. */
