@@ -154,7 +154,7 @@ def voter(browser: api.Browser, studio: Studio, name: str = "Anna", **screen) ->
     ready(page)
     yield page
     assert wrong == []
-    assert [url for url in asked if not url.startswith(studio.address)] == []
+    assert [url for url in asked if not url.startswith((studio.address, "about:"))] == []
     context.close()
 
 
@@ -238,7 +238,7 @@ def test_no_vote_is_lost_or_counted_twice_when_the_server_is_killed(study, brows
     assert len(studio.lines()) == 7
 
 
-def test_votes_that_were_not_sent_survive_a_reload(study, browser) -> None:
+def test_votes_that_were_not_sent_survive_a_page_that_is_left(study, browser) -> None:
     studio = study()
     with voter(browser, studio) as page:
         press(page, "1")
@@ -247,8 +247,10 @@ def test_votes_that_were_not_sent_survive_a_reload(study, browser) -> None:
         studio.kill()
         press(page, "2")
         page.wait_for_selector("#state.away")
+        page.goto("about:blank")  # no page is left that could send it
         studio.start()
-        page.reload()
+        assert len(studio.votes()) == 1
+        page.goto(studio.address)
         ready(page)
         saved(page)
         wait_for(lambda: [vote["answer"] for vote in studio.votes()] == ["left", "right"])
