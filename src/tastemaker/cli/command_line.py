@@ -89,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     for verb in COMMANDS:
         command = _verb(verbs, verb.name, verb.text, _options(*verb.kinds), verb.command)
         for place in verb.places.split():
-            several = {"nargs": "+", "metavar": place.removesuffix("...").upper()}
-            more = several if place.endswith("...") else {}
-            command.add_argument(place.removesuffix("..."), help=PLACES[place], **more)
+            several = "+" if place.endswith("...") else None
+            command.add_argument(place.removesuffix("..."), nargs=several, help=PLACES[place])
         command.add_argument(
             "--config", metavar="FILE", help="YAML file with this command's options"
         )

@@ -170,7 +170,8 @@ class BradleyTerry:
         contributions[votes, second] = -residuals
         prompts = [each.prompt for each in self.comparisons]
         voters = [each.voter for each in self.comparisons]
-        inverse = np.linalg.inv(_hessian(theta, self.wins + self.wins.T, RIDGE))
+        hessian = _hessian(theta, self.wins + self.wins.T, RIDGE)
+        inverse = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
         return inverse, TwoWay(contributions, prompts, voters)
 
     @cached_property

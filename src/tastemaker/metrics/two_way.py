@@ -165,5 +165,6 @@ def share_of_votes(
 def _covariance(contributions: Array, groups: Codes, sign: float = 1.0) -> tuple[Array, int]:
     """Return `sign G / (G - 1) sum_g s_g s_g^T`, and G - 1."""
     number = int(groups.max()) + 1
-    sums = np.stack([np.bincount(groups, column, number) for column in contributions.T], 1)
+    sums: Array = np.zeros((number, contributions.shape[1]))
+    np.add.at(sums, groups, contributions)
     return sign * number / max(number - 1, 1) * (sums.T @ sums), number - 1
