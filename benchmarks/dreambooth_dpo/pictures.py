@@ -8,9 +8,9 @@ import statistics
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from compare import images
 from PIL import Image, ImageDraw
 from rules import LENGTHS, PERSONALISED, ROWS, SCALES, slug
+from stages import images
 from subjects import FOLDER, SUBJECTS
 from tables import HERE, Scores, by_row
 
