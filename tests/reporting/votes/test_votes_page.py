@@ -67,7 +67,7 @@ def test_the_sentence_of_several_models() -> None:
     ]
     found = results([*cast(30, 40), *third])["questions"]["overall"]
     assert found["sentence"].startswith(
-        "2 voters cast 70 votes on images of 40 prompts; new is the"
+        "2 voters cast 70 votes on images of 40 prompts; new ranks first"
     )
     assert "Holm's adjustment over 3 pairs" in found["sentence"]
     assert found["win_rates"]["old"]["third"] is None

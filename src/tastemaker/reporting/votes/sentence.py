@@ -28,7 +28,7 @@ def sentence(results: Numbers) -> str:
         return f"{cast}."
     first, second, *others = results["models"]
     found, rate = results["differences"][first][second], results["win_rates"][first][second]
-    against = f"{first} is the strongest of {2 + len(others)} models" if others else ""
+    against = f"{first} ranks first of {2 + len(others)} models" if others else ""
     if rate is None:
         preferred = f"{against}; it was not compared with the next, {second}"
     else:
