@@ -105,7 +105,7 @@ def draw_faces(test: Scores, root: Path, file: Path) -> None:
                 if column == 1:
                     draw.text((3, y + 4), prompt, fill="black")
                     sheet.paste(_enlarged(photograph), (0, y + head))
-    sheet.save(file, optimize=True)
+    sheet.quantize(256).save(file, optimize=True)
 
 
 def _shares(images: list[dict[str, float]]) -> tuple[float, float]:
