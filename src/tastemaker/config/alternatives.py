@@ -16,7 +16,7 @@ REFERENCES: dict[Reference, str] = {
     "frozen_adapter": "a frozen copy of the adapter in `start`, for stages that go on"
     f" [arXiv 2405.20216; {MEASURED}]",
     "synced": "follows the policy: an EMA of it, or the policy every so many steps"
-    f" [TR-DPO, arXiv 2404.09656; {BY_HAND}]",
+    f" [TR-DPO, arXiv 2404.09656; {MEASURED}]",
 }
 """Models whose errors the policy's are compared with."""
 

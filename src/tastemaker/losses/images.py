@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tastemaker.core.lazy_torch import F, torch
-from tastemaker.core.registry import BY_HAND, LOSSES, MEASURED
+from tastemaker.core.registry import LOSSES, MEASURED
 from tastemaker.losses.margins import Beta, DenoisingErrors
 
 Weight = Annotated[float, Field(ge=0, description="Factor on the images of this label; 0 to 2.")]
@@ -28,7 +28,7 @@ def sft(chosen_error: torch.Tensor) -> torch.Tensor:
     return chosen_error
 
 
-@LOSSES.register("mapo", paper="arXiv 2406.06424", evidence=BY_HAND)
+@LOSSES.register("mapo", paper="arXiv 2406.06424", evidence=MEASURED)
 def mapo(
     errors: DenoisingErrors,
     chosen_error: torch.Tensor,
@@ -78,7 +78,7 @@ def mapo(
     return chosen_error - beta * F.logsigmoid(length * (likelihood_c - likelihood_r))
 
 
-@LOSSES.register("kto", paper="arXiv 2404.04465", evidence=BY_HAND)
+@LOSSES.register("kto", paper="arXiv 2404.04465", evidence=MEASURED)
 def kto(
     errors: DenoisingErrors,
     mean_gain: torch.Tensor,
@@ -119,7 +119,7 @@ def kto(
     return 0.5 * (desirable * torch.sigmoid(-z_c) + undesirable * torch.sigmoid(z_r))
 
 
-@LOSSES.register("dspo", paper="ICLR 2025", evidence=BY_HAND)
+@LOSSES.register("dspo", paper="ICLR 2025", evidence=MEASURED)
 def dspo(
     margin: torch.Tensor,
     plain_errors: DenoisingErrors,

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tastemaker.core.lazy_torch import F, torch
-from tastemaker.core.registry import BY_HAND, LOSSES, MEASURED
+from tastemaker.core.registry import LOSSES, MEASURED
 
 Beta = Annotated[
     float, Field(gt=0, description="Strength of the pull to the reference; 500 to 10000.")
@@ -102,7 +102,7 @@ def dpo(
     return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
 
 
-@LOSSES.register("ipo", paper="arXiv 2310.12036", evidence=BY_HAND)
+@LOSSES.register("ipo", paper="arXiv 2310.12036", evidence=MEASURED)
 def ipo(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     """IPO: a squared distance to a target margin, which a margin can also overshoot.
 
@@ -128,7 +128,7 @@ def ipo(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     return (0.5 * beta * margin - 0.5).square()
 
 
-@LOSSES.register("hinge", paper="arXiv 2305.10425", evidence=BY_HAND)
+@LOSSES.register("hinge", paper="arXiv 2305.10425", evidence=MEASURED)
 def hinge(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     """Hinge: nothing more is learned from a pair once its margin is wide enough.
 
@@ -151,7 +151,7 @@ def hinge(margin: torch.Tensor, *, beta: Beta = 5000.0) -> torch.Tensor:
     return torch.relu(1 - 0.5 * beta * margin)
 
 
-@LOSSES.register("robust", paper="arXiv 2403.00409", evidence=BY_HAND)
+@LOSSES.register("robust", paper="arXiv 2403.00409", evidence=MEASURED)
 def robust(
     margin: torch.Tensor, *, beta: Beta = 5000.0, label_smoothing: Smoothing = 0.1
 ) -> torch.Tensor:

@@ -11,11 +11,11 @@ from typing import Annotated
 from pydantic import Field
 
 from tastemaker.core.lazy_torch import F, torch
-from tastemaker.core.registry import BY_HAND, LOSSES
+from tastemaker.core.registry import BY_HAND, LOSSES, MEASURED
 from tastemaker.losses.margins import Beta, DenoisingErrors, dpo, penalised
 
 
-@LOSSES.register("dpo_positive", paper="arXiv 2402.13228", evidence=BY_HAND)
+@LOSSES.register("dpo_positive", paper="arXiv 2402.13228", evidence=MEASURED)
 def dpo_positive(
     errors: DenoisingErrors,
     *,
@@ -50,7 +50,7 @@ def dpo_positive(
     return dpo(penalised(errors, penalty), beta=beta)
 
 
-@LOSSES.register("dmpo", paper="arXiv 2507.07510", evidence=BY_HAND)
+@LOSSES.register("dmpo", paper="arXiv 2507.07510", evidence=MEASURED)
 def dmpo(
     margin: torch.Tensor,
     *,
@@ -89,7 +89,7 @@ def dmpo(
     return log_p.exp() * for_chosen + log_not_p.exp() * for_rejected
 
 
-@LOSSES.register("linear", paper="arXiv 2605.21123", evidence=BY_HAND)
+@LOSSES.register("linear", paper="arXiv 2605.21123", evidence=MEASURED)
 def linear(
     margin: torch.Tensor,
     *,
@@ -126,7 +126,7 @@ def linear(
     return -(0.5 - 0.4 * z.detach()).clamp(least, 1 - least) * z
 
 
-@LOSSES.register("gap_scaled", evidence=BY_HAND)
+@LOSSES.register("gap_scaled", evidence=MEASURED)
 def gap_scaled(
     margin: torch.Tensor,
     score_gap: torch.Tensor,
@@ -167,7 +167,7 @@ def gap_scaled(
     return dpo(factor * margin, beta=beta)
 
 
-@LOSSES.register("smpo", paper="arXiv 2506.02698", evidence=BY_HAND)
+@LOSSES.register("smpo", paper="arXiv 2506.02698", evidence=MEASURED)
 def smpo(
     margin: torch.Tensor,
     score_gap: torch.Tensor,
