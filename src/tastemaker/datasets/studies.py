@@ -136,7 +136,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _content(about: Mapping[str, Any]) -> Any:
-    """What two studies must have in common, wherever their sources lie."""
+    """Return what equal studies share: labels, and sources without their folders."""
     return about["labels"], [{**source, "folder": None} for source in about["sources"]]
 
 

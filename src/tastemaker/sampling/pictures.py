@@ -26,7 +26,7 @@ def with_pictures(
         The plan, and the artifact's inputs: weights and pictures, by content.
 
     Raises:
-        TastemakerError: There is no picture, or several and not as many as keys.
+        TastemakerError: The number of pictures is neither one nor the number of keys.
     """
     if config.ip_adapter is None or config.ip_adapter_image is None:
         return planned, {}

@@ -180,7 +180,7 @@ def _claim(file: Path, about: Mapping[str, Any]) -> None:
 
 
 def _placeless(about: Any) -> Any:
-    """What a study is of, wherever its sources lie."""
+    """Drop folders: sources are compared by content, not by path."""
     if isinstance(about, dict):
         return {name: _placeless(value) for name, value in about.items() if name != "folder"}
     return [_placeless(each) for each in about] if isinstance(about, list) else about

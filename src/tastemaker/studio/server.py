@@ -180,12 +180,12 @@ class Pages:
         """A picture."""
         number = self._study.pictures.image(request.path_params["name"])
         if number is None:
-            raise Refused(404, "there is no such image")
+            raise Refused(404, "image not found")
         data = await run_in_threadpool(self._study.pictures.png, number)
         return Response(data, media_type="image/png", headers={"Cache-Control": IMMUTABLE})
 
     async def study(self, request: Request) -> Response:
-        """What is asked, and who has voted."""
+        """Questions and voters of the study."""
         return JSONResponse(await run_in_threadpool(self._study.about))
 
     async def tasks(self, request: Request) -> Response:
@@ -210,7 +210,7 @@ class Pages:
 
     def _file(self, name: str) -> Response:
         if name not in self._files:
-            raise Refused(404, "there is no such file")
+            raise Refused(404, "file not found")
         return Response(self._files[name], media_type=TYPES[name[name.rindex(".") :]])
 
 

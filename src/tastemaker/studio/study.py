@@ -179,7 +179,7 @@ class Study:
                 if undo_id in self._ids:
                     raise Refused(409, "this vote_id is that of a vote")
                 if not voter.history:
-                    raise Refused(404, "there is no vote to undo")
+                    raise Refused(404, "no vote to undo")
                 vote_id, task, _ = voter.history[-1]
                 voter.file.append(Undo(undo_id, voter.queue.voter, _now(), vote_id))
                 voter.history.pop()

@@ -21,7 +21,7 @@ def picture_files(path: str) -> list[Path]:
         One or more files.
 
     Raises:
-        TastemakerError: It does not exist, or there is no picture.
+        TastemakerError: The path does not exist, or the folder has no picture.
     """
     place = Path(path).expanduser()
     if not place.exists():
